@@ -1,0 +1,128 @@
+"""What a dataset is: videos, their split, their labels, and which of their frames are anomalous."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class DatasetError(ValueError):
+    """A dataset is not where it was looked for, or its description is not as it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEntry:
+    """One video of a dataset.
+
+    Attributes:
+        video_id: Its name in the dataset, with `/` between folders and without a suffix.
+        path: The file, which need not exist yet.
+        split: Which part of the dataset it belongs to.
+        label: 1 if any of it is anomalous, else 0.
+        anomalies: The anomalous frames as (start, stop), counted from 0, stop excluded. Empty
+            with label 1 means that nobody has said which frames they are.
+        categories: What is anomalous about it, in words, where the dataset says so.
+
+    Raises:
+        ValueError: If a value is not one of those above, or if label and anomalies contradict
+            each other.
+    """
+
+    video_id: str
+    path: Path
+    split: Split
+    label: int
+    anomalies: tuple[tuple[int, int], ...] = ()
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be {_one_of(SPLITS)}, instead got {self.split!r}")
+        if self.label not in (0, 1):
+            raise ValueError(f"label must be 0 or 1, instead got {self.label!r}")
+        for start, stop in self.anomalies:
+            if not 0 <= start < stop:
+                raise ValueError(
+                    "an anomaly must be start-stop in frames with 0 <= start < stop, "
+                    f"instead got {start}-{stop}"
+                )
+        if self.anomalies and self.label == 0:
+            raise ValueError(
+                "anomalies must be empty with label 0, instead got "
+                f"{';'.join(f'{start}-{stop}' for start, stop in self.anomalies)}"
+            )
+
+    @property
+    def has_frame_labels(self) -> bool:
+        """Whether it is known of each frame if it is anomalous."""
+        return self.label == 0 or bool(self.anomalies)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The videos that stages 1 and 2 work on.
+
+    Attributes:
+        name: Names the folder of its features.
+        entries: Its videos, in the order of their list.
+        how_to_get: What to do where none of the videos is there.
+    """
+
+    name: str
+    entries: tuple[VideoEntry, ...]
+    how_to_get: str = "put the videos there"
+
+    def split(self, split: Split) -> tuple[VideoEntry, ...]:
+        """Select the videos of one split."""
+        return tuple(entry for entry in self.entries if entry.split == split)
+
+    def missing_videos(self) -> list[Path]:
+        """List the files that do not exist."""
+        return [entry.path for entry in self.entries if not entry.path.is_file()]
+
+
+def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
+    """Say of each frame of a video whether it is anomalous.
+
+    An anomaly that goes beyond the video's end is cut there, with a warning in the log: published
+    annotations do, by a few frames.
+
+    Args:
+        entry: The video.
+        n_frames: How many frames it has.
+
+    Returns:
+        (n_frames,) bool.
+
+    Raises:
+        DatasetError: If it is anomalous and its manifest does not say where.
+    """
+    if not entry.has_frame_labels:
+        raise DatasetError(
+            f"{entry.path}: is labelled 1 without anomalies, so its frames have no labels; "
+            "write start-stop in the anomalies column, or leave it out of the test split"
+        )
+    labels = np.zeros(n_frames, dtype=bool)
+    for start, stop in entry.anomalies:
+        if stop > n_frames:
+            logger.warning(
+                "%s: the anomaly %d-%d goes beyond the video's %d frames and is cut there",
+                entry.path,
+                start,
+                stop,
+                n_frames,
+            )
+        labels[start:stop] = True
+    return labels
+
+
+def _one_of(values: tuple[str, ...]) -> str:
+    return f"{', '.join(values[:-1])} or {values[-1]}"

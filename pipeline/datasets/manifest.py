@@ -1,0 +1,156 @@
+"""A user's own videos: a CSV with the columns path, split, label and anomalies.
+
+    path,split,label,anomalies
+    day/yard.mp4,train,0,
+    night/fall.mp4,test,1,12-128;300-410
+
+Paths are relative to the CSV's folder, with `/` between folders. Anomalies are frames, counted
+from 0, the second number excluded; empty when there are none or nobody has marked them. Other
+columns are left alone.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple, cast
+
+from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
+
+COLUMNS = ("path", "split", "label", "anomalies")
+
+# A million rows of 64 characters: whatever is larger is no list of videos.
+MAX_BYTES = 64_000_000
+
+
+def load_manifest(path: Path, videos: Path | None = None) -> Dataset:
+    """Read a manifest. Whether the videos exist is not looked at here.
+
+    Args:
+        path: The CSV; its stem becomes the dataset's name.
+        videos: The folder that the paths are relative to, if not the CSV's.
+
+    Raises:
+        DatasetError: If the file cannot be read or is not as this module's text says. The message
+            names the line.
+    """
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    folder = path.parent if videos is None else videos
+    entries: list[VideoEntry] = []
+    places: dict[str, _Place] = {}
+    try:
+        names = _check_header(path, next(reader, []))
+        for fields in reader:
+            if not any(field.strip() for field in fields):
+                continue
+            try:
+                entry = _parse_row(names, fields, folder)
+                place = _Place(reader.line_num, entry.path.relative_to(folder).as_posix())
+                _check_new(place, places.setdefault(entry.video_id, place))
+            except ValueError as error:
+                raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
+            entries.append(entry)
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: is not valid CSV ({error})") from error
+    if not entries:
+        raise DatasetError(f"{path}: has no rows; expected one for each video")
+    return Dataset(path.stem, tuple(entries))
+
+
+class _Place(NamedTuple):
+    """Where a video stands in the manifest, and its path as written there."""
+
+    line: int
+    path: str
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder, expected a manifest CSV")
+    try:
+        n_bytes = path.stat().st_size
+        if n_bytes > MAX_BYTES:
+            raise DatasetError(
+                f"{path}: has {n_bytes} bytes, expected a manifest CSV of at most {MAX_BYTES}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror}), expected a manifest CSV"
+        ) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: is not UTF-8 text, expected a manifest CSV with the columns "
+            f"{','.join(COLUMNS)}"
+        ) from error
+    return text
+
+
+def _check_header(path: Path, header: list[str]) -> list[str]:
+    """The names of all columns, once those that are needed are known to be there."""
+    names = [name.strip() for name in header]
+    for column in COLUMNS:
+        if names.count(column) != 1:
+            problem = "is missing" if column not in names else "occurs more than once"
+            raise DatasetError(
+                f"{path}, line 1: the column {column} {problem}; expected the columns "
+                f"{','.join(COLUMNS)}, instead got {_shorten(','.join(names))!r}"
+            )
+    return names
+
+
+def _parse_row(names: list[str], fields: list[str], folder: Path) -> VideoEntry:
+    if len(fields) != len(names):
+        raise ValueError(f"a row must have {len(names)} values, instead got {len(fields)}")
+    row = {name: field.strip() for name, field in zip(names, fields, strict=True)}
+    relative = _parse_path(row["path"])
+    if row["label"] not in ("0", "1"):
+        raise ValueError(f"label must be 0 or 1, instead got {_shorten(row['label'])!r}")
+    return VideoEntry(
+        video_id=str(relative.with_suffix("")),
+        path=folder / relative,
+        split=cast("Split", row["split"]),  # VideoEntry checks it
+        label=int(row["label"]),
+        anomalies=_parse_anomalies(row["anomalies"]),
+    )
+
+
+def _parse_path(text: str) -> PurePosixPath:
+    path = PurePosixPath(text)
+    is_absolute = path.is_absolute() or PureWindowsPath(text).drive
+    if is_absolute or "\\" in text or "\0" in text or ".." in path.parts or not path.name:
+        raise ValueError(
+            "path must be relative to the folder of the videos, stay in it and have '/' between "
+            f"folders, instead got {_shorten(text)!r}"
+        )
+    return path
+
+
+def _parse_anomalies(text: str) -> tuple[tuple[int, int], ...]:
+    anomalies = []
+    for part in text.split(";") if text else []:
+        match = re.fullmatch(r"\s*([0-9]{1,12})\s*-\s*([0-9]{1,12})\s*", part)
+        if match is None:
+            raise ValueError(
+                f"anomalies must be start-stop;start-stop in frames, instead got {_shorten(text)!r}"
+            )
+        anomalies.append((int(match[1]), int(match[2])))
+    return tuple(anomalies)
+
+
+def _check_new(place: _Place, first: _Place) -> None:
+    """Refuse a second video of one id: it would overwrite the first one's features."""
+    if place is first:
+        return
+    if place.path == first.path:
+        raise ValueError(f"path {place.path!r} stands in line {first.line} already; remove one row")
+    raise ValueError(
+        f"paths {place.path!r} and {first.path!r} (line {first.line}) differ in their suffix only, "
+        "so their features would be one file; rename one of the videos"
+    )
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
