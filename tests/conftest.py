@@ -1,0 +1,85 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+# A keyframe every 12 frames and nowhere else.
+KEYFRAMES = {"g": "12", "sc_threshold": "0"}
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder of real videos and annotations that tests marked `real` read."""
+    folder = os.environ.get("LOOKAROUND_SHARED")
+    if not folder:
+        pytest.skip("LOOKAROUND_SHARED is not set: it names the folder of real videos")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def write_clip() -> Callable[..., Path]:
+    """A function that writes a clip whose frame i shows the number i."""
+    return _write_clip
+
+
+@pytest.fixture(scope="session")
+def read_number() -> Callable[[NDArray[np.uint8]], int]:
+    """A function that reads the number off a frame (H, W, 3) of such a clip."""
+    return _read_number
+
+
+@pytest.fixture(scope="session")
+def counting_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An H.264 mp4 of 40 frames 64x48 at 25 fps; frame i shows the number i."""
+    return _write_clip(tmp_path_factory.mktemp("clips") / "counting.mp4")
+
+
+def _write_clip(
+    path: Path,
+    *,
+    n_frames: int = 40,
+    pts: Sequence[int] | None = None,
+    fps: int = 25,
+    width: int = 64,
+    height: int = 48,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    is_fast_start: bool = True,
+) -> Path:
+    """Write a clip; `pts` are times in units of 1/fps seconds, by default 0, 1, 2, ..."""
+    muxing = {"movflags": "+faststart"} if is_fast_start and path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=muxing) as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=options or KEYFRAMES)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.thread_count = 1
+        for i in range(n_frames):
+            frame = av.VideoFrame.from_ndarray(_draw_number(i, width, height), format="rgb24")
+            frame.pts, frame.time_base = i if pts is None else pts[i], Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _draw_number(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """(H, W, 3): the eight bits of a number as black and white blocks, two rows of four."""
+    bits = (number >> np.arange(8)) & 1
+    rows, columns = np.arange(height) * 2 // height, np.arange(width) * 4 // width
+    grey = (bits.reshape(2, 4)[rows][:, columns] * 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _read_number(frame: NDArray[np.uint8]) -> int:
+    height, width = frame.shape[:2]
+    middle_rows = [height // 4, height * 3 // 4]
+    middle_columns = [width * (2 * i + 1) // 8 for i in range(4)]
+    bits = frame[middle_rows][:, middle_columns].mean(2).ravel() > 128
+    return int((bits << np.arange(8)).sum())
