@@ -1,0 +1,121 @@
+"""The features of one video, and what an extractor of them promises."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.snippets import n_snippets
+
+Contract = dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """The features of all snippets of one video.
+
+    Attributes:
+        streams: By stream ("rgb", "flow"), in the extractor's order: (n_snippets, K, D), finite.
+        snippet_len: Frames per snippet. The last snippet may cover fewer.
+        n_frames: Frames that were decoded, all of which are in a snippet.
+        n_missing: Frames that the file announces and that could not be decoded.
+        fps: Average frames per second.
+        timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling.
+        decoder: What decoded the video, with its version: "decord 0.6.0".
+
+    Raises:
+        ValueError: If any of this does not hold.
+    """
+
+    streams: dict[str, NDArray[np.float32]]
+    snippet_len: int
+    n_frames: int
+    n_missing: int
+    fps: float
+    timestamps: NDArray[np.float64]
+    decoder: str
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        self._check_timestamps()
+        self._check_streams()
+
+    @property
+    def n_snippets(self) -> int:
+        """Number of snippets: ceil(n_frames / snippet_len)."""
+        return n_snippets(self.n_frames, self.snippet_len)
+
+    @property
+    def n_crops(self) -> int:
+        """Number K of crops of each frame."""
+        return int(next(iter(self.streams.values())).shape[1])
+
+    def _check_counts(self) -> None:
+        for name, least in (("snippet_len", 1), ("n_frames", 1), ("n_missing", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}, instead got {getattr(self, name)}"
+                )
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps must be finite and above 0, instead got {self.fps}")
+
+    def _check_timestamps(self) -> None:
+        times = self.timestamps
+        if times.shape != (self.n_frames,) or times.dtype != np.float64:
+            raise ValueError(
+                f"timestamps must be ({self.n_frames},) float64, "
+                f"instead got {times.shape} {times.dtype}"
+            )
+        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise ValueError("timestamps must be finite and never fall, instead they do not")
+
+    def _check_streams(self) -> None:
+        if not self.streams:
+            raise ValueError("streams must hold at least one stream, instead got none")
+        for name, stream in self.streams.items():
+            if stream.ndim != 3 or stream.dtype != np.float32:
+                raise ValueError(
+                    f"{name} features must be (n_snippets, K, D) float32, "
+                    f"instead got {stream.shape} {stream.dtype}"
+                )
+            expected = (self.n_snippets, self.n_crops)
+            if stream.shape[:2] != expected or 0 in stream.shape:
+                raise ValueError(
+                    f"{name} features must be (n_snippets, K) = {expected} by at least one, "
+                    f"instead got {stream.shape}"
+                )
+            if not np.isfinite(stream).all():
+                raise ValueError(f"{name} features must be finite, instead some are not")
+
+
+class Extractor(Protocol):
+    """Turns frames into features, one vector per snippet, crop and stream."""
+
+    @property
+    def snippet_len(self) -> int:
+        """Frames per snippet."""
+
+    @property
+    def n_crops(self) -> int:
+        """Number K of crops of each frame."""
+
+    @property
+    def stream_dims(self) -> dict[str, int]:
+        """Width D of each stream's features; the order is the order of the streams."""
+
+    def contract(self) -> Contract:
+        """Return every choice that features must share to be comparable: flat, JSON's types."""
+
+    def extract(self, frames: Tensor) -> dict[str, Tensor]:
+        """Compute the features of N whole snippets.
+
+        Args:
+            frames: (N * snippet_len + 1, H, W, 3) uint8 RGB. The last frame is the one after the
+                last snippet, for T flows need T + 1 frames; at a video's end it is its last frame
+                once more.
+
+        Returns:
+            By stream: (N, K, D) float32 on the CPU.
+        """

@@ -1,0 +1,132 @@
+"""The two-stream I3D extractor: RGB frames and their optical flow to 1024 numbers each.
+
+Carreira and Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. The preprocessing is that of
+https://github.com/google-deepmind/kinetics-i3d but for two things:
+
+Unlike the paper: the features are of the video's own frames, not of 25 per second, so that a frame
+has the score of the snippet that it is in; and flow is not rounded to 8 bits before the network.
+"""
+
+import torch
+from torch import Tensor
+
+from extractors import transforms
+from extractors.features import Contract
+from extractors.flow import FLOWS
+from extractors.inception_i3d import FEATURE_DIM, IN_CHANNELS, InceptionI3D, folded
+from extractors.snippets import SNIPPET_LEN
+from extractors.weights import load_weights
+
+FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
+
+
+class I3D:
+    """Inception-I3D features of snippets of 16 frames. An `Extractor`.
+
+    Args:
+        flow: A name in `FLOWS`; None leaves the flow stream out.
+        crops: 1, 5 or 10 crops of each frame.
+        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        device: Where the frames are resized and the networks run.
+
+    Raises:
+        ValueError: If there is no such flow method or number of crops.
+        WeightsError: If the weights cannot be had.
+    """
+
+    def __init__(self, *, flow: str | None, crops: int, weights: str, device: torch.device) -> None:
+        if flow is not None and flow not in FLOWS:
+            raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {flow}")
+        if crops not in transforms.CROP_COUNTS:
+            raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
+        self.snippet_len = SNIPPET_LEN
+        self.n_crops = crops
+        self.device = device
+        streams = ("rgb",) if flow is None else ("rgb", "flow")
+        self.stream_dims = dict.fromkeys(streams, FEATURE_DIM)
+        self._flow_name = flow
+        self._flow = None if flow is None else FLOWS[flow]()
+        loaded = load_weights(weights, streams)
+        self._weights_contract: Contract = {
+            "weights": loaded.name,
+            "has_semantics": loaded.has_semantics,
+            **{f"weights_sha256_{stream}": loaded.sha256[stream] for stream in streams},
+        }
+        self._networks: dict[str, InceptionI3D] = {}
+        for stream in streams:
+            network = InceptionI3D(IN_CHANNELS[stream])
+            network.load_state_dict(loaded.state_dicts[stream])
+            self._networks[stream] = folded(network).to(device)
+
+    def contract(self) -> Contract:
+        """Return every choice that features must share to be comparable."""
+        contract: Contract = {
+            "format_version": FORMAT_VERSION,
+            "extractor": "i3d",
+            "feature_dim": FEATURE_DIM,
+            "streams": ",".join(self.stream_dims),
+            "snippet_len": self.snippet_len,
+            "crops": self.n_crops,
+            "crop_px": transforms.CROP_SIDE,
+            "crop_order": ",".join(transforms.CROP_NAMES[: self.n_crops]),
+            "resize": f"short side {transforms.SHORT_SIDE}, bilinear, antialias, uint8",
+            "rgb_range": "[-1, 1]",
+            "fps_policy": "native",
+            "tail_rule": "repeat last frame",
+            "precision": "float32",
+            "flow_method": self._flow_name or "none",
+        }
+        if self._flow is not None:
+            contract["flow_bound_px"] = transforms.FLOW_BOUND_PX
+            contract |= {f"flow_{name}": value for name, value in self._flow.describe().items()}
+        return contract | self._weights_contract
+
+    @torch.inference_mode()
+    def extract(self, frames: Tensor) -> dict[str, Tensor]:
+        """Compute the features of N snippets.
+
+        Args:
+            frames: (N * 16 + 1, H, W, 3) uint8 RGB; the last one is the one after the last snippet.
+
+        Returns:
+            By stream: (N, K, 1024) float32 on the CPU.
+
+        Raises:
+            ValueError: If the frames are not of this shape and type, or more than 8 times as long
+                as they are short.
+        """
+        _check_frames(frames)
+        frames = frames.to(self.device).permute(0, 3, 1, 2)  # (T, H, W, C) -> (T, C, H, W)
+        frames = transforms.resize_short_side(frames)
+        flow = None if self._flow is None else self._flow(frames)
+        crops: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
+        # One crop of all snippets at a time: ten crops take no more memory than one.
+        for index in range(self.n_crops):
+            rgb = transforms.scale_rgb(transforms.crop(frames[:-1], index))
+            crops["rgb"].append(self._run("rgb", rgb))
+            if flow is not None:
+                scaled = transforms.scale_flow(transforms.crop_flow(flow, index))
+                crops["flow"].append(self._run("flow", scaled))
+        return {stream: torch.stack(features, dim=1).cpu() for stream, features in crops.items()}
+
+    def _run(self, stream: str, pictures: Tensor) -> Tensor:
+        """Map (N * 16, C, 224, 224) in [-1, 1] to (N, 1024)."""
+        clips = pictures.reshape(-1, self.snippet_len, *pictures.shape[1:])
+        clips = clips.transpose(1, 2)  # (N, T, C, H, W) -> (N, C, T, H, W)
+        # By default cuDNN would round convolutions to the 10 bits of TF32.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            features: Tensor = self._networks[stream](clips)
+        return features
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(
+            f"frames must be (N * {SNIPPET_LEN} + 1, H, W, 3) uint8, "
+            f"instead got {tuple(frames.shape)} {frames.dtype}"
+        )
+    if len(frames) <= SNIPPET_LEN or len(frames) % SNIPPET_LEN != 1:
+        raise ValueError(
+            f"frames must be whole snippets of {SNIPPET_LEN} and one frame more, "
+            f"instead got {len(frames)}"
+        )

@@ -1,0 +1,129 @@
+"""Resizing, crops and value ranges: pure tensor functions for RGB frames and for flow.
+
+Frames are (T, C, H, W) here. What the reference does is in the README of
+https://github.com/google-deepmind/kinetics-i3d: short side 256, bilinear; the flow computed on the
+resized frames, cut off at 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224.
+"""
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+SHORT_SIDE = 256
+CROP_SIDE = 224
+# Paper is silent: a longer picture is hardly a video, and resized it would be huge.
+MAX_ASPECT = 8
+FLOW_BOUND_PX = 20.0
+
+# Three orders are in use. A mean over crops does not see them; a comparison crop by crop does.
+# This is the order of the XD-Violence and DeepMIL features (README of Roc-Ng/DeepMIL).
+_PLACES = ("centre", "top left", "top right", "bottom left", "bottom right")
+N_PLACES = len(_PLACES)
+CROP_NAMES = _PLACES + tuple(f"mirrored {place}" for place in _PLACES)
+CROP_COUNTS = (1, N_PLACES, len(CROP_NAMES))
+
+
+def resized_dims(height: int, width: int, short_side: int = SHORT_SIDE) -> tuple[int, int]:
+    """Return the (height, width) in pixels at which the short side is `short_side`.
+
+    Raises:
+        ValueError: If the long side is more than 8 times the short one.
+
+    >>> resized_dims(480, 640)
+    (256, 341)
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(
+            f"frames must be at most {MAX_ASPECT} times as long as they are short, "
+            f"instead got {width}x{height}"
+        )
+    if height <= width:
+        return short_side, round(short_side * width / height)
+    return round(short_side * height / width), short_side
+
+
+def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
+    """Resize frames to a short side, bilinear with antialiasing; smaller ones are enlarged.
+
+    Args:
+        frames: (T, C, H, W) uint8.
+        short_side: Pixels.
+
+    Returns:
+        (T, C, H', W') uint8, rounded, min(H', W') = `short_side`.
+
+    Raises:
+        ValueError: If the long side is more than 8 times the short one.
+    """
+    dims = resized_dims(frames.shape[2], frames.shape[3], short_side)
+    resized: Tensor = transforms.resize(
+        frames, list(dims), interpolation=InterpolationMode.BILINEAR, antialias=True
+    )
+    return resized
+
+
+def to_grey(frames: Tensor) -> Tensor:
+    """Turn RGB into grey: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
+
+    Args:
+        frames: (T, 3, H, W) uint8.
+
+    Returns:
+        (T, H, W) uint8.
+    """
+    red, green, blue = frames.unbind(dim=1)
+    # OpenCV's fixed-point weights; they add up to 2 ** 15.
+    grey = red.to(torch.int32).mul_(9798).add_(green, alpha=19235).add_(blue, alpha=3735)
+    return grey.add_(1 << 14).bitwise_right_shift_(15).to(torch.uint8)
+
+
+def scale_rgb(frames: Tensor) -> Tensor:
+    """Map uint8 values [0, 255] to float32 [-1, 1]."""
+    return frames.float().div_(127.5).sub_(1.0)
+
+
+def scale_flow(flow: Tensor) -> Tensor:
+    """Cut flow in pixels off at 20 either way and map it to [-1, 1]."""
+    return flow.clamp(-FLOW_BOUND_PX, FLOW_BOUND_PX).div_(FLOW_BOUND_PX)
+
+
+def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
+    """Cut one square out of frames.
+
+    Args:
+        frames: (T, C, H, W), both H and W at least `side`.
+        index: Which of `CROP_NAMES`.
+        side: Pixels.
+
+    Returns:
+        (T, C, side, side); a view where it is not mirrored.
+
+    Raises:
+        ValueError: If there is no such crop or the frames are too small for it.
+    """
+    H, W = frames.shape[2:]
+    if min(H, W) < side:
+        raise ValueError(f"frames must be at least {side}x{side} to crop, instead got {W}x{H}")
+    if not 0 <= index < len(CROP_NAMES):
+        raise ValueError(f"index must be 0 to {len(CROP_NAMES) - 1}, instead got {index}")
+    top, left = (
+        ((H - side) // 2, (W - side) // 2),
+        (0, 0),
+        (0, W - side),
+        (H - side, 0),
+        (H - side, W - side),
+    )[index % N_PLACES]
+    square = frames[:, :, top : top + side, left : left + side]
+    return square.flip(-1) if index >= N_PLACES else square
+
+
+def crop_flow(flow: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
+    """Cut one square out of flow (T, 2, H, W) as `crop` does.
+
+    In a mirror what moves right moves left: a mirrored crop's x component is negated.
+    """
+    square = crop(flow, index, side)
+    if index >= N_PLACES:
+        square[:, 0].neg_()  # not the caller's: flip has made a copy
+    return square

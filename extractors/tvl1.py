@@ -1,0 +1,299 @@
+"""TV-L1 optical flow in torch, batched over frame pairs, on any device.
+
+Zach, Pock and Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007,
+in the numerical form of Sánchez Pérez, Meinhardt-Llopis and Facciolo, "TV-L1 Optical Flow
+Estimation", Image Processing On Line 3, 2013. "The paper" in this file is the latter.
+
+The flow u minimises the sum over pixels of |grad u1| + |grad u2| + lambda |rho(u)|, where
+rho(u) = I1(x + u0) + grad I1(x + u0) . (u - u0) - I0 is the brightness difference, linearised
+about u0. From coarse to fine, I1 is warped several times at each scale; after each warp, a
+thresholding step for the data term and an ascent of the dual of the total variation take turns.
+
+Where the paper and OpenCV's DualTVL1OpticalFlow differ, this follows OpenCV, whose TV-L1 the
+published features were made with; gamma and initial flow, off by default there, are left out.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MIN_LEVEL_SIDE = 16  # as in OpenCV: no level of the pyramid is smaller, except the image itself
+MIN_SQUARED_GRADIENT = torch.finfo(torch.float32).eps
+PIXELS_PER_SOLVE = 1_500_000  # 0.7 GB of working memory
+
+
+@dataclass(frozen=True, slots=True)
+class TVL1Config:
+    """The parameters of TV-L1; the defaults are those of OpenCV's DualTVL1OpticalFlow.
+
+    Attributes:
+        tau: Time step of the dual update. At most 0.25 keeps the iteration stable.
+        lambda_: Weight of the data term for grey values in 0..255; smaller is smoother.
+        theta: Coupling of the data term's flow with the smooth flow.
+        n_scales: Levels of the pyramid; fewer are used where a side would fall below 16 pixels.
+        n_warps: Warps of the second frame at each scale.
+        epsilon: A pair is done when an iteration changes its flow by no more (RMS, pixels).
+        n_inner_iterations: Iterations between two median filters.
+        n_outer_iterations: Rounds of a median filter and inner iterations.
+        scale_step: Size of a level relative to the next finer one, in (0, 1).
+        median_len: Side of the median filter in pixels, odd; 1 switches it off.
+
+    Raises:
+        ValueError: If a parameter is out of its range.
+    """
+
+    tau: float = 0.25
+    lambda_: float = 0.15
+    theta: float = 0.3
+    n_scales: int = 5
+    n_warps: int = 5
+    epsilon: float = 0.01
+    n_inner_iterations: int = 30
+    n_outer_iterations: int = 10
+    scale_step: float = 0.8
+    median_len: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value <= 0 and name != "epsilon":
+                raise ValueError(f"{name} must be positive, instead got {value}")
+        if self.epsilon < 0:
+            raise ValueError(f"epsilon must not be negative, instead got {self.epsilon}")
+        if self.scale_step >= 1:
+            raise ValueError(f"scale_step must be below 1, instead got {self.scale_step}")
+        if self.median_len % 2 == 0:
+            raise ValueError(f"median_len must be odd, instead got {self.median_len}")
+
+
+OPENCV_DEFAULTS = TVL1Config()
+
+
+@torch.no_grad()
+def tvl1_flow(grey: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
+    """TV-L1 flow from each frame to the next.
+
+    The flow of a pair does not depend on the other frames given. Working memory does not grow
+    with the number of frames, only the result does.
+
+    Args:
+        grey: (T + 1, H, W) float32 grey values in 0..255, on any device.
+        config: Parameters of the method.
+
+    Returns:
+        (T, 2, H, W) float32 displacement (x, y) in pixels, on the device of grey.
+
+    Raises:
+        ValueError: If grey is not float32, not (T + 1, H, W), or has fewer than two frames.
+    """
+    if grey.ndim != 3 or len(grey) < 2 or grey.numel() == 0:
+        raise ValueError(f"grey must be (T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}")
+    if grey.dtype != torch.float32:
+        raise ValueError(f"grey must be float32, instead got {grey.dtype}")
+    T, H, W = len(grey) - 1, *grey.shape[1:]
+    # A CPU is fastest with the planes of one pair, which fit its cache; a GPU needs many pairs.
+    n_pairs = 1 if grey.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // (H * W))
+    flow = grey.new_empty(T, 2, H, W)
+    for start in range(0, T, n_pairs):
+        flow[start : start + n_pairs] = solve_jointly(grey[start : start + n_pairs + 1], config)
+    return flow
+
+
+def solve_jointly(grey: Tensor, config: TVL1Config) -> Tensor:
+    """Flow (T, 2, H, W) between the frames grey (T + 1, H, W), all pairs at once."""
+    levels = _build_pyramid(grey, config)
+    flow = levels[-1].new_zeros(len(grey) - 1, 2, *levels[-1].shape[1:])
+    _refine(levels[-1], flow, config)
+    for level in reversed(levels[:-1]):
+        flow = F.interpolate(flow, size=level.shape[1:], mode="bilinear") / config.scale_step
+        _refine(level, flow, config)
+    return flow
+
+
+def _build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
+    """Levels (T + 1, H, W) of grey, the finest first."""
+    levels = [grey]
+    while len(levels) < config.n_scales:
+        level = shrink(levels[-1], config.scale_step)
+        if min(level.shape[1:]) < MIN_LEVEL_SIDE:
+            break
+        levels.append(level)
+    return levels
+
+
+def shrink(images: Tensor, scale_step: float) -> Tensor:
+    """Bilinear samples of images (T, H, W) at distances of exactly 1 / scale_step."""
+    # Unlike the paper: no Gaussian before it. With a size, F.interpolate would take the distances
+    # from the rounded sides; with a scale, it rounds the sides down, which the padding makes good.
+    H, W = (round(side * scale_step) for side in images.shape[1:])
+    pad_len = int(1 / scale_step) + 1
+    padded = F.pad(images.unsqueeze(1), (0, pad_len, 0, pad_len), mode="replicate")  # (T, 1, ., .)
+    return F.interpolate(padded, scale_factor=scale_step, mode="bilinear")[:, 0, :H, :W]
+
+
+def _refine(frames: Tensor, flow: Tensor, config: TVL1Config) -> None:
+    """Improve the flow (T, 2, H, W) of frames (T + 1, H, W) at one scale, in place."""
+    first, second = frames[:-1], frames[1:]
+    padded = F.pad(second.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    second_dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    second_dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    # With powers of two as sides the grid of `warp` is exact: what stands still has no flow at all.
+    room_y, room_x = (2 ** (side - 1).bit_length() - side for side in second.shape[1:])
+    second_with_gradient = torch.cat([second.unsqueeze(1), second_dx, second_dy], dim=1)
+    second_with_gradient = F.pad(second_with_gradient, (0, room_x, 0, room_y))
+    solver = _Solver(flow, config)
+    for _ in range(config.n_warps):
+        solver.minimise(_linearise(first, warp(second_with_gradient, flow), flow))
+
+
+def warp(images: Tensor, flow: Tensor) -> Tensor:
+    """Bicubic samples of images (T, C, H, W) at p + flow(p); 0 outside, unlike in the paper."""
+    x = flow[:, 0] + torch.arange(flow.shape[3], device=flow.device)
+    y = flow[:, 1] + torch.arange(flow.shape[2], device=flow.device).unsqueeze(1)
+    H, W = images.shape[2:]
+    grid = torch.stack([(2 * x + 1) / W - 1, (2 * y + 1) / H - 1], dim=-1)  # (T, H, W, 2)
+    return F.grid_sample(images, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+
+class _DataTerm(NamedTuple):
+    """The brightness difference about some flow: rho(u) = -|gradient|^2 (offset + slope . u)."""
+
+    gradient: Tensor  # (T, 2, H, W) of the warped second frame, grey values per pixel
+    slope: Tensor  # (T, 2, H, W) -gradient / |gradient|^2; 0 where there is no gradient
+    offset: Tensor  # (T, H, W) -rho(0) / |gradient|^2; 0 where there is no gradient
+
+
+def _linearise(first: Tensor, warped: Tensor, flow: Tensor) -> _DataTerm:
+    """Data term about flow; warped (T, 3, H, W) holds the second frame, its d/dx and d/dy."""
+    gradient = warped[:, 1:].contiguous()
+    squared = gradient.square().sum(1)
+    inverse = torch.where(squared > MIN_SQUARED_GRADIENT, -1 / squared, 0.0)
+    constant = warped[:, 0] - first - (gradient * flow).sum(1)  # rho(0)
+    return _DataTerm(gradient, gradient * inverse.unsqueeze(1), constant * inverse)
+
+
+class _Solver:
+    """The primal-dual iteration at one scale, for all pairs at once and without new memory.
+
+    Factors of 0 freeze a pair that is done: no pair depends on another, and the host seldom waits.
+    """
+
+    def __init__(self, flow: Tensor, config: TVL1Config) -> None:
+        T, C, H, W = flow.shape
+        self.config = config
+        self.flow = flow
+        self.dual = flow.new_zeros(2, T, C, H, W)  # kept from warp to warp
+        self.is_active = flow.new_ones(T, 1, 1, 1)  # 1.0 or 0.0
+        self.max_squared_change = config.epsilon**2 * H * W
+        self._flow_gradient = torch.zeros_like(self.dual)
+        self._change = torch.empty_like(flow)
+        self._planes = torch.empty_like(flow)
+        self._length = flow.new_empty(T, H, W)
+
+    def minimise(self, data: _DataTerm) -> None:
+        """Iterate until all pairs have converged or the number of iterations is reached."""
+        self.is_active.fill_(1.0)
+        on_cpu = self.flow.device.type == "cpu"  # to look at a result costs nothing there
+        n_inner, side_len = self.config.n_inner_iterations, self.config.median_len
+        for i in range(self.config.n_outer_iterations * n_inner):
+            is_first_of_round = i % n_inner == 0
+            if (on_cpu or is_first_of_round) and not self.is_active.any():
+                return
+            if is_first_of_round and side_len > 1:  # Unlike the paper: it has no median filter.
+                filtered = median_filter(self.flow, side_len)
+                torch.where(self.is_active > 0, filtered, self.flow, out=self.flow)
+            self._iterate(data)
+
+    def _iterate(self, data: _DataTerm) -> None:
+        theta, change = self.config.theta, self._change
+        # v minimises lambda |rho(v)| + |u - v|^2 / (2 theta): it lies on rho(v) = 0, or as far
+        # towards it as lambda theta |gradient| reaches. Then u becomes v + theta div p.
+        max_length = self.config.lambda_ * theta
+        length = torch.addcmul(data.offset, data.slope[:, 0], self.flow[:, 0], out=self._length)
+        length.addcmul_(data.slope[:, 1], self.flow[:, 1]).clamp_(-max_length, max_length)
+        torch.mul(data.gradient, length.unsqueeze(1), out=change)
+        add_divergence(self.dual, change, scale=theta)
+        self.flow.addcmul_(change, self.is_active)
+        # float64: else the order of summation, which depends on T, could decide at the threshold
+        squared = torch.mul(change, change, out=self._planes)
+        squared_change = squared.sum((1, 2, 3), keepdim=True, dtype=torch.float64)
+        self._ascend()
+        self.is_active.mul_(squared_change > self.max_squared_change)
+
+    def _ascend(self) -> None:
+        """Move p to (p + step grad u) / (1 + step |grad u|) with step = tau / theta."""
+        step = self.is_active * (self.config.tau / self.config.theta)
+        gradient = forward_gradient(self.flow, out=self._flow_gradient)
+        norm = torch.mul(gradient[0], gradient[0], out=self._planes)
+        norm.addcmul_(gradient[1], gradient[1]).sqrt_().mul_(step).add_(1)
+        self.dual.addcmul_(gradient, step).div_(norm)
+
+
+def forward_gradient(planes: Tensor, *, out: Tensor) -> Tensor:
+    """Forward differences of planes (T, C, H, W), written to out (2, T, C, H, W): d/dx, d/dy.
+
+    The last column of d/dx and the last row of d/dy are left alone; they must be 0 in out.
+    """
+    torch.sub(planes[..., 1:], planes[..., :-1], out=out[0, ..., :-1])
+    torch.sub(planes[..., 1:, :], planes[..., :-1, :], out=out[1, ..., :-1, :])
+    return out
+
+
+def add_divergence(dual: Tensor, planes: Tensor, *, scale: float) -> None:
+    """Add scale * div dual to planes (T, C, H, W), in place.
+
+    The divergence of dual (2, T, C, H, W) is the negative adjoint of the forward gradient, for a
+    dual that is 0 where that gradient is: in the last column of x and the last row of y.
+    """
+    planes.add_(dual[0], alpha=scale).add_(dual[1], alpha=scale)
+    planes[..., 1:].sub_(dual[0, ..., :-1], alpha=scale)
+    planes[..., 1:, :].sub_(dual[1, ..., :-1, :], alpha=scale)
+
+
+def median_filter(planes: Tensor, side_len: int) -> Tensor:
+    """Median of each square of side_len pixels (odd) in planes (T, C, H, W); borders repeated."""
+    H, W = planes.shape[2:]
+    padded = F.pad(planes, (side_len // 2,) * 4, mode="replicate")
+    wires = [padded[..., i : i + H, j : j + W] for i in range(side_len) for j in range(side_len)]
+    for low, high, is_low_needed, is_high_needed in _median_network(len(wires)):
+        a, b = wires[low], wires[high]
+        if is_low_needed:
+            wires[low] = torch.minimum(a, b)
+        if is_high_needed:
+            wires[high] = torch.maximum(a, b)
+    return wires[len(wires) // 2]
+
+
+@cache
+def _median_network(n_wires: int) -> list[tuple[int, int, bool, bool]]:
+    """The part of a sorting network that matters to the middle wire.
+
+    Steps of (wire for the smaller value, wire for the larger, is the smaller needed, the larger).
+    """
+    needed = {n_wires // 2}
+    network = []
+    for low, high in reversed(_sorting_network(n_wires)):
+        if needed & {low, high}:
+            network.append((low, high, low in needed, high in needed))
+            needed |= {low, high}
+    return network[::-1]
+
+
+def _sorting_network(n_wires: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort: pairs of wires to bring into order, one after the other."""
+    network = []
+    run_len = 1  # runs of this length are sorted, and pairs of them are merged
+    while run_len < n_wires:
+        distance = run_len
+        while distance:
+            offset = distance % run_len
+            for i in range(offset, n_wires - distance):
+                is_lower = (i - offset) // distance % 2 == 0
+                if is_lower and i // (2 * run_len) == (i + distance) // (2 * run_len):
+                    network.append((i, i + distance))
+            distance //= 2
+        run_len *= 2
+    return network
