@@ -1,0 +1,143 @@
+"""Losses on bags that two models share; plain functions.
+
+Every sum over snippets is a weighted sum with weights that are zero at padding, and every choice
+between normal and anomalous bags is a weight from the labels. So nothing here depends on the
+order of the bags or on how far they were padded, and nothing makes a GPU wait.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def topk_weights(values: Tensor, mask: Tensor, *, keep_one_in: int) -> Tensor:
+    """Weights whose sum over a bag is the mean over its k highest snippets.
+
+    k = max(1, n // keep_one_in) with n real snippets. For the k lowest pass `-values`.
+
+    Args:
+        values: (B, T) what to rank by. No gradient flows through the ranking.
+        mask: (B, T) True where the snippet is real; padding is never among the k.
+        keep_one_in: Larger keeps fewer snippets. At least one is always kept.
+
+    Returns:
+        (B, T) 1 / k at the k highest snippets, 0 elsewhere.
+
+    Example:
+        >>> values = torch.tensor([[1.0, 3.0, 2.0, 9.0]])
+        >>> mask = torch.tensor([[True, True, True, False]])
+        >>> topk_weights(values, mask, keep_one_in=2)
+        tensor([[0., 1., 0., 0.]])
+    """
+    ranked = values.detach().masked_fill(~mask, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)  # (B, T) 0 for the highest
+    k = (mask.sum(dim=1, keepdim=True) // keep_one_in).clamp(min=1)  # (B, 1)
+    return (rank < k).to(values.dtype) / k
+
+
+def mean_score_bce(logits: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy between each bag's label and its weighted mean score.
+
+    The mean is over scores (probabilities), not over logits. It is computed in logarithms, since
+    1 - mean(sigmoid(x)) = mean(sigmoid(-x)): exact where a clamp would cut the gradient off.
+
+    Args:
+        logits: (B, T) snippet logits.
+        weights: (B, T) not negative, sum 1 over each bag, as from `topk_weights`.
+        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
+
+    Returns:
+        Scalar, averaged over bags.
+    """
+    log_weights = weights.log()  # -inf where a snippet does not count
+    log_anomalous = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=1)
+    log_normal = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=1)
+    return -torch.where(labels == 1, log_anomalous, log_normal).mean()
+
+
+def smoothness(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """Squared steps between neighbouring scores, summed over each anomalous bag.
+
+    Args:
+        scores: (B, T) in [0, 1].
+        mask: (B, T) True where the snippet is real; a step into padding does not count.
+        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
+
+    Returns:
+        Scalar, averaged over anomalous bags; 0 where there is none.
+    """
+    is_step = (mask[:, 1:] & mask[:, :-1]).to(scores.dtype)
+    return _mean_over((scores.diff(dim=1).square() * is_step).sum(dim=1), labels == 1)
+
+
+def sparsity(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """Mean score of each anomalous bag.
+
+    Args:
+        scores: (B, T) in [0, 1].
+        mask: (B, T) True where the snippet is real.
+        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
+
+    Returns:
+        Scalar, averaged over anomalous bags; 0 where there is none.
+    """
+    real = mask.to(scores.dtype)
+    return _mean_over((scores * real).sum(dim=1) / real.sum(dim=1), labels == 1)
+
+
+def relative_distance(
+    embeddings: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    *,
+    margin: float,
+    keep_one_in: int,
+) -> Tensor:
+    """Hinge that keeps anomalous embeddings farther from the normal centre than normal ones.
+
+    With e an embedding of length 1, n_j and a_i the means of e over the top-k snippets of normal
+    bag j and anomalous bag i, h_i over the bottom-k of anomalous bag i, c the mean of all n_j and
+    d the squared distance to c:
+
+        mean over i, j of [margin + d(n_j) - d(a_i)]+
+        + 1/2 mean over i of [margin + d(h_i) - d(a_i)]+
+
+    Only the normal class is made compact, because anomalies are diverse.
+
+    Args:
+        embeddings: (B, T, E)
+        scores: (B, T) which rank the snippets; no gradient flows through the ranking.
+        mask: (B, T) True where the snippet is real.
+        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
+        margin: In squared distance between unit vectors, so at most 4 makes sense.
+        keep_one_in: As in `topk_weights`.
+
+    Returns:
+        Scalar; 0 where the batch has bags of one class only.
+    """
+    directions = F.normalize(embeddings, dim=2)
+    top = _pool(directions, topk_weights(scores, mask, keep_one_in=keep_one_in))
+    bottom = _pool(directions, topk_weights(-scores, mask, keep_one_in=keep_one_in))
+    is_anomalous = labels == 1
+    center = _mean_over(top, ~is_anomalous)  # (E,)
+    top_distance = (top - center).square().sum(dim=1)  # (B,)
+    bottom_distance = (bottom - center).square().sum(dim=1)
+    across = F.relu(margin + top_distance[None, :] - top_distance[:, None])  # (i, j)
+    is_pair = is_anomalous[:, None] & ~is_anomalous[None, :]
+    within = F.relu(margin + bottom_distance - top_distance)
+    # Without a normal bag there is no centre, and `within` would be a distance to the origin.
+    has_center = is_anomalous & (~is_anomalous).any()
+    return _mean_over(across.flatten(), is_pair.flatten()) + 0.5 * _mean_over(within, has_center)
+
+
+def _pool(embeddings: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("bte,bt->be", embeddings, weights)
+
+
+def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over the first axis where chosen (n,); 0, with its graph, where nothing is."""
+    weights = chosen.to(values.dtype) / chosen.sum().clamp(min=1)
+    mean: Tensor = torch.tensordot(weights, values, dims=1)
+    return mean

@@ -1,0 +1,154 @@
+"""CLAV-CoMo: its size, its gate, and whether it finds the relation of context and motion."""
+
+import pytest
+import torch
+
+from models.clav_como import ClavComo, ClavComoConfig, context_features, motion_features
+from models.interface import BagBatch
+
+N_CONTEXTS = N_MOTIONS = 4
+SMALL = {"embedding_dim": 64, "class_code_dim": 16, "relation_dim": 32, "scorer_dim": 32}
+
+
+@pytest.mark.parametrize(("feature_dim", "millions"), [(2048, 3.14), (1024, 2.61)])
+def test_the_size_with_rgb_alone_is_that_of_the_specification(feature_dim, millions):
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", feature_dim),)))
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert n_parameters / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_the_gate_is_a_distribution_over_two_classes(position):
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), ica_position=position, **SMALL))
+    gate = model.eval()(torch.randn(2, 5, 6), torch.ones(2, 5).bool()).gate
+    assert gate is not None
+    assert gate.shape == (2, 5, 2)
+    assert (gate >= 0).all()
+    torch.testing.assert_close(gate.sum(dim=2), torch.ones(2, 5))
+
+
+def test_without_ica_there_is_no_gate_and_without_como_no_relation():
+    config = ClavComoConfig(stream_dims=(("rgb", 6),), use_ica=False, use_como=False, **SMALL)
+    model = ClavComo(config).eval()
+    features, mask = torch.randn(1, 5, 6), torch.ones(1, 5).bool()
+    output = model(features, mask)
+    assert output.gate is None
+    # Stem and scorer alone see each snippet for itself.
+    alone = model(features[:, 2:3], mask[:, 2:3])
+    torch.testing.assert_close(alone.logits[0, 0], output.logits[0, 2])
+
+
+def test_the_context_of_the_video_itself_is_the_default():
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6), ("flow", 6)), **SMALL)).eval()
+    features, mask = torch.randn(2, 5, 12), torch.ones(2, 5).bool()
+    expected = model(features, mask).logits
+    torch.testing.assert_close(model(features, mask, context=features).logits, expected)
+    other = model(features, mask, context=features.flip(0)).logits
+    assert not torch.allclose(other, expected)
+
+
+def test_with_two_streams_the_context_path_reads_rgb_and_never_flow():
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6), ("flow", 6)), **SMALL)).eval()
+    features, mask = torch.randn(2, 5, 12), torch.ones(2, 5).bool()
+    other_flow = torch.cat([features[..., :6], torch.randn(2, 5, 6)], dim=2)
+    torch.testing.assert_close(
+        model(features, mask, context=other_flow).logits, model(features, mask).logits
+    )
+
+
+def test_context_is_the_mean_of_real_neighbours_and_of_the_whole_bag():
+    x, lengths = torch.randn(3, 9, 2), [9, 4, 1]
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    found = context_features(x, mask, 5)
+    assert found.isfinite().all()  # at padding too: a NaN there would spread through attention
+    for bag, n in enumerate(lengths):
+        for t in range(n):
+            near = x[bag, max(0, t - 2) : min(n, t + 3)].mean(dim=0)
+            expected = torch.cat([near, x[bag, :n].mean(dim=0)])
+            torch.testing.assert_close(found[bag, t], expected)
+
+
+def test_motion_is_the_steps_to_both_sides_and_their_sizes():
+    x, lengths = torch.randn(3, 6, 2), [6, 3, 1]
+    mask = torch.arange(6) < torch.tensor(lengths)[:, None]
+    found = motion_features(x, mask)
+    for bag, n in enumerate(lengths):
+        for t in range(n):
+            before = x[bag, t] - x[bag, max(t - 1, 0)]
+            after = x[bag, min(t + 1, n - 1)] - x[bag, t]
+            expected = torch.cat([before, after, before.abs(), after.abs()])
+            torch.testing.assert_close(found[bag, t], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context_len": 4}, "context_len must be odd, instead got 4"),
+        ({"embedding_dim": 0}, "embedding_dim must be at least 1, instead got 0"),
+        ({"stem_dropout": 1.0}, r"stem_dropout must be in \[0, 1\), instead got 1.0"),
+        ({"margin": -1.0}, "margin must be at least 0, instead got -1.0"),
+        ({"stream_dims": ()}, "stream_dims must name each stream once"),
+    ],
+)
+def test_a_config_out_of_range_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ClavComoConfig(**changes)
+
+
+def exclusive_or_bags(n_bags, generator, codes, *, n_snippets=8):
+    """Bags in which only certain pairs of context and motion are anomalous (METHODS 1.5).
+
+    One context per bag, one motion per snippet. Every context and every motion is anomalous in
+    half of its pairs, so neither tells alone. The rgb half of the features carries the context,
+    the flow half the motion, both under noise.
+    """
+    context_codes, motion_codes = codes
+    context = torch.arange(n_bags) // 2 % N_CONTEXTS
+    labels = torch.arange(n_bags) % 2
+    # Of each context, motions c and c + 1 are anomalous; draw normal ones everywhere first.
+    draw = torch.randint(2, (n_bags, n_snippets), generator=generator)
+    motion = (context[:, None] + 2 + draw) % N_MOTIONS
+    is_anomalous = torch.zeros(n_bags, n_snippets, dtype=torch.bool)
+    for bag in labels.nonzero().flatten().tolist():
+        start = int(torch.randint(n_snippets - 2, (1,), generator=generator))
+        is_anomalous[bag, start : start + 3] = True
+    motion = torch.where(is_anomalous, (context[:, None] + draw) % N_MOTIONS, motion)
+    features = torch.cat(
+        [context_codes[context][:, None].expand(-1, n_snippets, -1), motion_codes[motion]], dim=2
+    )
+    features = features + 0.5 * torch.randn(features.shape, generator=generator)
+    batch = BagBatch(features, torch.ones(n_bags, n_snippets).bool(), labels)
+    return batch, is_anomalous
+
+
+def pairwise_auc(scores, is_anomalous):
+    positive, negative = scores[is_anomalous], scores[~is_anomalous]
+    return float((positive[:, None] > negative[None, :]).float().mean())
+
+
+def trained_auc():
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randn(4, 32, generator=generator), torch.randn(4, 32, generator=generator)
+    train, _ = exclusive_or_bags(256, generator, codes)
+    test, is_anomalous = exclusive_or_bags(128, generator, codes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 32), ("flow", 32)), **SMALL))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-4)
+        for _ in range(150):
+            optimizer.zero_grad()
+            sum(model.losses(model(train.features, train.mask), train).values()).backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        scores = model(test.features, test.mask).scores
+        # The next pair of bags has the next context: every context is another one.
+        other = test.features.roll(2, dims=0)
+        shuffled = model(test.features, test.mask, context=other).scores
+    return pairwise_auc(scores, is_anomalous), pairwise_auc(shuffled, is_anomalous)
+
+
+def test_como_finds_the_relation_from_video_level_labels_and_needs_the_context():
+    auc, shuffled_auc = trained_auc()
+    assert auc > 0.7  # neither context nor motion alone can rank better than chance
+    assert shuffled_auc < auc - 0.1
