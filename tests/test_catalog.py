@@ -112,6 +112,18 @@ def test_an_unknown_dataset_is_refused_with_the_known_names(name):
     )
 
 
+def test_a_dataset_none_of_whose_videos_is_there_says_what_to_do(tmp_path):
+    here, gone = tmp_path / "here.mp4", tmp_path / "gone.mp4"
+    here.touch()
+    entries = (entry(video_id="gone", path=gone), entry(video_id="here", path=here))
+    Dataset("mine", entries).check_any_video_is_there()
+    with pytest.raises(DatasetError) as caught:
+        Dataset("mine", entries[:1], "ask the owner").check_any_video_is_there()
+    assert str(caught.value) == (
+        f"{gone}: no such file, nor any other of the 1 videos of mine; ask the owner"
+    )
+
+
 def test_a_manifest_stands_where_a_name_stands(tmp_path):
     manifest = tmp_path / "mine.csv"
     manifest.write_text("path,split,label,anomalies\na.mp4,train,0,\n")

@@ -88,6 +88,19 @@ class Dataset:
         """List the files that do not exist."""
         return [entry.path for entry in self.entries if not entry.path.is_file()]
 
+    def check_any_video_is_there(self) -> None:
+        """Find out before anything is loaded that the videos are somewhere else.
+
+        Raises:
+            DatasetError: If none of the videos is there.
+        """
+        missing = self.missing_videos()
+        if len(missing) == len(self.entries):
+            raise DatasetError(
+                f"{missing[0]}: no such file, nor any other of the {len(missing)} videos of "
+                f"{self.name}; {self.how_to_get}"
+            )
+
 
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
     """Say of each frame of a video whether it is anomalous.

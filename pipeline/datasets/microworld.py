@@ -49,6 +49,7 @@ PART_LENS = (14, 22)
 
 # A normal and an anomalous video of each scene.
 N_VIDEOS_PER_ROUND = 2 * len(ANOMALOUS_PAIRS)
+N_VIDEOS = 8 * N_VIDEOS_PER_ROUND
 
 # Standard deviation of the camera's noise, in grey levels.
 NOISE = 3.0
@@ -110,7 +111,7 @@ def load_microworld(videos: Path | None = None) -> Dataset:
     return replace(load_manifest(manifest), name="microworld")
 
 
-def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = 64) -> Iterator[Path]:
+def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = N_VIDEOS) -> Iterator[Path]:
     """Write the videos, and when all are there the manifest that makes them a dataset.
 
     Args:
@@ -138,7 +139,7 @@ def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = 64) -> Itera
         temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def plan_microworld(*, seed: int = 0, n_videos: int = 64) -> list[VideoPlan]:
+def plan_microworld(*, seed: int = 0, n_videos: int = N_VIDEOS) -> list[VideoPlan]:
     """Decide what happens in each video. Only the lengths depend on the seed.
 
     Raises:

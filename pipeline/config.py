@@ -1,0 +1,248 @@
+"""What a training is made of: typed, checked, and refused by name where a key is not known.
+
+A setting is looked for in this order, the later wins: the defaults below and those of the model's
+own config, the recipe of model and dataset in `pipeline/recipes`, a recipe file that the user
+names, and single settings `key=value`. The model's settings lie in the table `model`.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from models import MODELS
+from models.interface import ModelConfig
+from pipeline.samplers import Sampler
+
+RECIPES = Path(__file__).with_name("recipes")
+
+# Neither is a setting: the model is chosen by name, the streams are those of the features.
+_NOT_SETTINGS = ("model_name", "model.stream_dims")
+
+
+class ConfigError(ValueError):
+    """A setting is not known, is out of its range, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid"))
+class TrainConfig:
+    """The settings of one training.
+
+    The defaults are those of METHODS 1.4: 5,000 steps of 32 + 32 bags of 32 bins.
+
+    Attributes:
+        model_name: Key of `MODELS`.
+        model: The model's own settings.
+        sampler: `bins` (T means over equal bins) or `sequence` (up to T snippets, padded).
+        bag_len: T.
+        bags_per_class: Bags of either class in a batch.
+        learning_rate: At the first step; falls to 0 along a cosine.
+        weight_decay: L2 penalty, inside Adam.
+        steps: Length of the training.
+        steps_per_epoch: After so many steps a line is logged and the state is saved.
+        ema_decay: Of the moving average of the weights, which is what is kept.
+        max_grad_norm: The gradient is scaled down to this norm.
+        seed: Of the initial weights, the draws and the dropout.
+
+    Raises:
+        ValidationError: If a value has the wrong type or is out of its range; a `ValueError`.
+    """
+
+    model_name: str
+    model: ModelConfig
+    sampler: Sampler = "bins"
+    bag_len: Annotated[int, Field(ge=1)] = 32
+    bags_per_class: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    steps: Annotated[int, Field(ge=1)] = 5000
+    # Paper is silent: an epoch is a number of steps here, not a pass over the videos. Small
+    # datasets would else log and save after every second step.
+    steps_per_epoch: Annotated[int, Field(ge=1)] = 100
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs the steps make; the last may be shorter."""
+        return -(-self.steps // self.steps_per_epoch)
+
+
+def resolve_config(
+    model_name: str,
+    dataset_name: str,
+    *,
+    recipe: Path | None = None,
+    settings: Sequence[str] = (),
+) -> TrainConfig:
+    """Put the settings of a training together.
+
+    Args:
+        model_name: Key of `MODELS`.
+        dataset_name: Chooses the recipe `<model>-<dataset>.toml`, where there is one.
+        recipe: A TOML file whose settings win over that recipe's.
+        settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
+
+    Raises:
+        ConfigError: If a file cannot be read, a key is not known or a value is out of its range;
+            the text names the file or option and the key.
+    """
+    if model_name not in MODELS:
+        raise ConfigError(f"--model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
+    layers: list[tuple[str, dict[str, Any]]] = []
+    own_recipe = RECIPES / f"{model_name}-{dataset_name}.toml"
+    for path in [own_recipe] if own_recipe.is_file() else []:
+        layers.append((path.name, _read_toml(path)))
+    if recipe is not None:
+        layers.append((str(recipe), _read_toml(recipe)))
+    layers += [(f"--set {setting}", _parse_setting(setting)) for setting in settings]
+    values: dict[str, Any] = {"model_name": model_name}
+    config = config_from_json(values)
+    for source, layer in layers:  # one by one, so that an error can say whose it is
+        try:
+            _check_keys(config, layer)
+            values = _merged(values, layer)
+            config = config_from_json(values)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
+    return config
+
+
+def with_streams(config: TrainConfig, stream_dims: tuple[tuple[str, int], ...]) -> TrainConfig:
+    """The same settings for features of these streams."""
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, stream_dims=stream_dims)
+    )
+
+
+def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
+    """The same settings for another seed.
+
+    Raises:
+        ConfigError: If it is negative or beyond 64 bits.
+    """
+    try:
+        return dataclasses.replace(config, seed=seed)
+    except ValidationError as error:
+        raise ConfigError(f"--seed: {_in_words(error, prefix='')}") from error
+
+
+def config_to_json(config: TrainConfig) -> dict[str, Any]:
+    """All settings as plain values, which `config_from_json` takes back; without the streams."""
+    values = dataclasses.asdict(config)
+    del values["model"]["stream_dims"]
+    return values
+
+
+def config_from_json(values: Mapping[str, Any]) -> TrainConfig:
+    """Rebuild the settings that a run has kept.
+
+    Args:
+        values: What `config_to_json` gave, through JSON; what is left out has its default.
+
+    Raises:
+        ConfigError: If the model, a key or a value is not known.
+    """
+    rest = {key: value for key, value in values.items() if key not in ("model_name", "model")}
+    model_name = str(values.get("model_name"))
+    model = model_config_from_json(model_name, values.get("model", {}))
+    try:
+        return TrainConfig(model_name=model_name, model=model, **rest)
+    except ValidationError as error:
+        raise ConfigError(_in_words(error, prefix="")) from error
+
+
+def model_config_from_json(model_name: str, values: object) -> ModelConfig:
+    """Rebuild a model's config from plain values.
+
+    Args:
+        model_name: Key of `MODELS`.
+        values: What `dataclasses.asdict` gave, through JSON; what is left out has its default.
+
+    Raises:
+        ConfigError: If the model, a key or a value is not known.
+    """
+    if model_name not in MODELS:
+        raise ConfigError(f"model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model must be a table of settings, instead got {values!r}")
+    config_type = MODELS[model_name].config_type
+    unknown = set(values) - {field.name for field in dataclasses.fields(config_type)}
+    if unknown:
+        raise ConfigError(f"settings of {model_name} must be known, instead got {sorted(unknown)}")
+    # By way of JSON, because there a list of the right length is a tuple even to a strict check.
+    text = json.dumps(values, default=str)
+    try:
+        model_config: ModelConfig = TypeAdapter(config_type).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ConfigError(_in_words(error, prefix="model.")) from error
+    return model_config
+
+
+def _in_words(error: ValidationError, *, prefix: str) -> str:
+    """The first complaint: which key, what it must be, what came."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # raised by the config itself, in our own words
+        return message
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    return f"{key} {message.replace('Input should', 'must', 1)}, instead got {first['input']!r}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: the recipe must be TOML ({error})") from error
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not key.strip() or not equals:
+        raise ConfigError(f"--set must be key=value, instead got {setting!r}")
+    value: Any
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word: shells make quotes a nuisance
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    layer: dict[str, Any] = value
+    return layer
+
+
+def _check_keys(config: TrainConfig, layer: Mapping[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(config)]
+    known += [f"model.{field.name}" for field in dataclasses.fields(config.model)]
+    settable = [key for key in known if key not in (*_NOT_SETTINGS, "model")]
+    for key in _dotted(layer):
+        if key in settable:
+            continue
+        near = difflib.get_close_matches(key, settable, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(settable)}"
+        raise ConfigError(f"unknown key {key}; {hint}")
+
+
+def _dotted(layer: Mapping[str, Any]) -> list[str]:
+    """The keys of a layer, those of the table `model` with their prefix."""
+    table = layer.get("model")
+    if not isinstance(table, Mapping):
+        return list(layer)
+    return [key for key in layer if key != "model"] + [f"model.{key}" for key in table]
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, with what is above winning; the table `model` is merged key by key."""
+    merged = {**below, **above}
+    if "model" in below and "model" in above:
+        merged["model"] = {**below["model"], **above["model"]}
+    return merged

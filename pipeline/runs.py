@@ -1,0 +1,220 @@
+"""Runs on disk: `runs/<dataset>/<model>/<time>-seed<N>/`, one folder per trained seed.
+
+    config.json              what is trained, on what: written first
+    metrics.jsonl            one line per epoch
+    state.safetensors        where training stands; gone when it is finished
+    checkpoint.safetensors   the result: a run is finished when it has one
+
+The seeds of one `pipeline train` share their time, which is how they are found together. Their
+folders are all made at the start, so that `--resume` knows of those that were not yet begun.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import replacing
+from pipeline.checkpoints import CheckpointError
+from pipeline.config import TrainConfig, config_from_json, config_to_json
+from pipeline.feature_file import Contract
+
+FORMAT = "lookaround run"
+FORMAT_VERSION = 1
+_RUN_NAME = re.compile(r"(\d{8}-\d{6})-seed(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one training. Ordered by time, then by seed, with `run_order`."""
+
+    folder: Path
+
+    @property
+    def config_path(self) -> Path:
+        """What is trained, on what."""
+        return self.folder / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object per epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def state_path(self) -> Path:
+        """Where an unfinished training stands."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The trained model."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.checkpoint_path.is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """What `config.json` of a run says.
+
+    Attributes:
+        dataset: Name of the dataset.
+        dataset_source: What `load_dataset` takes: the name, or the path of a manifest.
+        features_folder: Holds `<dataset>/<video_id>.h5`. Paths are as they were given, so perhaps
+            relative.
+        contract: How the features were made.
+        config: All settings, none left to a default.
+    """
+
+    dataset: str
+    dataset_source: str
+    features_folder: Path
+    contract: Contract
+    config: TrainConfig
+
+
+def create_runs(runs_folder: Path, descriptions: Iterable[RunDescription]) -> list[Run]:
+    """Make the folders of one `pipeline train`, one for each description.
+
+    Args:
+        runs_folder: Of all runs.
+        descriptions: They differ in their seeds.
+
+    Raises:
+        OSError: If a folder cannot be made, or two trainings began in one second.
+    """
+    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    created = []
+    for description in descriptions:
+        config = description.config
+        folder = runs_folder / description.dataset / config.model_name
+        run = Run(folder / f"{time}-seed{config.seed}")
+        run.folder.mkdir(parents=True)
+        write_description(run, description)
+        created.append(run)
+    return created
+
+
+def write_description(run: Run, description: RunDescription) -> None:
+    """Write a run's `config.json`; the file appears whole or not at all."""
+    values = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": description.dataset,
+        "dataset_source": description.dataset_source,
+        "features": str(description.features_folder),
+        "contract": description.contract,
+        "train": config_to_json(description.config),
+    }
+    with replacing(run.config_path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_description(run: Run) -> RunDescription:
+    """Read a run's `config.json`.
+
+    Raises:
+        CheckpointError: If it is missing or cannot be understood.
+    """
+    path = run.config_path
+    if not path.is_file():
+        raise CheckpointError(f"{run.folder}: is not a run folder, it has no {path.name}")
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+            raise ValueError("it is of another program or version")
+        return RunDescription(
+            dataset=str(values["dataset"]),
+            dataset_source=str(values["dataset_source"]),
+            features_folder=Path(values["features"]),
+            contract=dict(values["contract"]),
+            config=config_from_json(values["train"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        one_line = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: does not describe a run of this program ({one_line}); train again"
+        ) from error
+
+
+def run_order(run: Run) -> tuple[str, int]:
+    """Sort key: the time at which the training began, then its seed.
+
+    >>> run_order(Run(Path("runs/demo/clav-como/20250102-030405-seed7")))
+    ('20250102-030405', 7)
+    """
+    match = _RUN_NAME.fullmatch(run.folder.name)
+    return (match[1], int(match[2])) if match else ("", 0)
+
+
+def find_runs(
+    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
+) -> list[Run]:
+    """All runs, finished or not, the latest last.
+
+    Args:
+        runs_folder: Of all runs; may be missing.
+        dataset: Only those on this dataset.
+        model_name: Only those of this model.
+    """
+    found = (
+        Run(path.parent)
+        for path in runs_folder.glob("*/*/*/config.json")
+        if _RUN_NAME.fullmatch(path.parent.name)
+        and dataset in (None, path.parents[2].name)
+        and model_name in (None, path.parents[1].name)
+    )
+    return sorted(found, key=lambda run: (*run_order(run), run.folder))
+
+
+def latest_run(
+    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
+) -> Run:
+    """The finished run that began last; of the seeds of one command the highest.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    finished = [
+        run
+        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
+        if run.is_finished
+    ]
+    if not finished:
+        of_dataset = f" on {dataset}" if dataset else ""
+        raise CheckpointError(
+            f"{runs_folder}: there is no trained run{of_dataset}; `pipeline train` makes one"
+        )
+    return finished[-1]
+
+
+def runs_of_command(run: Run) -> list[Run]:
+    """All runs of the `pipeline train` that this run is of, itself included, by seed."""
+    time, _ = run_order(run)
+    runs = [Run(path.parent) for path in run.folder.parent.glob("*/config.json")]
+    return sorted((other for other in runs if run_order(other)[0] == time), key=run_order)
+
+
+def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
+    """What `--resume` goes on with: the unfinished seeds of the latest command that has any.
+
+    Raises:
+        CheckpointError: If no run is unfinished.
+    """
+    unfinished = [
+        run
+        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
+        if not run.is_finished
+    ]
+    if not unfinished:
+        raise CheckpointError(
+            f"{runs_folder / dataset / model_name}: there is no unfinished run to resume; "
+            "leave out --resume"
+        )
+    return [run for run in runs_of_command(unfinished[-1]) if not run.is_finished]
