@@ -1,0 +1,46 @@
+# Each target is a command or two; what they do is in the command's own --help.
+PYTHON ?= python3
+VENV ?= .venv
+DATASET ?= xd_violence
+BIN := $(VENV)/bin
+
+.PHONY: install extract train demo test check format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# make extract DATASET=xd_violence ARGS='--crops 5 --flow tvl1'
+extract: install
+	$(BIN)/pipeline extract $(DATASET) $(ARGS)
+
+train: install
+	$(BIN)/pipeline train --dataset $(DATASET) $(ARGS)
+
+# The main job on videos that it makes itself; nothing is downloaded but packages.
+demo: install
+	$(BIN)/pipeline datasets make microworld
+	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0
+	$(BIN)/pipeline train --dataset microworld --seeds 3
+	$(BIN)/pipeline score data/microworld/test_00.mp4 --out demo/scores.csv --plot demo/scores.png
+	$(BIN)/pipeline evaluate --controls
+
+test: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,40 @@
+"""Where the networks run."""
+
+import torch
+
+from pipeline.config import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there.
+
+    `auto` takes the first GPU, else the CPU. A device that was named is never replaced by another.
+
+    Raises:
+        ConfigError: If the name is not a device or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"device must be auto, cpu, cuda or cuda:N, instead got {name!r}"
+        ) from None
+    n_gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_gpus:
+        raise ConfigError(f"device {name!r} was asked for, but this machine has {n_gpus} GPUs")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, instead got {name!r}")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words that belong beside a timing.
+
+    >>> describe_device(torch.device("cpu")).startswith("cpu (")
+    True
+    """
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"

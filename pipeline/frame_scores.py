@@ -1,0 +1,69 @@
+"""Scores of one video: per snippet, per frame, as CSV."""
+
+import csv
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+CSV_HEADER = ("frame", "time_seconds", "score")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Anomaly scores of one video.
+
+    A frame has the score of its snippet; nothing is interpolated.
+
+    Attributes:
+        per_snippet: (n_snippets,) float32 in [0, 1]; higher is more anomalous.
+        snippet_len: Frames per snippet. The last snippet may cover fewer.
+        timestamps: (n_frames,) float64 seconds, the time at which each frame is shown.
+
+    >>> Scores(np.array([0, 1], "float32"), 2, np.array([0.0, 0.1, 0.2])).per_frame
+    array([0., 0., 1.], dtype=float32)
+    """
+
+    per_snippet: NDArray[np.float32]
+    snippet_len: int
+    timestamps: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a video's scores."""
+        if self.per_snippet.ndim != 1 or self.timestamps.ndim != 1:
+            raise ValueError(
+                "per_snippet and timestamps must be one-dimensional, instead got "
+                f"{self.per_snippet.shape} and {self.timestamps.shape}"
+            )
+        n_snippets = -(-self.n_frames // self.snippet_len)
+        if n_snippets != len(self.per_snippet) or n_snippets == 0:
+            raise ValueError(
+                f"{self.n_frames} frames in snippets of {self.snippet_len} need {n_snippets} "
+                f"scores, at least one; instead got {len(self.per_snippet)}"
+            )
+        if not ((self.per_snippet >= 0) & (self.per_snippet <= 1)).all():
+            raise ValueError("scores must be in [0, 1], instead got values outside or NaN")
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the video that are shown."""
+        return len(self.timestamps)
+
+    @property
+    def per_frame(self) -> NDArray[np.float32]:
+        """(n_frames,) the score of each frame."""
+        return np.repeat(self.per_snippet, self.snippet_len)[: self.n_frames]
+
+
+def write_csv(scores: Scores, out: TextIO) -> None:
+    """Write `frame,time_seconds,score`, one row per frame, frames counted from 0.
+
+    Times have three decimals (milliseconds), scores six.
+    """
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for frame, (seconds, score) in enumerate(
+        zip(scores.timestamps.tolist(), scores.per_frame.tolist(), strict=True)
+    ):
+        writer.writerow((frame, f"{seconds:.3f}", f"{score:.6f}"))

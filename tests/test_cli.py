@@ -1,0 +1,285 @@
+"""The command line on real files: exit code and text of every way in which it can go wrong."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+
+HEADER = "path,split,label,anomalies\n"
+
+
+def run(*arguments: object, folder: Path | None = None):
+    """Run the command as if typed in `folder`; returns exit code, stdout and stderr."""
+    before = Path.cwd()
+    if folder is not None:
+        os.chdir(folder)
+    try:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        os.chdir(before)
+
+
+def assert_one_line_error(result, *expected: str) -> None:
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.output
+    for text in expected:
+        assert text in lines[0]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, write_clip) -> Path:
+    """A working folder with a manifest of six short videos, their features, and a run."""
+    folder = tmp_path_factory.mktemp("world")
+    clip = write_clip(folder / "clip.mp4", n_frames=20)
+    rows = []
+    for index in range(6):
+        name = f"videos/{index}.mp4"
+        (folder / "videos").mkdir(exist_ok=True)
+        shutil.copy(clip, folder / name)
+        label = index % 2
+        split = "test" if index >= 4 else "train"
+        rows.append(f"{name},{split},{label},{'5-15' if label else ''}\n")
+    (folder / "small.csv").write_text(HEADER + "".join(rows))
+    extracted = run(
+        "extract",
+        "small.csv",
+        "--flow",
+        "none",
+        "--crops",
+        1,
+        "--weights",
+        "random:0",
+        folder=folder,
+    )
+    assert extracted.exit_code == 0, extracted.output
+    trained = run("train", "--dataset", "small.csv", "--set", "steps=4", folder=folder)
+    assert trained.exit_code == 0, trained.output
+    return folder
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_help_answers_without_loading_torch():
+    code = "import sys, pipeline.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
+def test_every_command_has_help(command):
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 4
+
+
+def test_every_command_is_in_the_readme():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name in main.commands:
+        assert f"pipeline {name}" in readme
+
+
+def test_the_csv_has_one_row_per_frame(world):
+    with av.open(str(world / "videos/1.mp4")) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    before = files_below(world)
+    result = run(
+        "score", "videos/1.mp4", "--out", "scores.csv", "--plot", "scores.png", folder=world
+    )
+    assert result.exit_code == 0, result.output
+    assert files_below(world) - before == {world / "scores.csv", world / "scores.png"}
+    with (world / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == list(range(len(times)))
+    np.testing.assert_allclose([float(r["time_seconds"]) for r in rows], times, atol=5.1e-4)
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    assert "random weights: no semantics" in result.stderr
+    assert "run:" in result.stderr
+
+
+def test_without_out_the_csv_goes_to_stdout_and_nothing_else_does(world):
+    result = run("score", "videos/1.mp4", folder=world)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("frame,time_seconds,score\n0,0.000,0.")
+
+
+def test_what_is_there_is_not_extracted_again(world):
+    result = run(
+        "extract",
+        "small.csv",
+        "--flow",
+        "none",
+        "--crops",
+        1,
+        "--weights",
+        "random:0",
+        folder=world,
+    )
+    assert result.exit_code == 0, result.output
+    assert "0 extracted (0 frames), 6 there already, 0 failed" in result.stdout
+
+
+def test_evaluate_prints_a_table_that_owns_up_to_random_weights(world):
+    result = run("evaluate", "--controls", folder=world)
+    assert result.exit_code == 0, result.output
+    for text in ("2 test videos", "clav-como", "motion energy", "context shuffled"):
+        assert text in result.stdout
+    assert "random weights: no semantics" in result.stdout
+
+
+def test_a_video_that_cannot_be_read_is_exit_code_3_and_the_others_are_done(world, tmp_path):
+    shutil.copy(world / "videos/0.mp4", tmp_path / "good.mp4")
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    (tmp_path / "mixed.csv").write_text(HEADER + "bad.mp4,train,0,\ngood.mp4,train,0,\n")
+    result = run(
+        "extract",
+        "mixed.csv",
+        "--flow",
+        "none",
+        "--crops",
+        1,
+        "--weights",
+        "random:0",
+        folder=tmp_path,
+    )
+    assert result.exit_code == 3, result.output
+    assert "1 extracted (" in result.stdout
+    assert "failed: bad: " in result.stdout
+    assert (tmp_path / "features/mixed/good.h5").exists()
+    assert not (tmp_path / "features/mixed/bad.h5").exists()
+
+
+def test_features_made_in_another_way_never_mix(world):
+    before = files_below(world)
+    result = run(
+        "extract",
+        "small.csv",
+        "--flow",
+        "none",
+        "--crops",
+        5,
+        "--weights",
+        "random:0",
+        folder=world,
+    )
+    assert_one_line_error(result, "was made in another way", "crops: 5 expected, instead got 1")
+    assert files_below(world) == before
+
+
+def test_a_run_refuses_features_of_another_extractor(world):
+    rows = [
+        line for line in (world / "small.csv").read_text().splitlines() if ",train," not in line
+    ]
+    (world / "other.csv").write_text("\n".join(rows))
+    extracted = run(
+        "extract",
+        "other.csv",
+        "--flow",
+        "none",
+        "--crops",
+        1,
+        "--weights",
+        "random:1",
+        folder=world,
+    )
+    assert extracted.exit_code == 0, extracted.output
+    result = run("evaluate", "--dataset", "other.csv", folder=world)
+    assert_one_line_error(result, "random:0 expected, instead got random:1")
+
+
+@pytest.mark.parametrize(
+    ("video", "expected"),
+    [("absent.mp4", "absent.mp4"), ("videos", "Is a directory"), ("small.csv", "small.csv")],
+)
+def test_what_is_not_a_video_is_one_line(world, video, expected):
+    before = files_below(world)
+    assert_one_line_error(run("score", video, "--out", "x.csv", folder=world), expected)
+    assert files_below(world) == before
+
+
+@pytest.mark.parametrize("out", ["absent/x.csv", "videos"])
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world, out):
+    before = files_below(world)
+    result = run("score", "videos/1.mp4", "--out", out, folder=world)
+    assert_one_line_error(result, out)
+    assert "frames" not in result.stderr  # no frame was read for nothing
+    assert files_below(world) == before
+
+
+def test_a_run_without_its_checkpoint_is_one_line(world, tmp_path):
+    empty = tmp_path / "run"
+    empty.mkdir()
+    result = run("score", "videos/1.mp4", "--run", empty, folder=world)
+    assert_one_line_error(result, str(empty), "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "remedy"),
+    [
+        (["extract", "xd_violence"], "data/xd_violence", "--videos"),
+        (["train"], "xd_violence", "pipeline extract xd_violence"),
+        (["score", "video.mp4", "--out", "scores.csv"], "runs", "pipeline train"),
+        (["evaluate"], "runs", "pipeline train"),
+        (["extract", "microworld"], "microworld", "pipeline datasets make microworld"),
+    ],
+)
+def test_in_an_empty_folder_each_command_says_what_to_do_first(
+    tmp_path, arguments, missing, remedy
+):
+    assert_one_line_error(run(*arguments, folder=tmp_path), missing, remedy)
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        ("path,split,label\na.mp4,train,0\n", "anomalies"),
+        (HEADER + "a.mp4,train,2,\n", "label"),
+        (HEADER + "a.mp4,train,1,20-10\n", "20-10"),
+        (HEADER + "a.mp4,train,0,\na.mp4,train,0,\n", "a.mp4"),
+        (HEADER + "../a.mp4,train,0,\n", "../a.mp4"),
+    ],
+)
+def test_a_bad_manifest_is_one_line_that_names_the_place(tmp_path, manifest, expected):
+    (tmp_path / "bad.csv").write_text(manifest)
+    result = run("extract", "bad.csv", "--weights", "random:0", folder=tmp_path)
+    assert_one_line_error(result, "bad.csv", expected)
+    assert files_below(tmp_path) == {tmp_path / "bad.csv"}
+
+
+def test_an_unknown_dataset_is_one_line_that_names_the_known(tmp_path):
+    assert_one_line_error(run("extract", "kinetics", folder=tmp_path), "kinetics", "xd_violence")
+
+
+def test_an_interval_beyond_the_video_is_clipped_with_a_warning(world, caplog):
+    manifest = (world / "small.csv").read_text()
+    (world / "features/beyond").mkdir()
+    for path in (world / "features/small").rglob("*.h5"):
+        target = world / "features/beyond" / path.relative_to(world / "features/small")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    (world / "beyond.csv").write_text(manifest.replace("5-15", "5-2000"))
+    result = run("evaluate", "--dataset", "beyond.csv", folder=world)
+    assert result.exit_code == 0, result.output
+    assert "goes beyond the video's 20 frames and is cut there" in caplog.text + result.stderr
+
+
+def test_an_unknown_device_is_one_line(world):
+    result = run("score", "videos/1.mp4", "--device", "gpu", folder=world)
+    assert_one_line_error(result, "device must be auto, cpu, cuda or cuda:N")
+
+
+def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
+    result = run("train", "--dataset", "small.csv", "--set", "learning_rat=1", folder=world)
+    assert_one_line_error(result, "learning_rat", "did you mean learning_rate?")

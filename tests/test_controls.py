@@ -1,0 +1,45 @@
+import itertools
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.controls import derangement, motion_energy, stretched
+
+
+def test_a_derangement_moves_everything_and_loses_nothing():
+    rng = np.random.default_rng(0)
+    for n in range(2, 30):
+        order = derangement(n, rng)
+        assert sorted(order) == list(range(n))
+        assert not (order == np.arange(n)).any()
+
+
+def test_one_video_cannot_be_deranged():
+    with pytest.raises(ValueError, match="2 videos or more, instead got 1"):
+        derangement(1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("n_before", "n_after"), [(3, 7), (7, 3), (1, 4), (4, 4)])
+def test_stretching_keeps_the_order_and_covers_the_whole(n_before, n_after):
+    features = np.arange(n_before, dtype=np.float32)[:, None, None]
+    after = stretched(features, n_after)[:, 0, 0]
+    assert len(after) == n_after
+    assert (np.diff(after) >= 0).all()
+    assert after[0] == 0
+    if n_after >= n_before:
+        assert set(after) == set(range(n_before))
+
+
+def test_motion_energy_is_the_smoothed_percentile_of_the_frame_difference(counting_clip):
+    with av.open(str(counting_clip)) as container:
+        greys = [
+            frame.to_ndarray(format="rgb24").astype(np.float64).mean(axis=2)
+            for frame in container.decode(video=0)
+        ]
+    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(greys)]
+    raw = raw[:1] + raw
+    expected = [np.mean(raw[max(i - 2, 0) : i + 3]) for i in range(len(raw))]
+    energy = motion_energy(counting_clip, smoothing_len=5)
+    assert energy.shape == (len(greys),)
+    np.testing.assert_allclose(energy, expected, rtol=0.02, atol=1.0)
