@@ -1,0 +1,31 @@
+"""What is said of long work, where stderr is not a terminal."""
+
+from pipeline.extract import FramesDone, VideoDone, VideoFailed, VideoKept
+from pipeline.show import MOST_FAILURES_LISTED, show_extraction
+
+
+def test_an_extraction_is_summed_up_with_its_failures():
+    records = [
+        VideoKept("a"),
+        FramesDone(16, 40),
+        VideoDone("b", n_frames=40, n_missing=0),
+        VideoFailed("c", "c.mp4: no video stream"),
+    ]
+    summary = show_extraction(iter(records), n_videos=3)
+    assert summary.in_words().splitlines() == [
+        "1 extracted (40 frames), 1 there already, 1 failed",
+        "failed: c: c.mp4: no video stream",
+    ]
+
+
+def test_frames_that_are_missing_are_said(capsys):
+    show_extraction(iter([VideoDone("b", n_frames=28, n_missing=22)]), n_videos=1)
+    assert "b: 22 frames could not be decoded" in capsys.readouterr().err
+
+
+def test_many_failures_are_counted_and_not_all_listed():
+    failures = [VideoFailed(str(i), "gone") for i in range(MOST_FAILURES_LISTED + 5)]
+    lines = show_extraction(iter(failures), n_videos=len(failures)).in_words().splitlines()
+    assert lines[0] == "0 extracted (0 frames), 0 there already, 25 failed"
+    assert len(lines) == 1 + MOST_FAILURES_LISTED + 1
+    assert lines[-1] == "and 5 more failed"
