@@ -25,7 +25,8 @@ demo: install
 	$(BIN)/pipeline datasets make microworld
 	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0
 	$(BIN)/pipeline train --dataset microworld --seeds 3
-	$(BIN)/pipeline score data/microworld/test_00.mp4 --out demo/scores.csv --plot demo/scores.png
+	mkdir -p demo
+	$(BIN)/pipeline score data/microworld/square_11.mp4 --out demo/scores.csv --plot demo/scores.png
 	$(BIN)/pipeline evaluate --controls
 
 test: install
