@@ -49,10 +49,10 @@ def test_a_still_picture_does_not_flow(name: str) -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_flow_of_a_pair_depends_on_that_pair_alone(name: str) -> None:
-    frames = make_shifted_frames(4, 48, 40)
+    frames = make_shifted_frames(3, 48, 40)
     method = FLOWS[name]()
     together = method(frames)
-    assert torch.allclose(method(frames[1:3])[0], together[1], atol=1e-3)
+    assert torch.allclose(method(frames[1:])[0], together[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
@@ -17,6 +19,15 @@ from extractors.tvl1 import (
 )
 
 MARGIN = 12  # pixels at the border, where the shifted texture is cut off
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine, threads that wait for each other make these tiny planes very slow."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def make_texture(height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
