@@ -9,10 +9,20 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 # A keyframe every 12 frames and nowhere else.
 KEYFRAMES = {"g": "12", "sc_threshold": "0"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip `gpu` tests where there is none; with REQUIRE_CUDA=1 that is a failure."""
+    if item.get_closest_marker("gpu") is None or torch.cuda.is_available():
+        return
+    if os.environ.get("REQUIRE_CUDA") == "1":
+        pytest.fail("REQUIRE_CUDA=1 is set, but there is no CUDA device")
+    pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")
