@@ -1,0 +1,40 @@
+"""The command line: parse, call a stage, show what it yields. Nothing else.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error in one line,
+2 a usage error, 3 finished but some videos failed.
+"""
+
+import logging
+import sys
+
+import click
+
+import pipeline
+from pipeline.cli import datasets, evaluate, extract, score, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pipeline.__version__, prog_name="lookaround")
+@click.option("-v", "--verbose", is_flag=True, help="Say more of what is done and why.")
+def main(verbose: bool) -> None:
+    """From raw video to an anomaly score for every frame.
+
+    \b
+    pipeline extract xd_violence          videos -> features
+    pipeline train                        features -> a trained model
+    pipeline score video.mp4 --out s.csv  a video -> a score for every frame
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # Libraries below may log at their own pleasure; only this program's words are for the user.
+    logging.captureWarnings(True)
+
+
+main.add_command(extract.extract)
+main.add_command(train.train)
+main.add_command(evaluate.evaluate)
+main.add_command(score.score)
+main.add_command(datasets.datasets)

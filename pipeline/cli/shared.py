@@ -1,0 +1,67 @@
+"""What several commands share: options, notes, and errors that take one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+SOME_VIDEOS_FAILED = 3
+RANDOM_WEIGHTS_NOTE = "random weights: no semantics"
+
+features_option = click.option(
+    "--features",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("features"),
+    show_default=True,
+    help="Folder of feature files.",
+)
+runs_option = click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of training runs.",
+)
+videos_option = click.option(
+    "--videos",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the videos.  [default: data/DATASET, or the manifest's folder]",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
+)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn the errors that a user can mend into one line on stderr and exit code 1.
+
+    Everything else is a bug and keeps its traceback.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(_one_line(error)) from error
+    except ValueError as error:
+        from pipeline.config import ConfigError
+        from pipeline.datasets.catalog import DatasetError
+
+        if isinstance(error, (ConfigError, DatasetError)):
+            raise click.ClickException(_one_line(error)) from error
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    """The message without line breaks; an operating system error names its file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def say(line: str) -> None:
+    """Write a line that is not a result: to stderr."""
+    click.echo(line, err=True)
