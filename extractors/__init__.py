@@ -3,34 +3,6 @@
 Axes: N clips in a batch, C channels (3 for RGB, 2 for flow: x, y), T frames, H and W pixels,
 K crops of a frame (1, 5 or 10), D width of a feature vector. Frames are (T, H, W, C) as decoded and
 (T, C, H, W) from the resizing on; clips are (N, C, T, H, W), features (n_snippets, K, D).
+
+Nothing is imported here: the processes that decode read `extractors.video` and never load torch.
 """
-
-from collections.abc import Callable
-
-import torch
-
-from extractors.features import Extractor
-from extractors.i3d import I3D
-
-EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D}
-
-
-def build_extractor(
-    name: str, *, flow: str | None, crops: int, weights: str, device: torch.device
-) -> Extractor:
-    """Build an extractor by name.
-
-    Args:
-        name: A name in `EXTRACTORS`.
-        flow: A name in `flow.FLOWS`; None leaves the flow stream out.
-        crops: 1, 5 or 10 crops of each frame.
-        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
-        device: Where it computes.
-
-    Raises:
-        ValueError: If there is no such extractor, flow method or number of crops.
-        WeightsError: If the weights cannot be had.
-    """
-    if name not in EXTRACTORS:
-        raise ValueError(f"extractor must be one of {', '.join(EXTRACTORS)}, instead got {name}")
-    return EXTRACTORS[name](flow=flow, crops=crops, weights=weights, device=device)

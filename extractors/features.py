@@ -1,15 +1,19 @@
 """The features of one video, and what an extractor of them promises."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors.snippets import n_snippets
 
 Contract = dict[str, str | int | float | bool]
+# One snippet, ready for its crops, by stream: (T, C, H, W) on the extractor's device.
+Prepared = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +112,26 @@ class Extractor(Protocol):
     def contract(self) -> Contract:
         """Return every choice that features must share to be comparable: flat, JSON's types."""
 
-    def extract(self, frames: Tensor) -> dict[str, Tensor]:
-        """Compute the features of N whole snippets.
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def n_snippets_per_batch(self) -> int:
+        """Snippets that `embed` takes at once at its best speed."""
+
+    def prepare(self, frames: Tensor) -> Prepared:
+        """Do for one snippet what is done once and not per crop: resizing, and flow.
 
         Args:
-            frames: (N * snippet_len + 1, H, W, 3) uint8 RGB. The last frame is the one after the
-                last snippet, for T flows need T + 1 frames; at a video's end it is its last frame
-                once more.
+            frames: (snippet_len + 1, H, W, 3) uint8 RGB on the CPU, read before this returns. The
+                last frame is the one after the snippet, for T flows need T + 1 frames; at a
+                video's end it is its last frame once more.
+        """
+
+    def embed(self, snippets: Sequence[Prepared]) -> dict[str, Tensor]:
+        """Compute the features of N snippets, of one video or of several.
 
         Returns:
-            By stream: (N, K, D) float32 on the CPU.
+            By stream: (N, K, D) float32 on the extractor's device.
         """

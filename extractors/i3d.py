@@ -7,17 +7,23 @@ Unlike the paper: the features are of the video's own frames, not of 25 per seco
 has the score of the snippet that it is in; and flow is not rounded to 8 bits before the network.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from extractors import transforms
-from extractors.features import Contract
+from extractors.features import Contract, Prepared
 from extractors.flow import FLOWS
+from extractors.frame_dims import SHORT_SIDE
 from extractors.inception_i3d import FEATURE_DIM, IN_CHANNELS, InceptionI3D, folded
+from extractors.precision import PRECISIONS, check_precision
 from extractors.snippets import SNIPPET_LEN
 from extractors.weights import load_weights
 
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
+# On two CPU cores more than two at once are no faster; a GPU has room for more, five crops and all.
+N_SNIPPETS_PER_BATCH = {"cpu": 2, "cuda": 32}
 
 
 class I3D:
@@ -27,21 +33,28 @@ class I3D:
         flow: A name in `FLOWS`; None leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
         weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        precision: A name in `PRECISIONS`, for the networks; resizing and flow are float32.
         device: Where the frames are resized and the networks run.
 
     Raises:
-        ValueError: If there is no such flow method or number of crops.
+        ValueError: If there is no such flow method, number of crops or precision.
         WeightsError: If the weights cannot be had.
     """
 
-    def __init__(self, *, flow: str | None, crops: int, weights: str, device: torch.device) -> None:
+    def __init__(
+        self, *, flow: str | None, crops: int, weights: str, precision: str, device: torch.device
+    ) -> None:
         if flow is not None and flow not in FLOWS:
             raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {flow}")
         if crops not in transforms.CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
+        check_precision(precision, device)
         self.snippet_len = SNIPPET_LEN
         self.n_crops = crops
         self.device = device
+        self.n_snippets_per_batch = N_SNIPPETS_PER_BATCH[device.type]
+        self._precision = precision
+        self._dtype = PRECISIONS[precision]
         streams = ("rgb",) if flow is None else ("rgb", "flow")
         self.stream_dims = dict.fromkeys(streams, FEATURE_DIM)
         self._flow_name = flow
@@ -56,7 +69,7 @@ class I3D:
         for stream in streams:
             network = InceptionI3D(IN_CHANNELS[stream])
             network.load_state_dict(loaded.state_dicts[stream])
-            self._networks[stream] = folded(network).to(device)
+            self._networks[stream] = folded(network).to(device, self._dtype)
 
     def contract(self) -> Contract:
         """Return every choice that features must share to be comparable."""
@@ -69,11 +82,11 @@ class I3D:
             "crops": self.n_crops,
             "crop_px": transforms.CROP_SIDE,
             "crop_order": ",".join(transforms.CROP_NAMES[: self.n_crops]),
-            "resize": f"short side {transforms.SHORT_SIDE}, bilinear, antialias, uint8",
+            "resize": f"short side {SHORT_SIDE}, bilinear, antialias, uint8",
             "rgb_range": "[-1, 1]",
             "fps_policy": "native",
             "tail_rule": "repeat last frame",
-            "precision": "float32",
+            "precision": self._precision,
             "flow_method": self._flow_name or "none",
         }
         if self._flow is not None:
@@ -82,51 +95,73 @@ class I3D:
         return contract | self._weights_contract
 
     @torch.inference_mode()
-    def extract(self, frames: Tensor) -> dict[str, Tensor]:
-        """Compute the features of N snippets.
+    def prepare(self, frames: Tensor) -> Prepared:
+        """Resize the frames of one snippet and compute their flow.
 
         Args:
-            frames: (N * 16 + 1, H, W, 3) uint8 RGB; the last one is the one after the last snippet.
+            frames: (17, H, W, 3) uint8 RGB; the last one is the one after the snippet.
 
         Returns:
-            By stream: (N, K, 1024) float32 on the CPU.
+            "rgb": (16, 3, H', W') uint8; "flow": (16, 2, H', W') pixels; min(H', W') = 256.
 
         Raises:
             ValueError: If the frames are not of this shape and type, or more than 8 times as long
                 as they are short.
         """
         _check_frames(frames)
-        frames = frames.to(self.device).permute(0, 3, 1, 2)  # (T, H, W, C) -> (T, C, H, W)
+        frames = _to_device(frames, self.device).permute(0, 3, 1, 2)  # (T, H, W, C) to (T, C, H, W)
         frames = transforms.resize_short_side(frames)
-        flow = None if self._flow is None else self._flow(frames)
+        prepared = {"rgb": frames[:-1]}
+        if self._flow is not None:
+            prepared["flow"] = self._flow(frames)
+        return prepared
+
+    @torch.inference_mode()
+    def embed(self, snippets: Sequence[Prepared]) -> dict[str, Tensor]:
+        """Compute the features of N snippets.
+
+        Returns:
+            By stream: (N, K, 1024) float32.
+        """
         crops: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
         # One crop of all snippets at a time: ten crops take no more memory than one.
         for index in range(self.n_crops):
-            rgb = transforms.scale_rgb(transforms.crop(frames[:-1], index))
-            crops["rgb"].append(self._run("rgb", rgb))
-            if flow is not None:
-                scaled = transforms.scale_flow(transforms.crop_flow(flow, index))
-                crops["flow"].append(self._run("flow", scaled))
-        return {stream: torch.stack(features, dim=1).cpu() for stream, features in crops.items()}
+            for stream, features in crops.items():
+                clips = torch.stack([_crop(stream, snippet[stream], index) for snippet in snippets])
+                # (N, T, C, H, W) -> (N, C, T, H, W)
+                features.append(self._run(stream, clips.transpose(1, 2)))
+        return {stream: torch.stack(features, dim=1) for stream, features in crops.items()}
 
-    def _run(self, stream: str, pictures: Tensor) -> Tensor:
-        """Map (N * 16, C, 224, 224) in [-1, 1] to (N, 1024)."""
-        clips = pictures.reshape(-1, self.snippet_len, *pictures.shape[1:])
-        clips = clips.transpose(1, 2)  # (N, T, C, H, W) -> (N, C, T, H, W)
+    def _run(self, stream: str, clips: Tensor) -> Tensor:
+        """Map (N, C, 16, 224, 224) in [-1, 1] to (N, 1024)."""
         # By default cuDNN would round convolutions to the 10 bits of TF32.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            features: Tensor = self._networks[stream](clips)
-        return features
+            features: Tensor = self._networks[stream](clips.to(self._dtype))
+        return features.float()
+
+
+def _crop(stream: str, pictures: Tensor, index: int) -> Tensor:
+    """Cut one crop out of (T, C, H, W) and scale it to [-1, 1]."""
+    if stream == "flow":
+        return transforms.scale_flow(transforms.crop_flow(pictures, index))
+    return transforms.scale_rgb(transforms.crop(pictures, index))
+
+
+def _to_device(frames: Tensor, device: torch.device) -> Tensor:
+    """Copy frames to the device; to a GPU through pinned memory, without waiting for it."""
+    if device.type == "cpu":
+        return frames
+    return frames.pin_memory().to(device, non_blocking=True)
 
 
 def _check_frames(frames: Tensor) -> None:
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8:
         raise ValueError(
-            f"frames must be (N * {SNIPPET_LEN} + 1, H, W, 3) uint8, "
+            f"frames must be ({SNIPPET_LEN} + 1, H, W, 3) uint8, "
             f"instead got {tuple(frames.shape)} {frames.dtype}"
         )
-    if len(frames) <= SNIPPET_LEN or len(frames) % SNIPPET_LEN != 1:
+    if len(frames) != SNIPPET_LEN + 1:
         raise ValueError(
-            f"frames must be whole snippets of {SNIPPET_LEN} and one frame more, "
+            f"frames must be a snippet of {SNIPPET_LEN} and one frame more, "
             f"instead got {len(frames)}"
         )

@@ -10,10 +10,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-SHORT_SIDE = 256
+from extractors.frame_dims import SHORT_SIDE, resized_dims
+
 CROP_SIDE = 224
-# Paper is silent: a longer picture is hardly a video, and resized it would be huge.
-MAX_ASPECT = 8
 FLOW_BOUND_PX = 20.0
 
 # Three orders are in use. A mean over crops does not see them; a comparison crop by crop does.
@@ -22,25 +21,6 @@ _PLACES = ("centre", "top left", "top right", "bottom left", "bottom right")
 N_PLACES = len(_PLACES)
 CROP_NAMES = _PLACES + tuple(f"mirrored {place}" for place in _PLACES)
 CROP_COUNTS = (1, N_PLACES, len(CROP_NAMES))
-
-
-def resized_dims(height: int, width: int, short_side: int = SHORT_SIDE) -> tuple[int, int]:
-    """Return the (height, width) in pixels at which the short side is `short_side`.
-
-    Raises:
-        ValueError: If the long side is more than 8 times the short one.
-
-    >>> resized_dims(480, 640)
-    (256, 341)
-    """
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(
-            f"frames must be at most {MAX_ASPECT} times as long as they are short, "
-            f"instead got {width}x{height}"
-        )
-    if height <= width:
-        return short_side, round(short_side * width / height)
-    return round(short_side * height / width), short_side
 
 
 def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
@@ -54,7 +34,7 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
         (T, C, H', W') uint8, rounded, min(H', W') = `short_side`.
 
     Raises:
-        ValueError: If the long side is more than 8 times the short one.
+        ValueError: If the frames are too long for their height, or too large.
     """
     dims = resized_dims(frames.shape[2], frames.shape[3], short_side)
     resized: Tensor = transforms.resize(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extractors import build_extractor
+from extractors.build import ExtractorChoice
 from extractors.features import Extractor, Features
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
@@ -30,14 +30,13 @@ def extractor_of_run(contract: Contract, *, weights: str | None, device: torch.d
         CheckpointError: If what was built is not what the run was trained on.
         WeightsError: If the weights cannot be had.
     """
-    extractor = build_extractor(
-        str(contract["extractor"]),
+    extractor = ExtractorChoice(
+        name=str(contract["extractor"]),
         flow=None if contract["flow_method"] == "none" else str(contract["flow_method"]),
         crops=int(contract["crops"]),
         weights=str(contract["weights"]) if weights is None else weights,
-        device=device,
-    )
-    differences = contract_differences(contract, extractor.contract())
+    ).build(device)
+    differences = contract_differences(_comparable(contract), _comparable(extractor.contract()))
     if differences:
         raise CheckpointError(
             "the run was trained on features made in another way than this program would make "
@@ -71,6 +70,14 @@ def score_video(
     features = yield from stream_features(path, extractor)
     per_snippet = score_features(checkpoint.model.to(device).eval(), features, device=device)
     return Scores(per_snippet, features.snippet_len, features.timestamps)
+
+
+def _comparable(contract: Contract) -> Contract:
+    """A contract without the precision: a camera's CPU may score with a run from a GPU's features.
+
+    The README has the measured difference between features in bfloat16 and in float32.
+    """
+    return {name: value for name, value in contract.items() if name != "precision"}
 
 
 @torch.inference_mode()

@@ -3,7 +3,15 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from pipeline.extract import ExtractRecord, FramesDone, VideoDone, VideoFailed, VideoKept
+from pipeline.extract import (
+    ExtractRecord,
+    FramesDone,
+    VideoDone,
+    VideoFailed,
+    VideoKept,
+    VideoTaken,
+)
+from pipeline.extraction_status import Failure
 from pipeline.frame_scores import Scores
 from pipeline.progress import ProgressDisplay, Stopwatch
 from pipeline.trainer import EpochRecord
@@ -18,24 +26,49 @@ class ExtractionSummary:
     Attributes:
         n_done: Videos whose features were computed.
         n_kept: Videos whose features were there already.
+        n_taken: Videos that another process is extracting.
         n_frames: Frames of the videos that were computed.
-        failures: Videos that gave no features.
+        failures: Videos that have no features, those of earlier runs included.
+        n_earlier: How many of these were not tried again.
     """
 
     n_done: int
     n_kept: int
+    n_taken: int
     n_frames: int
-    failures: tuple[VideoFailed, ...]
+    failures: tuple[Failure, ...]
+    n_earlier: int
 
     def in_words(self) -> str:
         """A line of counts, and one for each of the first failures."""
-        counts = (
-            f"{self.n_done} extracted ({self.n_frames} frames), {self.n_kept} there already, "
-            f"{len(self.failures)} failed"
-        )
-        listed = [f"failed: {f.video_id}: {f.reason}" for f in self.failures[:MOST_FAILURES_LISTED]]
+        counts = [
+            f"{self.n_done} extracted ({self.n_frames} frames)",
+            f"{self.n_kept} there already",
+            *([f"{self.n_taken} being extracted by another process"] if self.n_taken else []),
+            f"{len(self.failures)} failed",
+        ]
+        listed = [_failure_line(failure) for failure in self.failures[:MOST_FAILURES_LISTED]]
         n_more = len(self.failures) - len(listed)
-        return "\n".join([counts, *listed, *([f"and {n_more} more failed"] if n_more else [])])
+        return "\n".join(
+            [
+                ", ".join(counts),
+                *listed,
+                *([f"and {n_more} more failed"] if n_more else []),
+                *(
+                    [
+                        f"{self.n_earlier} of them failed earlier and were left alone; "
+                        "--retry-failed tries them again"
+                    ]
+                    if self.n_earlier
+                    else []
+                ),
+            ]
+        )
+
+
+def _failure_line(failure: Failure) -> str:
+    status = "quarantined" if failure.is_quarantined else "failed"
+    return f"{status}: {failure.video_id}: {failure.reason}"
 
 
 def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> ExtractionSummary:
@@ -43,32 +76,40 @@ def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> Extracti
 
     Args:
         records: As from `extract_dataset`.
-        n_videos: Of the dataset.
+        n_videos: How many videos the records are about.
     """
-    n_done = n_kept = n_frames = 0
-    failures: list[VideoFailed] = []
+    n_done = n_kept = n_taken = n_frames = n_earlier = 0
+    failures: list[Failure] = []
+    under_way: dict[str, FramesDone] = {}
     watch = Stopwatch()
     with ProgressDisplay("extract", total=n_videos, unit="videos") as display:
         for record in records:
             match record:
-                case FramesDone():
-                    display.update(
-                        n_done + n_kept + len(failures) + record.share,
-                        f"{(n_frames + record.n_frames) / watch.seconds:.1f} frames/s",
-                    )
-                case VideoDone():
+                case FramesDone(video_id=video_id):
+                    under_way[video_id] = record
+                case VideoDone(video_id=video_id, n_frames=n_more):
+                    under_way.pop(video_id, None)
                     n_done += 1
-                    n_frames += record.n_frames
+                    n_frames += n_more
                     if record.n_missing:
-                        display.say(
-                            f"{record.video_id}: {record.n_missing} frames could not be decoded"
-                        )
+                        display.say(f"{video_id}: {record.n_missing} frames could not be decoded")
                 case VideoKept():
                     n_kept += 1
-                case VideoFailed():
-                    failures.append(record)
-                    display.say(f"failed: {record.reason}")
-    return ExtractionSummary(n_done, n_kept, n_frames, tuple(failures))
+                case VideoTaken():
+                    n_taken += 1
+                case VideoFailed(failure=failure, is_earlier=is_earlier):
+                    under_way.pop(failure.video_id, None)
+                    failures.append(failure)
+                    n_earlier += is_earlier
+                    if not is_earlier:
+                        display.say(_failure_line(failure))
+            n_ended = n_done + n_kept + n_taken + len(failures)
+            n_so_far = n_frames + sum(video.n_frames for video in under_way.values())
+            display.update(
+                n_ended + sum(video.share for video in under_way.values()),
+                f"{n_so_far / watch.seconds:.1f} frames/s",
+            )
+    return ExtractionSummary(n_done, n_kept, n_taken, n_frames, tuple(failures), n_earlier)
 
 
 def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> None:

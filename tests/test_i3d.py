@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extractors import EXTRACTORS, build_extractor
+from extractors.build import EXTRACTORS, ExtractorChoice, ExtractorError
+from extractors.features import Extractor
 from extractors.flow import FLOWS
 from extractors.i3d import I3D
-from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
+from extractors.inception_i3d import IN_CHANNELS, InceptionI3D, folded
 from extractors.random_weights import random_weights
 
 CPU = torch.device("cpu")
@@ -27,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_stream(weights: Path) -> I3D:
-    return I3D(flow="dis", crops=1, weights=str(weights), device=CPU)
+    return I3D(flow="dis", crops=1, weights=str(weights), precision="float32", device=CPU)
 
 
 def make_frames(n_frames: int, height: int = 60, width: int = 84) -> Tensor:
@@ -37,6 +39,14 @@ def make_frames(n_frames: int, height: int = 60, width: int = 84) -> Tensor:
     channels = [np.sin((x - 2 * i) / 7 + c) * np.cos((y + i) / (5 + c)) for c in range(3)]
     frames = 110 + 80 * np.stack(channels, axis=-1) + 2 * i[..., None]
     return torch.from_numpy(frames.clip(0, 255).astype(np.uint8))
+
+
+def extract(extractor: Extractor, frames: Tensor) -> dict[str, Tensor]:
+    """The features (n_snippets, K, D) of whole snippets and one frame more."""
+    starts = range(0, len(frames) - 1, extractor.snippet_len)
+    return extractor.embed(
+        [extractor.prepare(frames[i : i + extractor.snippet_len + 1]) for i in starts]
+    )
 
 
 def crop_by_hand(picture: np.ndarray, crop: int) -> np.ndarray:
@@ -84,7 +94,7 @@ def test_a_snippet_has_the_features_of_a_computation_by_hand(
     two_stream: I3D, weights: Path
 ) -> None:
     frames = make_frames(17, 300, 400)
-    found = two_stream.extract(frames)
+    found = extract(two_stream, frames)
     for stream, expected in features_by_hand(frames, weights, crop=0).items():
         assert found[stream].shape == (1, 1, 1024)
         assert found[stream].dtype == torch.float32
@@ -96,7 +106,8 @@ def test_a_snippet_has_the_features_of_a_computation_by_hand(
 @pytest.mark.slow
 def test_ten_crops_come_in_their_order(weights: Path) -> None:
     frames = make_frames(17, 256, 291)  # these are not resized
-    found = I3D(flow="dis", crops=10, weights=str(weights), device=CPU).extract(frames)
+    extractor = I3D(flow="dis", crops=10, weights=str(weights), precision="float32", device=CPU)
+    found = extract(extractor, frames)
     for crop in range(10):
         for stream, expected in features_by_hand(frames, weights, crop).items():
             assert found[stream].shape == (1, 10, 1024)
@@ -106,8 +117,8 @@ def test_ten_crops_come_in_their_order(weights: Path) -> None:
 
 def test_features_do_not_depend_on_the_batch(two_stream: I3D) -> None:
     frames = make_frames(33)
-    together = two_stream.extract(frames)
-    alone = two_stream.extract(frames[16:])
+    together = extract(two_stream, frames)
+    alone = extract(two_stream, frames[16:])
     for stream, features in together.items():
         assert features.shape == (2, 1, 1024)
         assert torch.allclose(alone[stream], features[1:], rtol=1e-3, atol=1e-4)
@@ -115,9 +126,9 @@ def test_features_do_not_depend_on_the_batch(two_stream: I3D) -> None:
 
 def test_the_frame_after_the_snippet_is_seen_by_the_flow_alone(two_stream: I3D) -> None:
     frames = make_frames(17)
-    before = two_stream.extract(frames)
+    before = extract(two_stream, frames)
     frames[-1] = frames[0].flip(0)
-    after = two_stream.extract(frames)
+    after = extract(two_stream, frames)
     assert torch.equal(after["rgb"], before["rgb"])  # to the bit, run for run
     assert not torch.allclose(after["flow"], before["flow"], rtol=1e-3)
 
@@ -130,7 +141,7 @@ def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -
     assert (contract["crops"], contract["crop_order"]) == (1, "centre")
     assert (contract["weights"], contract["has_semantics"]) == (weights.name, True)
     assert len(str(contract["weights_sha256_flow"])) == 64
-    rgb = I3D(flow=None, crops=5, weights=str(weights), device=CPU)
+    rgb = I3D(flow=None, crops=5, weights=str(weights), precision="float32", device=CPU)
     contract = rgb.contract()
     assert rgb.stream_dims == {"rgb": 1024}
     assert (contract["streams"], contract["flow_method"]) == ("rgb", "none")
@@ -141,47 +152,91 @@ def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_extractor_keeps_its_promises(name: str) -> None:
-    extractor = build_extractor(name, flow=None, crops=1, weights="random:0", device=CPU)
+    extractor = ExtractorChoice(name, flow=None, crops=1, weights="random:0").build(CPU)
     contract = extractor.contract()
     assert contract["has_semantics"] is False
     assert all(isinstance(value, (str, int, float, bool)) for value in contract.values())
-    features = extractor.extract(make_frames(extractor.snippet_len + 1, 3, 2))
+    features = extract(extractor, make_frames(extractor.snippet_len + 1, 3, 2))
+    assert extractor.n_snippets_per_batch >= 1
     assert list(features) == list(extractor.stream_dims)
     for stream, dim in extractor.stream_dims.items():
         assert features[stream].shape == (1, extractor.n_crops, dim)
         assert torch.isfinite(features[stream]).all()
 
 
-def test_unknown_choices_are_refused(weights: Path) -> None:
-    with pytest.raises(ValueError, match="extractor must be one of i3d, instead got c3d"):
-        build_extractor("c3d", flow=None, crops=1, weights=str(weights), device=CPU)
-    with pytest.raises(ValueError, match="flow must be one of tvl1, dis or None, instead got raft"):
-        I3D(flow="raft", crops=1, weights=str(weights), device=CPU)
-    with pytest.raises(ValueError, match="crops must be 1, 5 or 10, instead got 3"):
-        I3D(flow=None, crops=3, weights=str(weights), device=CPU)
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "c3d"}, "extractor must be one of .*i3d.*, instead got c3d"),
+        ({"flow": "farneback"}, "flow must be one of tvl1, .* or None, instead got farneback"),
+        ({"crops": 3}, "crops must be 1, 5 or 10, instead got 3"),
+        ({"precision": "float8"}, "precision must be float32 or bfloat16, instead got float8"),
+    ],
+)
+def test_unknown_choices_are_refused(weights: Path, changes, complaint) -> None:
+    choice = ExtractorChoice("i3d", flow=None, crops=1, weights=str(weights))
+    with pytest.raises(ExtractorError, match=complaint):
+        replace(choice, **changes).build(CPU)
 
 
-@pytest.mark.parametrize("n_frames", [0, 1, 16, 18])
+def test_a_cpu_that_can_only_imitate_bfloat16_is_not_asked_to(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    choice = ExtractorChoice("i3d", flow=None, crops=1, weights=str(weights))
+    assert choice.build(CPU).contract()["precision"] == "float32"
+    with pytest.raises(ExtractorError, match="must be float32 on a device without bfloat16"):
+        replace(choice, precision="bfloat16").build(CPU)
+
+
+@pytest.mark.slow
+def test_bfloat16_turns_features_by_less_than_a_thousandth(two_stream: I3D) -> None:
+    """Measured on the network itself: no device with bfloat16 is needed, only patience."""
+    clips = torch.stack([make_frames(16, 112, 112), make_frames(16, 112, 112).flip(0)])
+    # (N, T, H, W, C) -> (N, C, T, H, W)
+    clips = clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    network = folded(InceptionI3D(3))
+    with torch.inference_mode():
+        exact = network(clips)
+        found = network.bfloat16()(clips.bfloat16()).float()
+    assert (torch.cosine_similarity(found, exact) > 0.999).all()
+
+
+@pytest.mark.parametrize("n_frames", [0, 1, 16, 18, 33])
 def test_frames_that_are_not_whole_snippets_and_one_more_are_refused(
     two_stream: I3D, n_frames: int
 ) -> None:
     with pytest.raises(ValueError, match=f"one frame more, instead got {n_frames}$"):
-        two_stream.extract(torch.zeros(n_frames, 4, 4, 3, dtype=torch.uint8))
+        two_stream.prepare(torch.zeros(n_frames, 4, 4, 3, dtype=torch.uint8))
 
 
 def test_frames_of_another_kind_are_refused(two_stream: I3D) -> None:
     with pytest.raises(ValueError, match=r"uint8, instead got \(17, 3, 4, 4\) torch.uint8"):
-        two_stream.extract(torch.zeros(17, 3, 4, 4, dtype=torch.uint8))
+        two_stream.prepare(torch.zeros(17, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"torch.float32"):
-        two_stream.extract(torch.zeros(17, 4, 4, 3))
+        two_stream.prepare(torch.zeros(17, 4, 4, 3))
 
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_features_of_the_cpu(two_stream: I3D, weights: Path) -> None:
     frames = make_frames(33, 300, 400)
-    on_gpu = I3D(flow="dis", crops=1, weights=str(weights), device=torch.device("cuda"))
-    found = on_gpu.extract(frames)
-    for stream, expected in two_stream.extract(frames).items():
-        assert found[stream].device == CPU
-        similarity = torch.cosine_similarity(found[stream], expected, dim=-1)
+    on_gpu = I3D(
+        flow="dis", crops=1, weights=str(weights), precision="float32", device=torch.device("cuda")
+    )
+    found = extract(on_gpu, frames)
+    for stream, expected in extract(two_stream, frames).items():
+        similarity = torch.cosine_similarity(found[stream].cpu(), expected, dim=-1)
         assert (similarity > 0.9999).all()
+
+
+@pytest.mark.gpu
+def test_bfloat16_on_a_gpu_turns_features_by_less_than_a_thousandth(
+    two_stream: I3D, weights: Path
+) -> None:
+    frames = make_frames(33, 300, 400)
+    on_gpu = ExtractorChoice("i3d", "dis", 1, str(weights)).build(torch.device("cuda"))
+    assert on_gpu.contract()["precision"] == "bfloat16"
+    found = extract(on_gpu, frames)
+    for stream, expected in extract(two_stream, frames).items():
+        similarity = torch.cosine_similarity(found[stream].cpu(), expected, dim=-1)
+        assert (similarity > 0.999).all()

@@ -25,14 +25,19 @@ class BrightnessExtractor:
 
     snippet_len = 16
     n_crops = 2
+    n_snippets_per_batch = 4
+    device = CPU
     stream_dims = {"rgb": 3}  # noqa: RUF012
 
     def contract(self):
         return {"extractor": "brightness", "has_semantics": False}
 
-    def extract(self, frames):
-        snippets = frames[:-1].float().mean(dim=(1, 2)).reshape(-1, self.snippet_len, 3).mean(dim=1)
-        return {"rgb": torch.stack([snippets, snippets / 2], dim=1)}
+    def prepare(self, frames):
+        return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2))}
+
+    def embed(self, snippets):
+        means = torch.stack([snippet["rgb"] for snippet in snippets])
+        return {"rgb": torch.stack([means, means / 2], dim=1)}
 
 
 @pytest.fixture

@@ -1,20 +1,25 @@
 """What is said of long work, where stderr is not a terminal."""
 
-from pipeline.extract import FramesDone, VideoDone, VideoFailed, VideoKept
+from pipeline.extract import FramesDone, VideoDone, VideoFailed, VideoKept, VideoTaken
+from pipeline.extraction_status import Failure
 from pipeline.show import MOST_FAILURES_LISTED, show_extraction
 
 
 def test_an_extraction_is_summed_up_with_its_failures():
     records = [
         VideoKept("a"),
-        FramesDone(16, 40),
+        FramesDone("b", 16, 0.4),
         VideoDone("b", n_frames=40, n_missing=0),
-        VideoFailed("c", "c.mp4: no video stream"),
+        VideoFailed(Failure("c", "VideoError", "c.mp4: no video stream", is_quarantined=False)),
+        VideoFailed(Failure("d", "DecoderDied", "d.mp4: died", True), is_earlier=True),
+        VideoTaken("e"),
     ]
-    summary = show_extraction(iter(records), n_videos=3)
+    summary = show_extraction(iter(records), n_videos=5)
     assert summary.in_words().splitlines() == [
-        "1 extracted (40 frames), 1 there already, 1 failed",
+        "1 extracted (40 frames), 1 there already, 1 being extracted by another process, 2 failed",
         "failed: c: c.mp4: no video stream",
+        "quarantined: d: d.mp4: died",
+        "1 of them failed earlier and were left alone; --retry-failed tries them again",
     ]
 
 
@@ -24,7 +29,10 @@ def test_frames_that_are_missing_are_said(capsys):
 
 
 def test_many_failures_are_counted_and_not_all_listed():
-    failures = [VideoFailed(str(i), "gone") for i in range(MOST_FAILURES_LISTED + 5)]
+    failures = [
+        VideoFailed(Failure(str(i), "VideoError", "gone", is_quarantined=False))
+        for i in range(MOST_FAILURES_LISTED + 5)
+    ]
     lines = show_extraction(iter(failures), n_videos=len(failures)).in_words().splitlines()
     assert lines[0] == "0 extracted (0 frames), 0 there already, 25 failed"
     assert len(lines) == 1 + MOST_FAILURES_LISTED + 1

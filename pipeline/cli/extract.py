@@ -41,6 +41,14 @@ from pipeline.cli.shared import (
     show_default=True,
     help="kinetics, random:SEED, or a file or folder of your own.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the networks. auto: bfloat16 where the device is made for it.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try videos again that failed in earlier runs.")
 @device_option
 def extract(
     dataset: str,
@@ -50,19 +58,21 @@ def extract(
     flow: str,
     crops: str,
     weights: str,
+    precision: str,
+    retry_failed: bool,
     device: str,
 ) -> None:
     """Compute the features of every video of DATASET, a name or a manifest CSV.
 
     What is there already is kept; a video that fails is reported, the others go on, and the exit
-    code is then 3.
+    code is then 3. FEATURES/DATASET/status.csv says of every video what became of it.
 
     \b
     pipeline extract xd_violence --videos /data/xd
     pipeline extract my_cameras.csv --flow dis --crops 1
     """
     with errors_in_one_line():
-        from extractors import build_extractor
+        from extractors.build import ExtractorChoice
         from pipeline.datasets import load_dataset
         from pipeline.device import choose_device, describe_device
         from pipeline.extract import extract_dataset
@@ -72,16 +82,16 @@ def extract(
         loaded.check_any_video_is_there()
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")
-        built = build_extractor(
-            extractor,
+        built = ExtractorChoice(
+            name=extractor,
             flow=None if flow == "none" else flow,
             crops=int(crops),
             weights=weights,
-            device=chosen,
-        )
+            precision=None if precision == "auto" else precision,
+        ).build(chosen)
         if not built.contract()["has_semantics"]:
             say(RANDOM_WEIGHTS_NOTE)
-        records = extract_dataset(loaded, features, built)
+        records = extract_dataset(loaded, features, built, retry_failed=retry_failed)
         summary = show_extraction(records, n_videos=len(loaded.entries))
         click.echo(summary.in_words())
         click.echo(f"features of {loaded.name} are in {features / loaded.name}")

@@ -47,10 +47,11 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         raise click.ClickException(_one_line(error)) from error
     except ValueError as error:
+        from extractors.build import ExtractorError
         from pipeline.config import ConfigError
         from pipeline.datasets.catalog import DatasetError
 
-        if isinstance(error, (ConfigError, DatasetError)):
+        if isinstance(error, (ConfigError, DatasetError, ExtractorError)):
             raise click.ClickException(_one_line(error)) from error
         raise
 

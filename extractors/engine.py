@@ -1,0 +1,234 @@
+"""Videos to features: decoding in other processes, the network on full batches of all of them.
+
+Each batch has the same number of snippets, be they of one video or of several; the last one of all
+is filled up. A snippet's features are then the same to the bit whatever else is in its batch: a run
+that is killed and taken up again gives the features of one that was not.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.decode_pool import (
+    PATIENCE_SECONDS,
+    DecodePool,
+    SnippetDecoded,
+    VideoEnded,
+    VideoLost,
+    VideoOpened,
+)
+from extractors.features import Extractor, Features, Prepared
+
+logger = logging.getLogger(__name__)
+
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FramesDecoded:
+    """Some frames of a video are through; `n_frames_expected` is the header's word."""
+
+    path: Path
+    n_frames: int
+    n_frames_expected: int
+
+    @property
+    def share(self) -> float:
+        """How much of the video is through, in [0, 1]."""
+        return min(self.n_frames / max(self.n_frames_expected, 1), 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFeatures:
+    """A video is through to its end."""
+
+    path: Path
+    features: Features
+
+
+EngineEvent = FramesDecoded | VideoFeatures | VideoLost
+
+
+def extract_videos(
+    extractor: Extractor, paths: Iterable[Path], *, patience_seconds: float = PATIENCE_SECONDS
+) -> Iterator[EngineEvent]:
+    """Compute the features of videos, several at a time, in bounded memory.
+
+    Beside the features of the videos that are being read, memory holds the slots of the decoding
+    processes and two batches.
+
+    Args:
+        extractor: What turns frames into features.
+        paths: The videos, taken one by one as there is room. No path may come twice.
+        patience_seconds: How long a decoder may be silent before it counts as hung.
+
+    Yields:
+        `FramesDecoded` on the way; for every video, in the order in which they end, either its
+        `VideoFeatures` or a `VideoLost`.
+
+    Raises:
+        torch.OutOfMemoryError: If the device has no room for a single snippet.
+        RuntimeError: If the decoding processes cannot be started.
+    """
+    batcher = _Batcher(extractor)
+    gathered: dict[Path, _Gathered] = {}
+    n_workers = default_workers(extractor.device)
+    with DecodePool(n_workers, extractor.snippet_len, patience_seconds=patience_seconds) as pool:
+        for event in pool.decode(paths):
+            match event:
+                case VideoOpened(path=path):
+                    gathered[path] = _Gathered(event)
+                case SnippetDecoded(path=path, timestamps=timestamps):
+                    video = gathered[path]
+                    video.timestamps.append(timestamps)
+                    video.n_frames += len(timestamps)
+                    batcher.add(video, extractor.prepare(torch.from_numpy(event.frames)))
+                    expected = video.start.opened.n_frames_expected
+                    yield FramesDecoded(path, video.n_frames, expected)
+                case VideoEnded(path=path):
+                    gathered[path].end = event
+                case VideoLost(path=path):
+                    gathered.pop(path, None)
+                    yield event
+            yield from _whole(gathered, extractor)
+    batcher.finish()
+    yield from _whole(gathered, extractor)
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many decoding processes keep a device busy, as far as there are cores.
+
+    On a CPU the network is so much slower than a decoder that one is plenty.
+    """
+    if device.type == "cpu":
+        return 1
+    return min(max(len(os.sched_getaffinity(0)) - 1, 1), MOST_WORKERS)
+
+
+@dataclass(slots=True, eq=False)
+class _Gathered:
+    """What there is so far of a video's features."""
+
+    start: VideoOpened
+    n_frames: int = 0
+    timestamps: list[NDArray[np.float64]] = field(default_factory=list)
+    snippets: list[Mapping[str, NDArray[np.float32]]] = field(default_factory=list)
+    end: VideoEnded | None = None
+
+    def is_whole(self) -> bool:
+        return self.end is not None and len(self.snippets) == len(self.timestamps)
+
+
+def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[EngineEvent]:
+    """Take out the videos of which nothing is missing any more."""
+    for path, video in [item for item in gathered.items() if item[1].is_whole()]:
+        del gathered[path]
+        assert video.end is not None
+        if not video.snippets:
+            reason = f"{path}: at least one frame expected, instead got none"
+            yield VideoLost(path, "VideoError", reason, is_quarantined=False)
+            continue
+        yield VideoFeatures(
+            path,
+            Features(
+                streams={
+                    stream: np.stack([snippet[stream] for snippet in video.snippets])
+                    for stream in extractor.stream_dims
+                },
+                snippet_len=extractor.snippet_len,
+                n_frames=video.n_frames,
+                n_missing=video.end.n_missing,
+                fps=video.start.opened.fps,
+                timestamps=np.concatenate(video.timestamps),
+                decoder=video.start.opened.decoder_version,
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Launched:
+    """A batch on its way through the device; `features` are there when `event` has come."""
+
+    owners: list[_Gathered]
+    features: dict[str, Tensor]
+    event: torch.cuda.Event | None
+
+
+class _Batcher:
+    """Collects snippets of all videos and embeds them a full batch at a time."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self._batch_len = extractor.n_snippets_per_batch
+        self._waiting: list[tuple[_Gathered, Prepared]] = []
+        self._launched: deque[_Launched] = deque()
+
+    def add(self, owner: _Gathered, snippet: Prepared) -> None:
+        self._waiting.append((owner, snippet))
+        if len(self._waiting) >= self._batch_len:
+            self._launch()
+
+    def finish(self) -> None:
+        """Embed what is left, and wait for all of it."""
+        while self._waiting:
+            self._launch()
+        while self._launched:
+            self._collect()
+
+    def _launch(self) -> None:
+        batch = self._waiting[: self._batch_len]
+        del self._waiting[: self._batch_len]
+        snippets = [snippet for _, snippet in batch]
+        snippets += [snippets[-1]] * (self._batch_len - len(snippets))
+        features = self._embed(snippets)
+        copies, event = _start_copy({s: f[: len(batch)] for s, f in features.items()})
+        self._launched.append(_Launched([owner for owner, _ in batch], copies, event))
+        # A GPU works on this batch while the one before is taken and the next is made ready.
+        while len(self._launched) > (event is not None):
+            self._collect()
+
+    def _embed(self, snippets: list[Prepared]) -> dict[str, Tensor]:
+        """Embed a batch; where memory is short, in halves, from then on for all batches."""
+        try:
+            return self._extractor.embed(snippets)
+        except torch.OutOfMemoryError:
+            if len(snippets) == 1:
+                raise
+        half = (len(snippets) + 1) // 2
+        if half < self._batch_len:
+            self._batch_len = half
+            logger.warning("out of memory: going on with batches of %d snippets", half)
+        torch.cuda.empty_cache()
+        parts = [self._embed(part) for part in (snippets[:half], snippets[half:])]
+        return {stream: torch.cat([part[stream] for part in parts]) for stream in parts[0]}
+
+    def _collect(self) -> None:
+        done = self._launched.popleft()
+        if done.event is not None:
+            done.event.synchronize()
+        arrays = {stream: features.numpy() for stream, features in done.features.items()}
+        for index, owner in enumerate(done.owners):
+            owner.snippets.append({stream: array[index] for stream, array in arrays.items()})
+
+
+def _start_copy(
+    features: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
+    """Copy features to the CPU; from a GPU without waiting for it."""
+    if next(iter(features.values())).device.type == "cpu":
+        return dict(features), None
+    copies = {}
+    for stream, values in features.items():
+        copies[stream] = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        copies[stream].copy_(values, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return copies, event

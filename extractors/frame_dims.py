@@ -1,0 +1,32 @@
+"""How large frames may be, and how large they become: pure arithmetic, without torch."""
+
+SHORT_SIDE = 256
+# Paper is silent: a longer picture is hardly a video, and resized it would be huge.
+MAX_ASPECT = 8
+# Above 8K (7680x4320). A header can say anything; memory is set aside by what it says.
+MAX_PIXELS = 40_000_000
+
+
+def resized_dims(height: int, width: int, short_side: int = SHORT_SIDE) -> tuple[int, int]:
+    """Return the (height, width) in pixels at which the short side is `short_side`.
+
+    Raises:
+        ValueError: If the long side is more than 8 times the short one, or there are more than
+            40 million pixels.
+
+    >>> resized_dims(480, 640)
+    (256, 341)
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(
+            f"frames must be at most {MAX_ASPECT} times as long as they are short, "
+            f"instead got {width}x{height}"
+        )
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"frames must have at most {MAX_PIXELS} pixels, instead got {width}x{height}; "
+            "scale the video down"
+        )
+    if height <= width:
+        return short_side, round(short_side * width / height)
+    return round(short_side * height / width), short_side

@@ -1,0 +1,37 @@
+"""In which numbers the networks compute: float32, or bfloat16 where the device is made for it."""
+
+import torch
+
+PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def best_precision(device: torch.device) -> str:
+    """Return the fastest precision whose features are as good: see the README for the difference.
+
+    >>> best_precision(torch.device("cpu")) in PRECISIONS
+    True
+    """
+    return "bfloat16" if _has_bfloat16(device) else "float32"
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that is unknown, or that the device can only imitate.
+
+    Without the instructions for it a CPU takes some hundred times as long in bfloat16.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, instead got {precision}")
+    if precision == "bfloat16" and not _has_bfloat16(device):
+        raise ValueError(
+            f"precision must be float32 on a device without bfloat16, instead got {precision}"
+        )
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

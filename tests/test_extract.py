@@ -1,0 +1,285 @@
+"""Stage 1 on small videos: resuming, failures, processes that share a folder, kills."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extract import (
+    VideoDone,
+    VideoFailed,
+    VideoKept,
+    VideoTaken,
+    extract_dataset,
+    stream_features,
+)
+from pipeline.extraction_status import read_failure
+from pipeline.feature_file import FeatureFileError, list_feature_files, read_features
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Brightness:
+    """An extractor that takes no time; its contract can be changed."""
+
+    snippet_len = 16
+    n_crops = 1
+    n_snippets_per_batch = 4
+    device = torch.device("cpu")
+    stream_dims = {"rgb": 3}  # noqa: RUF012
+
+    def __init__(self, **choices):
+        self.choices = {"extractor": "brightness", "has_semantics": False} | choices
+
+    def contract(self):
+        return dict(self.choices)
+
+    def prepare(self, frames):
+        return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2))}
+
+    def embed(self, snippets):
+        return {"rgb": torch.stack([snippet["rgb"] for snippet in snippets])[:, None]}
+
+
+@pytest.fixture
+def dataset(write_clip, tmp_path):
+    """Three videos of 200 frames."""
+    paths = [write_clip(tmp_path / f"videos/{name}.mp4", n_frames=200) for name in "abc"]
+    return Dataset("small", tuple(VideoEntry(path.stem, path, "train", 0) for path in paths))
+
+
+@pytest.fixture(autouse=True)
+def videos_folder(tmp_path):
+    (tmp_path / "videos").mkdir()
+
+
+def endings(records):
+    """The records of videos' ends, by video."""
+    kinds = (VideoDone, VideoKept, VideoTaken, VideoFailed)
+    ends = [record for record in records if isinstance(record, kinds)]
+    return {
+        record.failure.video_id if isinstance(record, VideoFailed) else record.video_id: record
+        for record in ends
+    }
+
+
+def kill_decoder_at(records, video_id, way=signal.SIGSEGV):
+    """Pass records on; whenever the video's frames begin to come, its decoder is killed."""
+    for record in records:
+        yield record
+        if type(record).__name__ == "FramesDone" and record.video_id == video_id:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, way)
+
+
+def status_by_id(folder):
+    lines = (folder / "status.csv").read_text().splitlines()[1:]
+    return {line.split(",")[0]: line.split(",")[1] for line in lines}
+
+
+def test_what_is_there_is_kept_and_not_touched(dataset, tmp_path):
+    assert set(map(type, endings(extract_dataset(dataset, tmp_path, Brightness())).values())) == {
+        VideoDone
+    }
+    files = {path: path.stat().st_mtime_ns for path in list_feature_files(tmp_path / "small")}
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert set(map(type, again.values())) == {VideoKept}
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert status_by_id(tmp_path / "small") == dict.fromkeys("abc", "done")
+
+
+def test_a_changed_setting_is_refused_and_named_before_anything_is_extracted(dataset, tmp_path):
+    first = Dataset("small", dataset.entries[2:])
+    list(extract_dataset(first, tmp_path, Brightness(crops=5, flow_method="tvl1")))
+    with pytest.raises(FeatureFileError, match=r"c\.h5.*crops: 1 expected, instead got 5"):
+        list(extract_dataset(dataset, tmp_path, Brightness(crops=1, flow_method="tvl1")))
+    assert [path.name for path in list_feature_files(tmp_path / "small")] == ["c.h5"]
+
+
+def test_a_video_that_fails_is_left_alone_until_that_is_asked_for(dataset, tmp_path):
+    broken = dataset.entries[1].path
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no video")
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoFailed, VideoDone]
+    assert not ends["b"].is_earlier
+    assert status_by_id(tmp_path / "small")["b"] == "failed"
+    broken.write_bytes(whole)
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert again["b"] == VideoFailed(ends["b"].failure, is_earlier=True)
+    last = endings(extract_dataset(dataset, tmp_path, Brightness(), retry_failed=True))
+    assert [type(last[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+    assert read_failure(tmp_path / "small", "b") is None
+    assert status_by_id(tmp_path / "small")["b"] == "done"
+
+
+def test_a_video_that_is_not_there_yet_is_tried_again_by_itself(dataset, tmp_path):
+    absent = dataset.entries[1].path
+    away = absent.rename(tmp_path / "away.mp4")
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert isinstance(ends["b"], VideoFailed)
+    assert status_by_id(tmp_path / "small")["b"] == "missing"
+    away.rename(absent)
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert [type(again[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+
+
+def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done(dataset, tmp_path):
+    records = extract_dataset(dataset, tmp_path, Brightness())
+    ends = endings(kill_decoder_at(records, "b"))
+    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoFailed, VideoDone]
+    failure = ends["b"].failure
+    assert (failure.kind, failure.is_quarantined) == ("DecoderDied", True)
+    assert status_by_id(tmp_path / "small") == {"a": "done", "b": "quarantined", "c": "done"}
+    assert isinstance(endings(extract_dataset(dataset, tmp_path, Brightness()))["b"], VideoFailed)
+
+
+def test_a_single_video_survives_the_crash_of_its_decoder(dataset):
+    entry = dataset.entries[0]
+    progress = stream_features(entry.path, Brightness())
+    is_killed = False
+    while True:
+        try:
+            next(progress)
+        except StopIteration as finished:
+            features = finished.value
+            break
+        if not is_killed:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            is_killed = True
+    assert features.n_frames == 200
+
+
+def test_a_video_in_the_hands_of_another_process_is_left_to_it(dataset, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from pipeline.claims import Claims\n"
+        "with Claims(Path(sys.argv[1])) as claims:\n"
+        "    print(claims.take('b'), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "small"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    assert other.stdout.readline() == b"True\n"
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    other.communicate()
+    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoTaken, VideoDone]
+    assert status_by_id(tmp_path / "small")["b"] == "waiting"
+
+
+def test_a_full_disk_stops_the_run_in_one_line_and_leaves_no_half_file(dataset, tmp_path):
+    code = f"""
+import resource, signal
+from pathlib import Path
+import tests.test_extract as here
+from pipeline.datasets.catalog import Dataset, VideoEntry
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    entry = VideoEntry("a", Path({str(dataset.entries[0].path)!r}), "train", 0)
+    records = here.extract_dataset(Dataset("small", (entry,)), Path("."), here.Brightness())
+    next(records)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    try:
+        list(records)
+    except here.FeatureFileError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert "a.h5: cannot be written (File too large)" in done.stdout, done.stderr
+    assert [path.name for path in (tmp_path / "small").iterdir()] == [".claims"]
+
+
+# A run like the command's, whose extractor takes next to no time but for a moment per snippet.
+LIGHT_RUN = """
+import sys, time
+from pathlib import Path
+import tests.test_extract as here
+from pipeline.datasets import load_dataset
+
+class Slow(here.Brightness):
+    def prepare(self, frames):
+        time.sleep(0.05)
+        return super().prepare(frames)
+
+if __name__ == "__main__":
+    list(here.extract_dataset(load_dataset("small.csv", None), Path(sys.argv[1]), Slow()))
+"""
+REAL_RUN = """
+import sys
+from pipeline.cli import main
+options = ["--flow", "none", "--crops", "1", "--weights", "random:0", "--device", "cpu"]
+if __name__ == "__main__":
+    main(["extract", "small.csv", *options, "--features", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "n_kills"),
+    [(LIGHT_RUN, 3), pytest.param(REAL_RUN, 30, marks=pytest.mark.slow)],
+    ids=["light, 3 kills", "real, 30 kills"],
+)
+def test_kills_at_random_moments_change_nothing_in_the_features(
+    write_clip, tmp_path, program, n_kills
+):
+    manifest = ["path,split,label,anomalies"]
+    for i in range(8):
+        write_clip(tmp_path / f"videos/{i}.mp4", n_frames=10 + 7 * i, width=96, height=64)
+        manifest.append(f"videos/{i}.mp4,train,{i % 2},")
+    (tmp_path / "small.csv").write_text("\n".join(manifest) + "\n")
+    started = time.monotonic()
+    assert start(program, tmp_path, "whole").wait() == 0
+    seconds = time.monotonic() - started
+    moments = random.Random(n_kills)
+    inodes: dict[Path, int] = {}
+    n_killed = 0
+    for _ in range(n_kills):
+        run = start(program, tmp_path, "killed")
+        try:
+            run.wait(timeout=moments.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            n_killed += 1
+        # What is there is whole, and stays what it is: nothing is extracted twice.
+        for path in sorted((tmp_path / "killed").rglob("*.h5")):
+            if path.name != "index.h5":
+                read_features(path)
+                assert inodes.setdefault(path, path.stat().st_ino) == path.stat().st_ino
+    assert start(program, tmp_path, "killed").wait() == 0
+    assert n_killed > 0
+    for i in range(8):
+        name = f"small/videos/{i}.h5"
+        found = read_features(tmp_path / "killed" / name)
+        expected = read_features(tmp_path / "whole" / name)
+        assert found.contract == expected.contract
+        assert (found.features.streams["rgb"] == expected.features.streams["rgb"]).all()
+        assert (found.features.timestamps == expected.features.timestamps).all()
+
+
+def start(program: str, folder: Path, features: str) -> subprocess.Popen[bytes]:
+    """A program, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, features],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
