@@ -11,12 +11,13 @@ import torch
 
 from extractors.features import Extractor
 from extractors.i3d import I3D
+from extractors.i3d_r50 import I3DR50
 
-EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D}
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D, "i3d_r50": I3DR50}
 
 
 def build_extractor(
-    name: str, *, flow: str | None, crops: int, weights: str, device: torch.device
+    name: str, *, flow: str | None, crops: int, weights: str | None, device: torch.device
 ) -> Extractor:
     """Build an extractor by name.
 
@@ -24,7 +25,8 @@ def build_extractor(
         name: A name in `EXTRACTORS`.
         flow: A name in `flow.FLOWS`; None leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
-        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        weights: A name, "random:SEED" or a path (see `weights.py`); None for the extractor's
+            published weights.
         device: Where it computes.
 
     Raises:

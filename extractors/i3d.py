@@ -7,13 +7,15 @@ Unlike the paper: the features are of the video's own frames, not of 25 per seco
 has the score of the snippet that it is in; and flow is not rounded to 8 bits before the network.
 """
 
-import torch
-from torch import Tensor
+from typing import ClassVar
 
-from extractors import transforms
+import torch
+from torch import Tensor, nn
+
+from extractors import inception_i3d, transforms
 from extractors.features import Contract
 from extractors.flow import FLOWS
-from extractors.inception_i3d import FEATURE_DIM, IN_CHANNELS, InceptionI3D, folded
+from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
 from extractors.snippets import SNIPPET_LEN
 from extractors.weights import load_weights
 
@@ -26,7 +28,7 @@ class I3D:
     Args:
         flow: A name in `FLOWS`; None leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
-        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
         device: Where the frames are resized and the networks run.
 
     Raises:
@@ -34,7 +36,14 @@ class I3D:
         WeightsError: If the weights cannot be had.
     """
 
-    def __init__(self, *, flow: str | None, crops: int, weights: str, device: torch.device) -> None:
+    name: ClassVar[str] = "i3d"  # in `EXTRACTORS` and `NETWORKS`
+    default_weights: ClassVar[str] = "kinetics"
+    feature_dim: ClassVar[int] = inception_i3d.FEATURE_DIM
+    rgb_range: ClassVar[str] = "[-1, 1]"
+
+    def __init__(
+        self, *, flow: str | None, crops: int, weights: str | None, device: torch.device
+    ) -> None:
         if flow is not None and flow not in FLOWS:
             raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {flow}")
         if crops not in transforms.CROP_COUNTS:
@@ -43,34 +52,33 @@ class I3D:
         self.n_crops = crops
         self.device = device
         streams = ("rgb",) if flow is None else ("rgb", "flow")
-        self.stream_dims = dict.fromkeys(streams, FEATURE_DIM)
+        self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
         self._flow = None if flow is None else FLOWS[flow]()
-        loaded = load_weights(weights, streams)
+        loaded = load_weights(weights or self.default_weights, self.name, streams)
         self._weights_contract: Contract = {
             "weights": loaded.name,
             "has_semantics": loaded.has_semantics,
             **{f"weights_sha256_{stream}": loaded.sha256[stream] for stream in streams},
         }
-        self._networks: dict[str, InceptionI3D] = {}
-        for stream in streams:
-            network = InceptionI3D(IN_CHANNELS[stream])
-            network.load_state_dict(loaded.state_dicts[stream])
-            self._networks[stream] = folded(network).to(device)
+        self._networks = {
+            stream: self._build_network(stream, loaded.state_dicts[stream]).to(device)
+            for stream in streams
+        }
 
     def contract(self) -> Contract:
         """Return every choice that features must share to be comparable."""
         contract: Contract = {
             "format_version": FORMAT_VERSION,
-            "extractor": "i3d",
-            "feature_dim": FEATURE_DIM,
+            "extractor": self.name,
+            "feature_dim": self.feature_dim,
             "streams": ",".join(self.stream_dims),
             "snippet_len": self.snippet_len,
             "crops": self.n_crops,
             "crop_px": transforms.CROP_SIDE,
             "crop_order": ",".join(transforms.CROP_NAMES[: self.n_crops]),
             "resize": f"short side {transforms.SHORT_SIDE}, bilinear, antialias, uint8",
-            "rgb_range": "[-1, 1]",
+            "rgb_range": self.rgb_range,
             "fps_policy": "native",
             "tail_rule": "repeat last frame",
             "precision": "float32",
@@ -89,7 +97,7 @@ class I3D:
             frames: (N * 16 + 1, H, W, 3) uint8 RGB; the last one is the one after the last snippet.
 
         Returns:
-            By stream: (N, K, 1024) float32 on the CPU.
+            By stream: (N, K, D) float32 on the CPU.
 
         Raises:
             ValueError: If the frames are not of this shape and type, or more than 8 times as long
@@ -102,15 +110,23 @@ class I3D:
         crops: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
         # One crop of all snippets at a time: ten crops take no more memory than one.
         for index in range(self.n_crops):
-            rgb = transforms.scale_rgb(transforms.crop(frames[:-1], index))
+            rgb = self._scale_rgb(transforms.crop(frames[:-1], index))
             crops["rgb"].append(self._run("rgb", rgb))
             if flow is not None:
                 scaled = transforms.scale_flow(transforms.crop_flow(flow, index))
                 crops["flow"].append(self._run("flow", scaled))
         return {stream: torch.stack(features, dim=1).cpu() for stream, features in crops.items()}
 
+    def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
+        network = InceptionI3D(IN_CHANNELS[stream])
+        network.load_state_dict(state_dict)
+        return inception_i3d.folded(network)
+
+    def _scale_rgb(self, frames: Tensor) -> Tensor:
+        return transforms.scale_rgb(frames)
+
     def _run(self, stream: str, pictures: Tensor) -> Tensor:
-        """Map (N * 16, C, 224, 224) in [-1, 1] to (N, 1024)."""
+        """Map (N * 16, C, 224, 224), scaled, to (N, D)."""
         clips = pictures.reshape(-1, self.snippet_len, *pictures.shape[1:])
         clips = clips.transpose(1, 2)  # (N, T, C, H, W) -> (N, C, T, H, W)
         # By default cuDNN would round convolutions to the 10 bits of TF32.

@@ -15,6 +15,10 @@ CROP_SIDE = 224
 # Paper is silent: a longer picture is hardly a video, and resized it would be huge.
 MAX_ASPECT = 8
 FLOW_BOUND_PX = 20.0
+# 0.45 and 0.225 of 255: what the ResNet I3Ds were trained with (utils/util.py of
+# https://github.com/Tushar-N/pytorch-resnet3d).
+RGB_MEAN = 114.75
+RGB_STD = 57.375
 
 # Three orders are in use. A mean over crops does not see them; a comparison crop by crop does.
 # This is the order of the XD-Violence and DeepMIL features (README of Roc-Ng/DeepMIL).
@@ -81,6 +85,11 @@ def to_grey(frames: Tensor) -> Tensor:
 def scale_rgb(frames: Tensor) -> Tensor:
     """Map uint8 values [0, 255] to float32 [-1, 1]."""
     return frames.float().div_(127.5).sub_(1.0)
+
+
+def standardise_rgb(frames: Tensor) -> Tensor:
+    """Map uint8 values [0, 255] to float32 (v - 114.75) / 57.375, about [-2, 2.44]."""
+    return frames.float().sub_(RGB_MEAN).div_(RGB_STD)
 
 
 def scale_flow(flow: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def test_every_extractor_keeps_its_promises(name: str) -> None:
 
 
 def test_unknown_choices_are_refused(weights: Path) -> None:
-    with pytest.raises(ValueError, match="extractor must be one of i3d, instead got c3d"):
+    with pytest.raises(ValueError, match="extractor must be one of i3d, i3d_r50, instead got c3d"):
         build_extractor("c3d", flow=None, crops=1, weights=str(weights), device=CPU)
     with pytest.raises(ValueError, match="flow must be one of tvl1, dis or None, instead got raft"):
         I3D(flow="raft", crops=1, weights=str(weights), device=CPU)
