@@ -12,12 +12,21 @@ import torch
 from extractors.features import Extractor
 from extractors.i3d import I3D
 from extractors.i3d_r50 import I3DR50
+from extractors.snippets import REPEAT_LAST_FRAME
 
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D, "i3d_r50": I3DR50}
+RGB_EXTRACTORS = ("i3d_r50",)  # those without a flow stream
 
 
 def build_extractor(
-    name: str, *, flow: str | None, crops: int, weights: str | None, device: torch.device
+    name: str,
+    *,
+    flow: str | None,
+    crops: int,
+    weights: str | None,
+    device: torch.device,
+    flow_weights: str | None = None,
+    tail_rule: str = REPEAT_LAST_FRAME,
 ) -> Extractor:
     """Build an extractor by name.
 
@@ -28,11 +37,20 @@ def build_extractor(
         weights: A name, "random:SEED" or a path (see `weights.py`); None for the extractor's
             published weights.
         device: Where it computes.
+        flow_weights: Of a flow method that is a network; None for its own default.
+        tail_rule: One of `snippets.TAIL_RULES`.
 
     Raises:
-        ValueError: If there is no such extractor, flow method or number of crops.
+        ValueError: If there is no such extractor, flow method, number of crops or tail rule.
         WeightsError: If the weights cannot be had.
     """
     if name not in EXTRACTORS:
         raise ValueError(f"extractor must be one of {', '.join(EXTRACTORS)}, instead got {name}")
-    return EXTRACTORS[name](flow=flow, crops=crops, weights=weights, device=device)
+    return EXTRACTORS[name](
+        flow=flow,
+        crops=crops,
+        weights=weights,
+        device=device,
+        flow_weights=flow_weights,
+        tail_rule=tail_rule,
+    )

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from extractors import inception_i3d, transforms
 from extractors.features import Contract
-from extractors.flow import FLOWS
+from extractors.flow import build_flow
 from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
-from extractors.snippets import SNIPPET_LEN
+from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_rule
 from extractors.weights import load_weights
 
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
@@ -30,9 +30,11 @@ class I3D:
         crops: 1, 5 or 10 crops of each frame.
         weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
         device: Where the frames are resized and the networks run.
+        flow_weights: Of a flow method that is a network; None for its own default.
+        tail_rule: One of `snippets.TAIL_RULES`.
 
     Raises:
-        ValueError: If there is no such flow method or number of crops.
+        ValueError: If there is no such flow method, number of crops or tail rule.
         WeightsError: If the weights cannot be had.
     """
 
@@ -42,19 +44,26 @@ class I3D:
     rgb_range: ClassVar[str] = "[-1, 1]"
 
     def __init__(
-        self, *, flow: str | None, crops: int, weights: str | None, device: torch.device
+        self,
+        *,
+        flow: str | None,
+        crops: int,
+        weights: str | None,
+        device: torch.device,
+        flow_weights: str | None = None,
+        tail_rule: str = REPEAT_LAST_FRAME,
     ) -> None:
-        if flow is not None and flow not in FLOWS:
-            raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {flow}")
+        check_tail_rule(tail_rule)
         if crops not in transforms.CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         self.snippet_len = SNIPPET_LEN
         self.n_crops = crops
+        self.tail_rule = tail_rule
         self.device = device
         streams = ("rgb",) if flow is None else ("rgb", "flow")
         self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
-        self._flow = None if flow is None else FLOWS[flow]()
+        self._flow = None if flow is None else build_flow(flow, flow_weights)
         loaded = load_weights(weights or self.default_weights, self.name, streams)
         self._weights_contract: Contract = {
             "weights": loaded.name,
@@ -80,7 +89,7 @@ class I3D:
             "resize": f"short side {transforms.SHORT_SIDE}, bilinear, antialias, uint8",
             "rgb_range": self.rgb_range,
             "fps_policy": "native",
-            "tail_rule": "repeat last frame",
+            "tail_rule": self.tail_rule,
             "precision": "float32",
             "flow_method": self._flow_name or "none",
         }

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from extractors import resnet_i3d, transforms
 from extractors.i3d import I3D
 from extractors.resnet_i3d import ResNetI3D
+from extractors.snippets import REPEAT_LAST_FRAME
 
 
 class I3DR50(I3D):
@@ -21,9 +22,11 @@ class I3DR50(I3D):
         crops: 1, 5 or 10 crops of each frame.
         weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
         device: Where the frames are resized and the network runs.
+        flow_weights: None.
+        tail_rule: One of `snippets.TAIL_RULES`.
 
     Raises:
-        ValueError: If a flow method is named, or there is no such number of crops.
+        ValueError: If a flow method is named, or there is no such number of crops or tail rule.
         WeightsError: If the weights cannot be had.
     """
 
@@ -33,11 +36,23 @@ class I3DR50(I3D):
     rgb_range: ClassVar[str] = f"(v - {transforms.RGB_MEAN}) / {transforms.RGB_STD} of [0, 255]"
 
     def __init__(
-        self, *, flow: str | None, crops: int, weights: str | None, device: torch.device
+        self,
+        *,
+        flow: str | None,
+        crops: int,
+        weights: str | None,
+        device: torch.device,
+        flow_weights: str | None = None,
+        tail_rule: str = REPEAT_LAST_FRAME,
     ) -> None:
-        if flow is not None:
-            raise ValueError(f"flow must be None: i3d_r50 has no flow stream, instead got {flow}")
-        super().__init__(flow=None, crops=crops, weights=weights, device=device)
+        if flow is not None or flow_weights is not None:
+            raise ValueError(
+                "flow and flow_weights must be None: i3d_r50 has no flow stream, "
+                f"instead got {flow} and {flow_weights}"
+            )
+        super().__init__(
+            flow=None, crops=crops, weights=weights, device=device, tail_rule=tail_rule
+        )
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = ResNetI3D()

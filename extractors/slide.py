@@ -77,15 +77,21 @@ def join(chunks: Iterable[FeatureChunk], extractor: Extractor, video: Video) -> 
         video: The video that was read, to its end.
 
     Raises:
-        VideoError: If there was not one chunk.
+        VideoError: If there was not one chunk, or the tail rule leaves no snippet.
     """
     pieces = list(chunks)
     if not pieces:
         raise VideoError(f"{video.path}: at least one frame expected, instead got none")
     timestamps = np.concatenate([piece.timestamps for piece in pieces])
+    n_kept = n_snippets(len(timestamps), extractor.snippet_len, extractor.tail_rule)
+    if n_kept == 0:
+        raise VideoError(
+            f"{video.path}: too short: {len(timestamps)} frames make no snippet "
+            f"with the tail rule {extractor.tail_rule!r}"
+        )
     return Features(
         streams={
-            stream: np.concatenate([piece.streams[stream] for piece in pieces])
+            stream: np.concatenate([piece.streams[stream] for piece in pieces])[:n_kept]
             for stream in extractor.stream_dims
         },
         snippet_len=extractor.snippet_len,
@@ -94,6 +100,7 @@ def join(chunks: Iterable[FeatureChunk], extractor: Extractor, video: Video) -> 
         fps=video.fps,
         timestamps=timestamps,
         decoder=video.decoder_version,
+        tail_rule=extractor.tail_rule,
     )
 
 

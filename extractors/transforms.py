@@ -67,6 +67,21 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
     return resized
 
 
+def check_frame_pairs(frames: Tensor) -> None:
+    """Refuse what a flow method cannot take.
+
+    Raises:
+        ValueError: If the frames are not (T + 1, 3, H, W) uint8 of at least one pair.
+    """
+    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[1] != 3:
+        raise ValueError(
+            f"frames must be (T + 1, 3, H, W) of at least one pair, "
+            f"instead got {tuple(frames.shape)}"
+        )
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames must be uint8, instead got {frames.dtype}")
+
+
 def to_grey(frames: Tensor) -> Tensor:
     """Turn RGB into grey: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
 

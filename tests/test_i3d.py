@@ -13,6 +13,7 @@ from extractors.flow import FLOWS
 from extractors.i3d import I3D
 from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
 from extractors.random_weights import random_weights
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 
 CPU = torch.device("cpu")
 
@@ -130,9 +131,11 @@ def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -
     assert (contract["crops"], contract["crop_order"]) == (1, "centre")
     assert (contract["weights"], contract["has_semantics"]) == (weights.name, True)
     assert len(str(contract["weights_sha256_flow"])) == 64
-    rgb = I3D(flow=None, crops=5, weights=str(weights), device=CPU)
+    assert contract["tail_rule"] == REPEAT_LAST_FRAME
+    rgb = I3D(flow=None, crops=5, weights=str(weights), device=CPU, tail_rule=DROP_TAIL)
     contract = rgb.contract()
     assert rgb.stream_dims == {"rgb": 1024}
+    assert contract["tail_rule"] == DROP_TAIL
     assert (contract["streams"], contract["flow_method"]) == ("rgb", "none")
     assert contract["crop_order"] == "centre,top left,top right,bottom left,bottom right"
     assert not any(name.startswith("flow_") for name in contract if name != "flow_method")
@@ -155,10 +158,14 @@ def test_every_extractor_keeps_its_promises(name: str) -> None:
 def test_unknown_choices_are_refused(weights: Path) -> None:
     with pytest.raises(ValueError, match="extractor must be one of i3d, i3d_r50, instead got c3d"):
         build_extractor("c3d", flow=None, crops=1, weights=str(weights), device=CPU)
-    with pytest.raises(ValueError, match="flow must be one of tvl1, dis or None, instead got raft"):
-        I3D(flow="raft", crops=1, weights=str(weights), device=CPU)
+    with pytest.raises(ValueError, match="flow must be one of tvl1, raft, dis or None, instead"):
+        I3D(flow="brox", crops=1, weights=str(weights), device=CPU)
     with pytest.raises(ValueError, match="crops must be 1, 5 or 10, instead got 3"):
         I3D(flow=None, crops=3, weights=str(weights), device=CPU)
+    with pytest.raises(ValueError, match=r"tail_rule must be one of .* instead got 'cut'"):
+        I3D(flow=None, crops=1, weights=str(weights), device=CPU, tail_rule="cut")
+    with pytest.raises(ValueError, match="flow dis has no weights, instead got raft-small"):
+        I3D(flow="dis", crops=1, weights=str(weights), device=CPU, flow_weights="raft-small")
 
 
 @pytest.mark.parametrize("n_frames", [0, 1, 16, 18])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from extractors.features import Contract
 from extractors.slide import join, slide
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from extractors.video import Video, VideoError
 
 
@@ -51,6 +52,7 @@ class FrameNumbers:
         self.snippet_len = snippet_len
         self.read = read
         self.n_crops = 1
+        self.tail_rule = REPEAT_LAST_FRAME
         self.stream_dims = {"rgb": snippet_len, "flow": snippet_len}
         self.most_frames = 0
 
@@ -91,6 +93,29 @@ def test_every_frame_is_in_its_snippet_and_the_last_one_fills_up(
         assert (features.n_frames, features.n_missing) == (n_frames, 2)
         assert (features.fps, features.decoder) == (10.0, "memory 1.0")
         assert tuple(features.streams) == ("rgb", "flow")
+
+
+@pytest.mark.parametrize("n_frames", [17, 31, 32, 33, 48, 49, 100])
+def test_a_dropped_tail_leaves_all_frames_and_fewer_snippets(n_frames: int) -> None:
+    video: Any = NumberedVideo(n_frames)
+    extractor = FrameNumbers()
+    extractor.tail_rule = DROP_TAIL
+    features = join(slide(extractor, video, n_snippets_per_batch=2), extractor, video)
+    n_snippets = (n_frames - 1) // 16
+    numbers = np.arange(16 * n_snippets).reshape(n_snippets, 1, 16)
+    np.testing.assert_array_equal(features.streams["rgb"], numbers)
+    np.testing.assert_array_equal(features.streams["flow"], numbers + 1)
+    assert (features.n_frames, features.tail_rule) == (n_frames, DROP_TAIL)
+
+
+@pytest.mark.parametrize("n_frames", [1, 16])
+def test_a_video_without_a_snippet_is_an_error(n_frames: int) -> None:
+    video: Any = NumberedVideo(n_frames)
+    extractor = FrameNumbers()
+    extractor.tail_rule = DROP_TAIL
+    message = rf"numbered.mp4: too short: {n_frames} frames make no snippet with the tail rule 'dro"
+    with pytest.raises(VideoError, match=message):
+        join(slide(extractor, video), extractor, video)
 
 
 def test_chunks_carry_the_times_of_their_own_frames() -> None:
