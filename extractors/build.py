@@ -7,9 +7,13 @@ import torch
 
 from extractors.features import Extractor
 from extractors.i3d import I3D
+from extractors.i3d_r50 import I3DR50
 from extractors.precision import best_precision
+from extractors.snippets import REPEAT_LAST_FRAME
 
-EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D}
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D, "i3d_r50": I3DR50}
+RGB_EXTRACTORS = ("i3d_r50",)  # those without a flow stream
+NO_FLOW = "none"
 
 
 class ExtractorError(ValueError):
@@ -21,18 +25,39 @@ class ExtractorChoice:
     """What is chosen about an extractor; it is built where it runs, be it in another process.
 
     Attributes:
-        name: A name in `EXTRACTORS`.
-        flow: A name in `flow.FLOWS`; None leaves the flow stream out.
+        extractor: A name in `EXTRACTORS`.
+        flow: A name in `flow.FLOWS`; "none" leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
-        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        weights: A name, "random:SEED" or a path (see `weights.py`); None for the extractor's
+            published weights.
+        flow_weights: The same for a flow method that is a network; None for its own default.
+        tail_rule: One of `snippets.TAIL_RULES`.
         precision: "float32" or "bfloat16"; None takes the best for the device.
     """
 
-    name: str
-    flow: str | None
-    crops: int
-    weights: str
+    extractor: str = "i3d"
+    flow: str = "tvl1"
+    crops: int = 5
+    weights: str | None = None
+    flow_weights: str | None = None
+    tail_rule: str = REPEAT_LAST_FRAME
     precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.extractor not in EXTRACTORS:
+            raise ExtractorError(
+                f"extractor must be one of {', '.join(EXTRACTORS)}, instead got {self.extractor}"
+            )
+        if self.extractor in RGB_EXTRACTORS and self.flow != NO_FLOW:
+            raise ExtractorError(
+                f"extractor {self.extractor} has no flow stream, instead got flow {self.flow}; "
+                f"give --flow {NO_FLOW}"
+            )
+        if self.flow_weights is not None and self.flow != "raft":
+            raise ExtractorError(
+                f"flow {self.flow} has no weights, instead got {self.flow_weights}; "
+                "give --flow raft or leave out --flow-weights"
+            )
 
     def build(self, device: torch.device) -> Extractor:
         """Build the extractor on a device.
@@ -41,17 +66,15 @@ class ExtractorChoice:
             ExtractorError: If a choice is not one of those, or not one for this device.
             WeightsError: If the weights cannot be had.
         """
-        if self.name not in EXTRACTORS:
-            raise ExtractorError(
-                f"extractor must be one of {', '.join(EXTRACTORS)}, instead got {self.name}"
-            )
         try:
-            return EXTRACTORS[self.name](
-                flow=self.flow,
+            return EXTRACTORS[self.extractor](
+                flow=None if self.flow == NO_FLOW else self.flow,
                 crops=self.crops,
                 weights=self.weights,
                 precision=self.precision or best_precision(device),
                 device=device,
+                flow_weights=self.flow_weights,
+                tail_rule=self.tail_rule,
             )
         except ValueError as error:
             raise ExtractorError(str(error)) from error

@@ -26,6 +26,7 @@ from extractors.decode_pool import (
     VideoOpened,
 )
 from extractors.features import Extractor, Features, Prepared
+from extractors.snippets import n_snippets
 
 logger = logging.getLogger(__name__)
 
@@ -131,26 +132,32 @@ def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[En
     """Take out the videos of which nothing is missing any more."""
     for path, video in [item for item in gathered.items() if item[1].is_whole()]:
         del gathered[path]
-        assert video.end is not None
-        if not video.snippets:
-            reason = f"{path}: at least one frame expected, instead got none"
-            yield VideoLost(path, "VideoError", reason, is_quarantined=False)
+        n_kept = n_snippets(video.n_frames, extractor.snippet_len, extractor.tail_rule)
+        if n_kept:
+            yield VideoFeatures(path, _features(video, extractor, n_kept))
             continue
-        yield VideoFeatures(
-            path,
-            Features(
-                streams={
-                    stream: np.stack([snippet[stream] for snippet in video.snippets])
-                    for stream in extractor.stream_dims
-                },
-                snippet_len=extractor.snippet_len,
-                n_frames=video.n_frames,
-                n_missing=video.end.n_missing,
-                fps=video.start.opened.fps,
-                timestamps=np.concatenate(video.timestamps),
-                decoder=video.start.opened.decoder_version,
-            ),
+        reason = (
+            f"{path}: too short: {video.n_frames} frames make no snippet "
+            f"with the tail rule {extractor.tail_rule!r}"
         )
+        yield VideoLost(path, "VideoError", reason, is_quarantined=False)
+
+
+def _features(video: _Gathered, extractor: Extractor, n_kept: int) -> Features:
+    assert video.end is not None
+    return Features(
+        streams={
+            stream: np.stack([snippet[stream] for snippet in video.snippets[:n_kept]])
+            for stream in extractor.stream_dims
+        },
+        snippet_len=extractor.snippet_len,
+        n_frames=video.n_frames,
+        n_missing=video.end.n_missing,
+        fps=video.start.opened.fps,
+        timestamps=np.concatenate(video.timestamps),
+        decoder=video.start.opened.decoder_version,
+        tail_rule=extractor.tail_rule,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

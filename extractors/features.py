@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extractors.snippets import n_snippets
+from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 
 Contract = dict[str, str | int | float | bool]
 # One snippet, ready for its crops, by stream: (T, C, H, W) on the extractor's device.
@@ -23,11 +23,13 @@ class Features:
     Attributes:
         streams: By stream ("rgb", "flow"), in the extractor's order: (n_snippets, K, D), finite.
         snippet_len: Frames per snippet. The last snippet may cover fewer.
-        n_frames: Frames that were decoded, all of which are in a snippet.
+        n_frames: Frames that were decoded.
         n_missing: Frames that the file announces and that could not be decoded.
         fps: Average frames per second.
         timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling.
         decoder: What decoded the video, with its version: "decord 0.6.0".
+        tail_rule: One of `snippets.TAIL_RULES`: how many snippets the frames make, and so whether
+            all of them are in one.
 
     Raises:
         ValueError: If any of this does not hold.
@@ -40,6 +42,7 @@ class Features:
     fps: float
     timestamps: NDArray[np.float64]
     decoder: str
+    tail_rule: str = REPEAT_LAST_FRAME
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -48,8 +51,8 @@ class Features:
 
     @property
     def n_snippets(self) -> int:
-        """Number of snippets: ceil(n_frames / snippet_len)."""
-        return n_snippets(self.n_frames, self.snippet_len)
+        """Number of snippets that the tail rule makes of the frames; at least one."""
+        return n_snippets(self.n_frames, self.snippet_len, self.tail_rule)
 
     @property
     def n_crops(self) -> int:
@@ -104,6 +107,10 @@ class Extractor(Protocol):
     @property
     def n_crops(self) -> int:
         """Number K of crops of each frame."""
+
+    @property
+    def tail_rule(self) -> str:
+        """One of `snippets.TAIL_RULES`: which of a video's snippets count."""
 
     @property
     def stream_dims(self) -> dict[str, int]:

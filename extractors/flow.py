@@ -1,4 +1,4 @@
-"""Optical flow by name: TV-L1 (torch, any device) and DIS (OpenCV, for machines without a GPU).
+"""Optical flow by name: TV-L1 and RAFT (any device), and DIS (for machines without a GPU).
 
 The only file that imports OpenCV.
 """
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors.features import Contract
-from extractors.transforms import to_grey
+from extractors.raft import RAFTFlow
+from extractors.transforms import check_frame_pairs, to_grey
 from extractors.tvl1 import TVL1Config, tvl1_flow
 
 
@@ -47,7 +48,7 @@ class TVL1Flow:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Compute the flow (T, 2, H, W) in pixels of frames (T + 1, 3, H, W)."""
-        _check_frames(frames)
+        check_frame_pairs(frames)
         return tvl1_flow(to_grey(frames).float(), self.config)
 
     def describe(self) -> Contract:
@@ -64,7 +65,7 @@ class DISFlow:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Compute the flow (T, 2, H, W) in pixels of frames (T + 1, 3, H, W)."""
-        _check_frames(frames)
+        check_frame_pairs(frames)
         # OpenCV cuts the plane into as many stripes as it has threads, and a patch starts from its
         # neighbour's flow in the same stripe: with one stripe the flow is the same everywhere. The
         # pairs run side by side instead.
@@ -84,18 +85,29 @@ class DISFlow:
         return {"preset": "medium"}
 
 
-# The command line's "none" is no method: it leaves the flow stream out.
-FLOWS: dict[str, Callable[[], FlowMethod]] = {"tvl1": TVL1Flow, "dis": DISFlow}
+# Called without arguments, each has its defaults. The command line's "none" is no method: it leaves
+# the flow stream out.
+FLOWS: dict[str, Callable[[], FlowMethod]] = {"tvl1": TVL1Flow, "raft": RAFTFlow, "dis": DISFlow}
 
 
-def _check_frames(frames: Tensor) -> None:
-    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[1] != 3:
-        raise ValueError(
-            f"frames must be (T + 1, 3, H, W) of at least one pair, "
-            f"instead got {tuple(frames.shape)}"
-        )
-    if frames.dtype != torch.uint8:
-        raise ValueError(f"frames must be uint8, instead got {frames.dtype}")
+def build_flow(name: str, weights: str | None = None) -> FlowMethod:
+    """Build a flow method by name.
+
+    Args:
+        name: A name in `FLOWS`.
+        weights: Of a method that is a network, as its class says; None for its own default.
+
+    Raises:
+        ValueError: If there is no such method, or it takes no weights and some are given.
+        WeightsError: If the weights cannot be had.
+    """
+    if name not in FLOWS:
+        raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {name}")
+    if name == "raft":
+        return RAFTFlow(weights)
+    if weights is not None:
+        raise ValueError(f"flow {name} has no weights, instead got {weights}")
+    return FLOWS[name]()
 
 
 def _fill_in(flow: NDArray[np.float32], grey: NDArray[np.uint8], pairs: Iterable[int]) -> None:

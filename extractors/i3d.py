@@ -8,17 +8,18 @@ has the score of the snippet that it is in; and flow is not rounded to 8 bits be
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from extractors import transforms
+from extractors import inception_i3d, transforms
 from extractors.features import Contract, Prepared
-from extractors.flow import FLOWS
+from extractors.flow import build_flow
 from extractors.frame_dims import SHORT_SIDE
-from extractors.inception_i3d import FEATURE_DIM, IN_CHANNELS, InceptionI3D, folded
+from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
 from extractors.precision import PRECISIONS, check_precision
-from extractors.snippets import SNIPPET_LEN
+from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_rule
 from extractors.weights import load_weights
 
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
@@ -32,60 +33,74 @@ class I3D:
     Args:
         flow: A name in `FLOWS`; None leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
-        weights: "kinetics", "random:SEED" or a path (see `weights.py`).
+        weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
         precision: A name in `PRECISIONS`, for the networks; resizing and flow are float32.
         device: Where the frames are resized and the networks run.
+        flow_weights: Of a flow method that is a network; None for its own default.
+        tail_rule: One of `snippets.TAIL_RULES`.
 
     Raises:
-        ValueError: If there is no such flow method, number of crops or precision.
+        ValueError: If there is no such flow method, number of crops, precision or tail rule.
         WeightsError: If the weights cannot be had.
     """
 
+    name: ClassVar[str] = "i3d"  # in `EXTRACTORS` and `NETWORKS`
+    default_weights: ClassVar[str] = "kinetics"
+    feature_dim: ClassVar[int] = inception_i3d.FEATURE_DIM
+    rgb_range: ClassVar[str] = "[-1, 1]"
+
     def __init__(
-        self, *, flow: str | None, crops: int, weights: str, precision: str, device: torch.device
+        self,
+        *,
+        flow: str | None,
+        crops: int,
+        weights: str | None,
+        precision: str,
+        device: torch.device,
+        flow_weights: str | None = None,
+        tail_rule: str = REPEAT_LAST_FRAME,
     ) -> None:
-        if flow is not None and flow not in FLOWS:
-            raise ValueError(f"flow must be one of {', '.join(FLOWS)} or None, instead got {flow}")
+        check_tail_rule(tail_rule)
         if crops not in transforms.CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         check_precision(precision, device)
         self.snippet_len = SNIPPET_LEN
         self.n_crops = crops
+        self.tail_rule = tail_rule
         self.device = device
         self.n_snippets_per_batch = N_SNIPPETS_PER_BATCH[device.type]
         self._precision = precision
         self._dtype = PRECISIONS[precision]
         streams = ("rgb",) if flow is None else ("rgb", "flow")
-        self.stream_dims = dict.fromkeys(streams, FEATURE_DIM)
+        self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
-        self._flow = None if flow is None else FLOWS[flow]()
-        loaded = load_weights(weights, streams)
+        self._flow = None if flow is None else build_flow(flow, flow_weights)
+        loaded = load_weights(weights or self.default_weights, self.name, streams)
         self._weights_contract: Contract = {
             "weights": loaded.name,
             "has_semantics": loaded.has_semantics,
             **{f"weights_sha256_{stream}": loaded.sha256[stream] for stream in streams},
         }
-        self._networks: dict[str, InceptionI3D] = {}
-        for stream in streams:
-            network = InceptionI3D(IN_CHANNELS[stream])
-            network.load_state_dict(loaded.state_dicts[stream])
-            self._networks[stream] = folded(network).to(device, self._dtype)
+        self._networks = {
+            stream: self._build_network(stream, loaded.state_dicts[stream]).to(device, self._dtype)
+            for stream in streams
+        }
 
     def contract(self) -> Contract:
         """Return every choice that features must share to be comparable."""
         contract: Contract = {
             "format_version": FORMAT_VERSION,
-            "extractor": "i3d",
-            "feature_dim": FEATURE_DIM,
+            "extractor": self.name,
+            "feature_dim": self.feature_dim,
             "streams": ",".join(self.stream_dims),
             "snippet_len": self.snippet_len,
             "crops": self.n_crops,
             "crop_px": transforms.CROP_SIDE,
             "crop_order": ",".join(transforms.CROP_NAMES[: self.n_crops]),
             "resize": f"short side {SHORT_SIDE}, bilinear, antialias, uint8",
-            "rgb_range": "[-1, 1]",
+            "rgb_range": self.rgb_range,
             "fps_policy": "native",
-            "tail_rule": "repeat last frame",
+            "tail_rule": self.tail_rule,
             "precision": self._precision,
             "flow_method": self._flow_name or "none",
         }
@@ -121,30 +136,39 @@ class I3D:
         """Compute the features of N snippets.
 
         Returns:
-            By stream: (N, K, 1024) float32.
+            By stream: (N, K, D) float32.
         """
         crops: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
         # One crop of all snippets at a time: ten crops take no more memory than one.
         for index in range(self.n_crops):
             for stream, features in crops.items():
-                clips = torch.stack([_crop(stream, snippet[stream], index) for snippet in snippets])
+                clips = torch.stack(
+                    [self._crop(stream, snippet[stream], index) for snippet in snippets]
+                )
                 # (N, T, C, H, W) -> (N, C, T, H, W)
                 features.append(self._run(stream, clips.transpose(1, 2)))
         return {stream: torch.stack(features, dim=1) for stream, features in crops.items()}
 
+    def _crop(self, stream: str, pictures: Tensor, index: int) -> Tensor:
+        """Cut one crop out of (T, C, H, W) and scale it as its network expects."""
+        if stream == "flow":
+            return transforms.scale_flow(transforms.crop_flow(pictures, index))
+        return self._scale_rgb(transforms.crop(pictures, index))
+
+    def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
+        network = InceptionI3D(IN_CHANNELS[stream])
+        network.load_state_dict(state_dict)
+        return inception_i3d.folded(network)
+
+    def _scale_rgb(self, frames: Tensor) -> Tensor:
+        return transforms.scale_rgb(frames)
+
     def _run(self, stream: str, clips: Tensor) -> Tensor:
-        """Map (N, C, 16, 224, 224) in [-1, 1] to (N, 1024)."""
+        """Map (N, C, 16, 224, 224), scaled, to (N, D)."""
         # By default cuDNN would round convolutions to the 10 bits of TF32.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             features: Tensor = self._networks[stream](clips.to(self._dtype))
         return features.float()
-
-
-def _crop(stream: str, pictures: Tensor, index: int) -> Tensor:
-    """Cut one crop out of (T, C, H, W) and scale it to [-1, 1]."""
-    if stream == "flow":
-        return transforms.scale_flow(transforms.crop_flow(pictures, index))
-    return transforms.scale_rgb(transforms.crop(pictures, index))
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:

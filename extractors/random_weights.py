@@ -1,4 +1,4 @@
-"""Random weights for the Inception-I3D, for demonstrations and tests: they know nothing.
+"""Random weights for the I3D networks, for demonstrations and tests: they know nothing.
 
 The convolutions are drawn from a seed. The statistics of the batch normalisations are then taken
 from made-up clips, for without them the activations of a drawn network fade or explode with depth.
@@ -11,11 +11,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from extractors.inception_i3d import IN_CHANNELS, ConvUnit, InceptionI3D
+from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
+from extractors.resnet_i3d import ResNetI3D
 from extractors.transforms import FLOW_BOUND_PX
 
-# Part of the checksum. To be raised with every change of what a seed means, clips included.
+# Parts of the checksums. To be raised with every change of what a seed means, clips included.
 RECIPE = "inception-i3d he-uniform 1"
+RESNET_RECIPE = "resnet-i3d he-uniform 1"
 
 N_CLIPS = 4
 CLIP_LEN = 16
@@ -26,7 +28,7 @@ SWAY_PX = 0.5  # the small flow of a background: camera shake and noise
 
 
 def random_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], str]:
-    """Draw the weights of one stream's network and settle its batch normalisations.
+    """Draw the weights of one stream's Inception-I3D and settle its batch normalisations.
 
     Args:
         stream: "rgb" or "flow". Two streams of one seed have different weights.
@@ -37,15 +39,34 @@ def random_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], str]:
         statistics stay out of it: their last digits depend on the processor and its threads, while
         the draw is exact everywhere.
     """
-    digest = hashlib.sha256(f"{RECIPE} {stream} {seed}".encode()).digest()
+    return _draw_weights(InceptionI3D(IN_CHANNELS[stream]), RECIPE, stream, seed)
+
+
+def random_resnet_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], str]:
+    """Draw the weights of the ResNet-50 I3D, as `random_weights` does.
+
+    Args:
+        stream: "rgb".
+        seed: 0 or above.
+
+    Returns:
+        The state dict of `ResNetI3D`, and the SHA-256 of the recipe and the drawn numbers.
+    """
+    return _draw_weights(ResNetI3D(), RESNET_RECIPE, stream, seed)
+
+
+def _draw_weights(
+    network: nn.Module, recipe: str, stream: str, seed: int
+) -> tuple[dict[str, Tensor], str]:
+    digest = hashlib.sha256(f"{recipe} {stream} {seed}".encode()).digest()
     generator = Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    network = InceptionI3D(IN_CHANNELS[stream]).requires_grad_(False)
-    content = hashlib.sha256(RECIPE.encode())
-    for name, unit in network.named_modules():
-        if isinstance(unit, ConvUnit):
-            unit.conv3d.weight.copy_(_draw_kernel(unit.conv3d, generator))
-            content.update(name.encode())
-            content.update(unit.conv3d.weight.numpy().tobytes())
+    network.requires_grad_(False)
+    content = hashlib.sha256(recipe.encode())
+    for name, conv in network.named_modules():
+        if isinstance(conv, nn.Conv3d):
+            conv.weight.copy_(_draw_kernel(conv, generator))
+            content.update(name.removesuffix(".conv3d").encode())
+            content.update(conv.weight.numpy().tobytes())
     _settle_batch_norms(network, synthetic_clips(stream, generator))
     return network.state_dict(), content.hexdigest()
 
@@ -112,7 +133,7 @@ def _smooth_texture(n_channels: int, generator: Generator) -> Tensor:
     return texture.div_(2).clamp_(-1, 1)
 
 
-def _settle_batch_norms(network: InceptionI3D, clips: Tensor) -> None:
+def _settle_batch_norms(network: nn.Module, clips: Tensor) -> None:
     """Set every running mean and variance to those of the clips.
 
     In training mode each layer passes on what it has normalised with the clips' own statistics, so
@@ -121,6 +142,7 @@ def _settle_batch_norms(network: InceptionI3D, clips: Tensor) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.momentum = None  # the running statistics are then plain averages
+            module.weight.fill_(1)  # 0 in new ResNets: nothing would pass their branches
     network.train()
     network(clips)
     network.eval()

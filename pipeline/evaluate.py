@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.features import Features
+from extractors.snippets import per_frame
 from models.clav_como import ClavComo
 from pipeline.bags import entries_with_features
 from pipeline.checkpoints import Checkpoint
@@ -220,7 +221,7 @@ def _metrics(
     return _frame_level_metrics(
         videos,
         [
-            np.repeat(scores, video.features.snippet_len)[: video.features.n_frames]
+            per_frame(scores, video.features.snippet_len, video.features.n_frames)
             for video, scores in zip(videos, per_snippet, strict=True)
         ],
     )

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Contract as Contract
 from extractors.features import Features
+from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 from pipeline.atomic import replacing
 
 FORMAT = "lookaround features"
@@ -131,9 +132,10 @@ def read_features(path: Path) -> StoredFeatures:
         snippet_len = _attribute(file, "snippet_len", int)
         if n_frames < 1 or snippet_len < 1:
             raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
-        n_snippets = math.ceil(n_frames / snippet_len)
+        tail_rule = str(contract.get("tail_rule", REPEAT_LAST_FRAME))
+        n_rows = n_snippets(n_frames, snippet_len, tail_rule)
         streams = {
-            name: _read_array(file, name, STREAM_DTYPE, n_snippets, n_axes=3).astype(np.float32)
+            name: _read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3).astype(np.float32)
             for name in _read_stream_names(file)
         }
         features = Features(
@@ -144,6 +146,7 @@ def read_features(path: Path) -> StoredFeatures:
             fps=_attribute(file, "fps", float),
             timestamps=_read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1),
             decoder=_attribute(file, "decoder", str),
+            tail_rule=tail_rule,
         )
         return StoredFeatures(_attribute(file, "video_id", str), features, contract)
 

@@ -7,6 +7,8 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
+
 CSV_HEADER = ("frame", "time_seconds", "score")
 
 
@@ -14,12 +16,14 @@ CSV_HEADER = ("frame", "time_seconds", "score")
 class Scores:
     """Anomaly scores of one video.
 
-    A frame has the score of its snippet; nothing is interpolated.
+    A frame has the score of its snippet; nothing is interpolated. Where the tail rule leaves frames
+    out of the snippets, they have the score of the last one.
 
     Attributes:
         per_snippet: (n_snippets,) float32 in [0, 1]; higher is more anomalous.
         snippet_len: Frames per snippet. The last snippet may cover fewer.
         timestamps: (n_frames,) float64 seconds, the time at which each frame is shown.
+        tail_rule: One of `snippets.TAIL_RULES`: how many snippets the frames make.
 
     >>> Scores(np.array([0, 1], "float32"), 2, np.array([0.0, 0.1, 0.2])).per_frame
     array([0., 0., 1.], dtype=float32)
@@ -28,6 +32,7 @@ class Scores:
     per_snippet: NDArray[np.float32]
     snippet_len: int
     timestamps: NDArray[np.float64]
+    tail_rule: str = REPEAT_LAST_FRAME
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""
@@ -36,10 +41,10 @@ class Scores:
                 "per_snippet and timestamps must be one-dimensional, instead got "
                 f"{self.per_snippet.shape} and {self.timestamps.shape}"
             )
-        n_snippets = -(-self.n_frames // self.snippet_len)
-        if n_snippets != len(self.per_snippet) or n_snippets == 0:
+        n_scores = n_snippets(self.n_frames, self.snippet_len, self.tail_rule)
+        if n_scores != len(self.per_snippet) or n_scores == 0:
             raise ValueError(
-                f"{self.n_frames} frames in snippets of {self.snippet_len} need {n_snippets} "
+                f"{self.n_frames} frames in snippets of {self.snippet_len} need {n_scores} "
                 f"scores, at least one; instead got {len(self.per_snippet)}"
             )
         if not ((self.per_snippet >= 0) & (self.per_snippet <= 1)).all():
@@ -53,7 +58,7 @@ class Scores:
     @property
     def per_frame(self) -> NDArray[np.float32]:
         """(n_frames,) the score of each frame."""
-        return np.repeat(self.per_snippet, self.snippet_len)[: self.n_frames]
+        return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
 
 
 def write_csv(scores: Scores, out: TextIO) -> None:

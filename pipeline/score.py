@@ -18,29 +18,39 @@ from pipeline.feature_file import Contract, contract_differences
 from pipeline.frame_scores import Scores
 
 
-def extractor_of_run(contract: Contract, *, weights: str | None, device: torch.device) -> Extractor:
+def extractor_of_run(
+    contract: Contract,
+    *,
+    weights: str | None,
+    device: torch.device,
+    flow_weights: str | None = None,
+) -> Extractor:
     """Rebuild the extractor whose features a run was trained on.
 
     Args:
         contract: The run's.
         weights: What `--weights` would say; None takes the name that the contract remembers.
         device: Where it runs.
+        flow_weights: What `--flow-weights` would say; None as above.
 
     Raises:
         CheckpointError: If what was built is not what the run was trained on.
         WeightsError: If the weights cannot be had.
     """
     extractor = ExtractorChoice(
-        name=str(contract["extractor"]),
-        flow=None if contract["flow_method"] == "none" else str(contract["flow_method"]),
+        extractor=str(contract["extractor"]),
+        flow=str(contract["flow_method"]),
         crops=int(contract["crops"]),
         weights=str(contract["weights"]) if weights is None else weights,
+        flow_weights=flow_weights or str(contract.get("flow_weights", "")) or None,
+        tail_rule=str(contract["tail_rule"]),
     ).build(device)
     differences = contract_differences(_comparable(contract), _comparable(extractor.contract()))
     if differences:
         raise CheckpointError(
             "the run was trained on features made in another way than this program would make "
-            f"them now: {'; '.join(differences)}; for weights of your own give --weights PATH"
+            f"them now: {'; '.join(differences)}; for weights of your own give "
+            "--weights PATH or --flow-weights PATH"
         )
     return extractor
 
@@ -69,7 +79,7 @@ def score_video(
     """
     features = yield from stream_features(path, extractor)
     per_snippet = score_features(checkpoint.model.to(device).eval(), features, device=device)
-    return Scores(per_snippet, features.snippet_len, features.timestamps)
+    return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_rule)
 
 
 def _comparable(contract: Contract) -> Contract:

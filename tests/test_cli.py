@@ -90,6 +90,16 @@ def test_every_command_is_in_the_readme():
         assert f"pipeline {name}" in readme
 
 
+def test_options_that_contradict_a_profile_or_each_other_take_one_line(world):
+    result = run("extract", "small.csv", "--profile", "ucf-deepmil", "--crops", 5, folder=world)
+    assert_one_line_error(result, "profile ucf-deepmil: crops is 10, instead got 5; leave out --cr")
+    result = run("extract", "small.csv", "--extractor", "i3d_r50", folder=world)
+    assert_one_line_error(result, "i3d_r50 has no flow stream, instead got flow tvl1; give --flow")
+    options = ("--flow", "raft", "--flow-weights", "absent.pth", "--weights", "random:0")
+    result = run("extract", "small.csv", *options, folder=world)
+    assert_one_line_error(result, "absent.pth: no such file of weights")
+
+
 def test_the_csv_has_one_row_per_frame(world):
     with av.open(str(world / "videos/1.mp4")) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]

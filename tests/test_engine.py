@@ -15,6 +15,7 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.decode_pool import VideoLost
 from extractors.engine import FramesDecoded, VideoFeatures, default_workers, extract_videos
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 
 CPU = torch.device("cpu")
 
@@ -25,6 +26,7 @@ class FrameNumbers:
     snippet_len = 16
     n_crops = 1
     device = CPU
+    tail_rule = REPEAT_LAST_FRAME
 
     def __init__(self, read_number, n_snippets_per_batch=4, most_at_once=None):
         self.read_number = read_number
@@ -98,6 +100,21 @@ def test_progress_counts_the_frames_of_each_video(clips, read_number):
     assert n_frames == clips
 
 
+def test_a_dropped_tail_leaves_all_frames_and_fewer_snippets(clips, read_number):
+    extractor = FrameNumbers(read_number)
+    extractor.tail_rule = DROP_TAIL
+    for event in extract_videos(extractor, clips):
+        if isinstance(event, VideoLost):
+            assert clips[event.path] <= 16
+            assert f"too short: {clips[event.path]} frames make no snippet" in event.reason
+        elif isinstance(event, VideoFeatures):
+            n_frames = clips[event.path]
+            numbers = np.arange((n_frames - 1) // 16 * 16).reshape(-1, 1, 16)
+            np.testing.assert_array_equal(event.features.streams["rgb"], numbers)
+            np.testing.assert_array_equal(event.features.streams["flow"], numbers + 1)
+            assert (event.features.n_frames, event.features.tail_rule) == (n_frames, DROP_TAIL)
+
+
 @pytest.mark.parametrize("most_at_once", [1, 3, 7])
 def test_out_of_memory_halves_the_batch_and_loses_nothing(clips, read_number, most_at_once, caplog):
     extractor = FrameNumbers(read_number, n_snippets_per_batch=8, most_at_once=most_at_once)
@@ -139,7 +156,7 @@ def test_a_snippet_has_the_same_features_to_the_bit_whatever_is_beside_it(write_
         name: write_clip(tmp_path / f"{name}.mp4", n_frames=n, width=96, height=64)
         for name, n in lengths.items()
     }
-    extractor = ExtractorChoice("i3d", flow="dis", crops=1, weights="random:0").build(CPU)
+    extractor = ExtractorChoice("i3d", "dis", 1, "random:0").build(CPU)
     alone = {name: features_by_path(extractor, [paths[name]])[paths[name]] for name in paths}
     together = features_by_path(extractor, [paths[name] for name in ("b", "a", "c")])
     for name, path in paths.items():
@@ -183,9 +200,11 @@ from pathlib import Path
 import torch
 from extractors import transforms
 from extractors.engine import extract_videos
+from extractors.snippets import REPEAT_LAST_FRAME
 
 class Means:
     snippet_len, n_crops, n_snippets_per_batch = 16, 1, 4
+    tail_rule = REPEAT_LAST_FRAME
     device, stream_dims = torch.device("cpu"), dict(rgb=3)
     def prepare(self, frames):
         frames = transforms.resize_short_side(frames[:-1].permute(0, 3, 1, 2))

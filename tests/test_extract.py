@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from extractors.snippets import REPEAT_LAST_FRAME
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extract import (
     VideoDone,
@@ -33,6 +34,7 @@ class Brightness:
     snippet_len = 16
     n_crops = 1
     n_snippets_per_batch = 4
+    tail_rule = REPEAT_LAST_FRAME
     device = torch.device("cpu")
     stream_dims = {"rgb": 3}  # noqa: RUF012
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from extractors.features import Features
+from extractors.snippets import DROP_TAIL
 from pipeline.feature_file import (
     FeatureFileError,
     contract_differences,
@@ -58,6 +60,19 @@ def test_what_was_written_is_read_back_with_the_streams_in_their_order(tmp_path,
     np.testing.assert_array_equal(stored.features.timestamps, features.timestamps)
     for name in ("snippet_len", "n_frames", "n_missing", "fps", "decoder"):
         assert getattr(stored.features, name) == getattr(features, name)
+
+
+def test_a_dropped_tail_is_read_back_by_the_contract(tmp_path):
+    streams = {"rgb": np.ones((2, 2, 8), np.float32)}
+    features = replace(make_features(), streams=streams, tail_rule=DROP_TAIL)
+    contract = {**CONTRACT, "tail_rule": DROP_TAIL}
+    path = tmp_path / "v.h5"
+    write_features(path, features, contract, video_id="v", source_name="v.mp4")
+    stored = read_features(path).features
+    assert (stored.n_frames, stored.n_snippets, stored.tail_rule) == (35, 2, DROP_TAIL)
+    write_features(path, features, CONTRACT, video_id="v", source_name="v.mp4")
+    with pytest.raises(FeatureFileError, match="rgb must have 3 axes and 3 rows"):
+        read_features(path)
 
 
 def test_the_layout_is_what_other_programs_are_told(tmp_path):

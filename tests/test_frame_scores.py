@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 
+from extractors.snippets import DROP_TAIL
 from pipeline.frame_scores import Scores, write_csv
 
 
@@ -42,3 +43,11 @@ def test_csv_has_one_row_per_frame_with_its_own_time():
 def test_what_cannot_be_scores_is_refused(per_snippet, n_frames, message):
     with pytest.raises(ValueError, match=message):
         Scores(np.array(per_snippet, np.float32), 16, np.arange(n_frames) / 24)
+
+
+def test_a_dropped_tail_needs_a_score_less_and_leaves_no_frame_without_one():
+    times = np.arange(40) / 24
+    scores = Scores(np.array([0.25, 0.75], np.float32), 16, times, DROP_TAIL)
+    assert scores.per_frame.tolist() == [0.25] * 16 + [0.75] * 24
+    with pytest.raises(ValueError, match="40 frames in snippets of 16 need 2 scores"):
+        Scores(np.array([0.25, 0.75, 1], np.float32), 16, times, DROP_TAIL)

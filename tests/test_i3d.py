@@ -15,6 +15,7 @@ from extractors.flow import FLOWS
 from extractors.i3d import I3D
 from extractors.inception_i3d import IN_CHANNELS, InceptionI3D, folded
 from extractors.random_weights import random_weights
+from extractors.snippets import DROP_TAIL
 
 CPU = torch.device("cpu")
 
@@ -141,9 +142,17 @@ def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -
     assert (contract["crops"], contract["crop_order"]) == (1, "centre")
     assert (contract["weights"], contract["has_semantics"]) == (weights.name, True)
     assert len(str(contract["weights_sha256_flow"])) == 64
-    rgb = I3D(flow=None, crops=5, weights=str(weights), precision="float32", device=CPU)
+    rgb = I3D(
+        flow=None,
+        crops=5,
+        weights=str(weights),
+        precision="float32",
+        device=CPU,
+        tail_rule=DROP_TAIL,
+    )
     contract = rgb.contract()
     assert rgb.stream_dims == {"rgb": 1024}
+    assert contract["tail_rule"] == DROP_TAIL
     assert (contract["streams"], contract["flow_method"]) == ("rgb", "none")
     assert contract["crop_order"] == "centre,top left,top right,bottom left,bottom right"
     assert not any(name.startswith("flow_") for name in contract if name != "flow_method")
@@ -152,7 +161,7 @@ def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_extractor_keeps_its_promises(name: str) -> None:
-    extractor = ExtractorChoice(name, flow=None, crops=1, weights="random:0").build(CPU)
+    extractor = ExtractorChoice(name, "none", 1, "random:0").build(CPU)
     contract = extractor.contract()
     assert contract["has_semantics"] is False
     assert all(isinstance(value, (str, int, float, bool)) for value in contract.values())
@@ -167,14 +176,20 @@ def test_every_extractor_keeps_its_promises(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"name": "c3d"}, "extractor must be one of .*i3d.*, instead got c3d"),
-        ({"flow": "farneback"}, "flow must be one of tvl1, .* or None, instead got farneback"),
+        ({"extractor": "c3d"}, "extractor must be one of i3d, i3d_r50, instead got c3d"),
+        ({"extractor": "i3d_r50", "flow": "dis"}, "i3d_r50 has no flow stream, instead got flow"),
+        ({"flow": "farneback"}, "flow must be one of tvl1, .* or None, instead"),
         ({"crops": 3}, "crops must be 1, 5 or 10, instead got 3"),
+        ({"tail_rule": "cut"}, "tail_rule must be one of .* instead got 'cut'"),
+        (
+            {"flow": "dis", "flow_weights": "raft-small"},
+            "flow dis has no weights, instead",
+        ),
         ({"precision": "float8"}, "precision must be float32 or bfloat16, instead got float8"),
     ],
 )
 def test_unknown_choices_are_refused(weights: Path, changes, complaint) -> None:
-    choice = ExtractorChoice("i3d", flow=None, crops=1, weights=str(weights))
+    choice = ExtractorChoice("i3d", "none", 1, str(weights))
     with pytest.raises(ExtractorError, match=complaint):
         replace(choice, **changes).build(CPU)
 
@@ -183,7 +198,7 @@ def test_a_cpu_that_can_only_imitate_bfloat16_is_not_asked_to(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    choice = ExtractorChoice("i3d", flow=None, crops=1, weights=str(weights))
+    choice = ExtractorChoice("i3d", "none", 1, str(weights))
     assert choice.build(CPU).contract()["precision"] == "float32"
     with pytest.raises(ExtractorError, match="must be float32 on a device without bfloat16"):
         replace(choice, precision="bfloat16").build(CPU)

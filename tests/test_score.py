@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from extractors.features import Features
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.checkpoints import Checkpoint
 from pipeline.extract import FramesDone
@@ -24,6 +25,7 @@ class BrightnessExtractor:
     """An extractor that is as good as any for frames and times, and takes no time."""
 
     snippet_len = 16
+    tail_rule = REPEAT_LAST_FRAME
     n_crops = 2
     n_snippets_per_batch = 4
     device = CPU
@@ -48,9 +50,11 @@ def checkpoint():
     return Checkpoint(model, "clav-como", {}, dataset="small", seed=0, step=1)
 
 
-def csv_rows(path, checkpoint):
+def csv_rows(path, checkpoint, tail_rule=REPEAT_LAST_FRAME):
     """Score a video to its CSV and read that back; the frames done on the way come with it."""
-    progress = score_video(path, checkpoint, BrightnessExtractor(), CPU)
+    extractor = BrightnessExtractor()
+    extractor.tail_rule = tail_rule
+    progress = score_video(path, checkpoint, extractor, CPU)
     done = []
     while True:
         try:
@@ -100,6 +104,15 @@ def test_a_clip_of_varying_frame_rate_keeps_its_times(checkpoint, write_clip, tm
     rows, _ = csv_rows(path, checkpoint)
     assert [int(row["frame"]) for row in rows] == list(range(len(pts)))
     assert [row["time_seconds"] for row in rows] == [f"{t / 25:.3f}" for t in pts]
+
+
+def test_frames_of_a_dropped_tail_have_the_score_of_the_last_snippet(checkpoint, counting_clip):
+    rows, _ = csv_rows(counting_clip, checkpoint, DROP_TAIL)
+    scores = [row["score"] for row in rows]
+    assert len(scores) == 40
+    assert scores[31:] == [scores[31]] * 9
+    kept, _ = csv_rows(counting_clip, checkpoint)
+    assert kept[39]["score"] != kept[31]["score"]
 
 
 @pytest.mark.real

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from extractors.snippets import n_snippets
+from extractors.snippets import DROP_TAIL, n_snippets, per_frame
 
 
 @pytest.mark.parametrize(
@@ -16,3 +17,19 @@ def test_impossible_counts_are_refused() -> None:
         n_snippets(-1)
     with pytest.raises(ValueError, match="snippet_len must be at least 1, instead got 0"):
         n_snippets(3, 0)
+    with pytest.raises(ValueError, match=r"tail_rule must be one of \('repeat.*instead got 'none'"):
+        n_snippets(3, tail_rule="none")
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "expected"), [(0, 0), (1, 0), (16, 0), (17, 1), (32, 1), (33, 2), (49, 3)]
+)
+def test_a_dropped_tail_leaves_a_snippet_for_every_16_flows(n_frames: int, expected: int) -> None:
+    assert n_snippets(n_frames, tail_rule=DROP_TAIL) == expected
+
+
+def test_every_frame_has_the_value_of_its_snippet_or_of_the_last_one() -> None:
+    values = np.array([0.5, 0.25, 1.0], np.float32)
+    for n_frames in range(1, 20):
+        expected = [values[min(i // 4, 2)] for i in range(n_frames)]
+        np.testing.assert_array_equal(per_frame(values, 4, n_frames), expected)

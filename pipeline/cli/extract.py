@@ -20,26 +20,33 @@ from pipeline.cli.shared import (
 @click.argument("dataset")
 @videos_option
 @features_option
-@click.option("--extractor", default="i3d", show_default=True, help="Network: i3d.")
+@click.option(
+    "--profile",
+    help="How published features were made: xd-official, ucf-deepmil or rtfm-r50. Options that "
+    "contradict it are refused, except for weights.",
+)
+@click.option(
+    "--extractor", help="Network: i3d, or i3d_r50 (RGB alone: --flow none).  [default: i3d]"
+)
 @click.option(
     "--flow",
-    type=click.Choice(["tvl1", "dis", "none"]),
-    default="tvl1",
-    show_default=True,
-    help="Optical flow. tvl1 is the field's; dis is for machines without a GPU; none: RGB alone.",
+    type=click.Choice(["tvl1", "raft", "dis", "none"]),
+    help="Optical flow. tvl1 is the field's; raft is a network; dis is for machines without a GPU; "
+    "none: RGB alone.  [default: tvl1]",
 )
 @click.option(
     "--crops",
     type=click.Choice(["1", "5", "10"]),
-    default="5",
-    show_default=True,
-    help="Centre; centre and corners; the same and their mirror images.",
+    help="Centre; centre and corners; the same and their mirror images.  [default: 5]",
 )
 @click.option(
     "--weights",
-    default="kinetics",
-    show_default=True,
-    help="kinetics, random:SEED, or a file or folder of your own.",
+    help="A name of `pipeline weights list`, random:SEED, or a file or folder of your own.  "
+    "[default: kinetics, or kinetics-r50]",
+)
+@click.option(
+    "--flow-weights",
+    help="With --flow raft: raft-small, raft-large, or a file of your own.  [default: raft-small]",
 )
 @click.option(
     "--precision",
@@ -54,10 +61,12 @@ def extract(
     dataset: str,
     videos: Path | None,
     features: Path,
-    extractor: str,
-    flow: str,
-    crops: str,
-    weights: str,
+    profile: str | None,
+    extractor: str | None,
+    flow: str | None,
+    crops: str | None,
+    weights: str | None,
+    flow_weights: str | None,
     precision: str,
     retry_failed: bool,
     device: str,
@@ -69,26 +78,32 @@ def extract(
 
     \b
     pipeline extract xd_violence --videos /data/xd
+    pipeline extract xd_violence --profile xd-official
     pipeline extract my_cameras.csv --flow dis --crops 1
     """
     with errors_in_one_line():
-        from extractors.build import ExtractorChoice
         from pipeline.datasets import load_dataset
         from pipeline.device import choose_device, describe_device
         from pipeline.extract import extract_dataset
+        from pipeline.profiles import describe_profile, resolve_choices
         from pipeline.show import show_extraction
 
+        choice = resolve_choices(
+            profile,
+            extractor=extractor,
+            flow=flow,
+            crops=None if crops is None else int(crops),
+            weights=weights,
+            flow_weights=flow_weights,
+            precision=None if precision == "auto" else precision,
+        )
+        if profile is not None:
+            say(describe_profile(profile))
         loaded = load_dataset(dataset, videos)
         loaded.check_any_video_is_there()
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")
-        built = ExtractorChoice(
-            name=extractor,
-            flow=None if flow == "none" else flow,
-            crops=int(crops),
-            weights=weights,
-            precision=None if precision == "auto" else precision,
-        ).build(chosen)
+        built = choice.build(chosen)
         if not built.contract()["has_semantics"]:
             say(RANDOM_WEIGHTS_NOTE)
         records = extract_dataset(loaded, features, built, retry_failed=retry_failed)

@@ -26,6 +26,7 @@ from pipeline.cli.shared import (
 )
 @runs_option
 @click.option("--weights", help="The extractor's weights, where the run used a file of your own.")
+@click.option("--flow-weights", help="The same for RAFT's weights.")
 @device_option
 def score(
     video: Path,
@@ -34,6 +35,7 @@ def score(
     run_folder: Path | None,
     runs: Path,
     weights: str | None,
+    flow_weights: str | None,
     device: str,
 ) -> None:
     """Give every frame of VIDEO an anomaly score: frame,time_seconds,score.
@@ -61,7 +63,9 @@ def score(
         note = "" if checkpoint.has_semantics else RANDOM_WEIGHTS_NOTE
         if note:
             say(note)
-        extractor = extractor_of_run(checkpoint.contract, weights=weights, device=chosen)
+        extractor = extractor_of_run(
+            checkpoint.contract, weights=weights, flow_weights=flow_weights, device=chosen
+        )
         scores = show_scoring(score_video(video, checkpoint, extractor, chosen), video.name)
         if out is None:
             write_csv(scores, sys.stdout)

@@ -1,0 +1,74 @@
+"""ResNet-50 I3D up to its 2048 features per clip, for RGB: pytorchvideo's network.
+
+The only file that imports pytorchvideo. Its `i3d_r50` was trained on Kinetics-400 with 8 frames of
+which each is the 8th of the video.
+
+The ResNet-50 I3D of the features of RTFM and its followers (https://github.com/Tushar-N/
+pytorch-resnet3d) is a network of the same family, but another one: its first convolution and first
+pool halve the number of frames, and these do not. Its weights do not fit here.
+"""
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # of what other networks there use in torch
+    from pytorchvideo.models.hub.resnet import checkpoint_paths, i3d_r50
+
+FEATURE_DIM = 2048
+ADDRESS = str(checkpoint_paths["i3d_r50"])
+
+
+class ResNetI3D(nn.Module):
+    """The network without its head; 2048 numbers per clip.
+
+    Loads pytorchvideo's state dicts strictly once their `blocks.6.*` entries, the head, are taken
+    out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = i3d_r50(pretrained=False).blocks[:-1]
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Compute the features of clips.
+
+        Args:
+            clips: (N, 3, T, H, W), grey values less 114.75, over 57.375.
+
+        Returns:
+            (N, 2048): the mean over all places. Unlike pytorchvideo's head, which pools 4 places of
+            time at a stride of 1: at T = 16 it would count the middle frames more often.
+
+        Raises:
+            ValueError: If the clips do not have 3 channels or not five axes.
+        """
+        if clips.ndim != 5 or clips.shape[1] != 3:
+            raise ValueError(f"clips must be (N, 3, T, H, W), instead got {tuple(clips.shape)}")
+        maps = clips.contiguous(memory_format=torch.channels_last_3d)
+        for block in self.blocks:
+            maps = block(maps)
+        return maps.mean(dim=(2, 3, 4))
+
+
+def folded(network: ResNetI3D) -> ResNetI3D:
+    """Return a copy for inference: batch normalisation folded in, channels-last memory.
+
+    The network that is given stays as it is. The copy's state dict no longer has pytorchvideo's
+    names.
+    """
+    inference = copy.deepcopy(network).eval()
+    for parent in list(inference.modules()):
+        for name, conv in list(parent.named_children()):
+            # conv_a has norm_a beside it, branch1_conv has branch1_norm.
+            norm_name = name.replace("conv", "norm")
+            norm = getattr(parent, norm_name, None)
+            if isinstance(conv, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    inference.requires_grad_(False)
+    return inference.to(memory_format=torch.channels_last_3d)
