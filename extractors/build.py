@@ -59,6 +59,11 @@ class ExtractorChoice:
                 "give --flow raft or leave out --flow-weights"
             )
 
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the features will mean nothing."""
+        return self.weights is not None and self.weights.startswith("random:")
+
     def build(self, device: torch.device) -> Extractor:
         """Build the extractor on a device.
 

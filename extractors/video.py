@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from extractors import decord_reader, pyav_reader
 from extractors.decord_reader import DecoderFailure
-from extractors.pyav_reader import VideoError
+from extractors.pyav_reader import VideoError, read_duration
 
-__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError"]
+__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError", "read_duration"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

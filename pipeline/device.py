@@ -29,6 +29,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(names: str) -> list[torch.device]:
+    """Turn one name, or several with commas between, into devices that are there.
+
+    Raises:
+        ConfigError: As `choose_device`, and if a device is named twice.
+    """
+    devices = [choose_device(name.strip()) for name in names.split(",")]
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"devices must be different ones, instead got {names!r}")
+    return devices
+
+
 def describe_device(device: torch.device) -> str:
     """The device in words that belong beside a timing.
 

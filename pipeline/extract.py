@@ -82,7 +82,12 @@ ExtractRecord = FramesDone | VideoDone | VideoKept | VideoTaken | VideoFailed
 
 
 def extract_dataset(
-    dataset: Dataset, features_folder: Path, extractor: Extractor, *, retry_failed: bool = False
+    dataset: Dataset,
+    features_folder: Path,
+    extractor: Extractor,
+    *,
+    entries: Sequence[VideoEntry] | None = None,
+    retry_failed: bool = False,
 ) -> Iterator[ExtractRecord]:
     """Extract what is not there yet, then write the table and the index of all that is.
 
@@ -90,6 +95,7 @@ def extract_dataset(
         dataset: Its videos, of every split.
         features_folder: Takes `<dataset>/<video_id>.h5`. Several processes may share it.
         extractor: Makes the features.
+        entries: Those of the videos that are wanted, where it is not all.
         retry_failed: Try videos again that failed in an earlier run.
 
     Yields:
@@ -103,7 +109,8 @@ def extract_dataset(
     """
     folder = features_folder / dataset.name
     written_at = time.monotonic()
-    for record in extract_entries(dataset.entries, folder, extractor, retry_failed=retry_failed):
+    wanted = dataset.entries if entries is None else entries
+    for record in extract_entries(wanted, folder, extractor, retry_failed=retry_failed):
         yield record
         is_end = isinstance(record, VideoDone | VideoFailed)
         if is_end and time.monotonic() - written_at > SECONDS_BETWEEN_TABLES:

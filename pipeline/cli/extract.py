@@ -1,7 +1,9 @@
 """`pipeline extract`: the features of a dataset's videos."""
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,9 @@ from pipeline.cli.shared import (
     say,
     videos_option,
 )
+
+if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
+    from pipeline.extract import ExtractRecord
 
 
 @click.command()
@@ -56,6 +61,21 @@ from pipeline.cli.shared import (
     help="Of the networks. auto: bfloat16 where the device is made for it.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try videos again that failed in earlier runs.")
+@click.option(
+    "--shard",
+    metavar="i/N",
+    help="Extract the i-th of N parts, equal by duration.  [default: what Slurm's array or RANK "
+    "and WORLD_SIZE say, else all]",
+)
+@click.option("--devices", help="Several GPUs of this machine: cuda:0,cuda:1.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: a task for each video on a Ray cluster (pip install 'lookaround[ray]').",
+)
+@click.option("--ray-address", help="Of the Ray cluster.  [default: one on this machine alone]")
 @device_option
 def extract(
     dataset: str,
@@ -69,6 +89,10 @@ def extract(
     flow_weights: str | None,
     precision: str,
     retry_failed: bool,
+    shard: str | None,
+    devices: str | None,
+    engine: str,
+    ray_address: str | None,
     device: str,
 ) -> None:
     """Compute the features of every video of DATASET, a name or a manifest CSV.
@@ -83,9 +107,11 @@ def extract(
     """
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
-        from pipeline.device import choose_device, describe_device
+        from pipeline.device import choose_devices, describe_device
         from pipeline.extract import extract_dataset
+        from pipeline.many_devices import extract_on_devices
         from pipeline.profiles import describe_profile, resolve_choices
+        from pipeline.shards import Shard, durations_of, entries_of_shard
         from pipeline.show import show_extraction
 
         choice = resolve_choices(
@@ -101,14 +127,45 @@ def extract(
             say(describe_profile(profile))
         loaded = load_dataset(dataset, videos)
         loaded.check_any_video_is_there()
-        chosen = choose_device(device)
-        say(f"device: {describe_device(chosen)}")
-        built = choice.build(chosen)
-        if not built.contract()["has_semantics"]:
+        chosen = choose_devices(device if devices is None else devices)
+        say(f"device: {', '.join(describe_device(one) for one in chosen)}")
+        entries = loaded.entries
+        part = Shard.of_environment() if shard is None else Shard.parse(shard)
+        if part is not None:
+            say(f"shard {part}, equal to the others by the videos' durations")
+            entries = entries_of_shard(entries, durations_of(entries), part)
+        if choice.has_random_weights:
             say(RANDOM_WEIGHTS_NOTE)
-        records = extract_dataset(loaded, features, built, retry_failed=retry_failed)
-        summary = show_extraction(records, n_videos=len(loaded.entries))
+        if engine == "ray":
+            records = _ray_engine()(
+                loaded,
+                features,
+                choice,
+                entries=entries,
+                address=ray_address,
+                device=chosen[0].type,
+                retry_failed=retry_failed,
+            )
+        elif len(chosen) > 1:
+            records = extract_on_devices(
+                loaded, features, choice, chosen, entries=entries, retry_failed=retry_failed
+            )
+        else:
+            extractor_there = choice.build(chosen[0])
+            records = extract_dataset(
+                loaded, features, extractor_there, entries=entries, retry_failed=retry_failed
+            )
+        summary = show_extraction(records, n_videos=len(entries))
         click.echo(summary.in_words())
         click.echo(f"features of {loaded.name} are in {features / loaded.name}")
     if summary.failures:
         sys.exit(SOME_VIDEOS_FAILED)
+
+
+def _ray_engine() -> "Callable[..., Iterator[ExtractRecord]]":
+    """Ray is an extra; whoever asks for it without having it is told how to get it."""
+    try:
+        from pipeline.ray_extract import extract_on_ray
+    except ImportError as error:
+        raise click.ClickException("Ray is not installed; pip install 'lookaround[ray]'") from error
+    return extract_on_ray
