@@ -1,13 +1,13 @@
 """The features of one video, and what an extractor of them promises."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 
@@ -122,6 +122,10 @@ class Extractor(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The network of each stream."""
 
     @property
     def n_snippets_per_batch(self) -> int:

@@ -81,7 +81,7 @@ class I3D:
             "has_semantics": loaded.has_semantics,
             **{f"weights_sha256_{stream}": loaded.sha256[stream] for stream in streams},
         }
-        self._networks = {
+        self.networks: dict[str, nn.Module] = {
             stream: self._build_network(stream, loaded.state_dicts[stream]).to(device, self._dtype)
             for stream in streams
         }
@@ -167,7 +167,7 @@ class I3D:
         """Map (N, C, 16, 224, 224), scaled, to (N, D)."""
         # By default cuDNN would round convolutions to the 10 bits of TF32.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            features: Tensor = self._networks[stream](clips.to(self._dtype))
+            features: Tensor = self.networks[stream](clips.to(self._dtype))
         return features.float()
 
 

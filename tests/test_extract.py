@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,33 +180,59 @@ def test_a_video_in_the_hands_of_another_process_is_left_to_it(dataset, tmp_path
     assert status_by_id(tmp_path / "small")["b"] == "waiting"
 
 
-def test_a_full_disk_stops_the_run_in_one_line_and_leaves_no_half_file(dataset, tmp_path):
-    code = f"""
-import resource, signal
-from pathlib import Path
-import tests.test_extract as here
-from pipeline.datasets.catalog import Dataset, VideoEntry
-if __name__ == "__main__":
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    entry = VideoEntry("a", Path({str(dataset.entries[0].path)!r}), "train", 0)
-    records = here.extract_dataset(Dataset("small", (entry,)), Path("."), here.Brightness())
-    next(records)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    try:
-        list(records)
-    except here.FeatureFileError as error:
-        print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
+def run_where(mounts: str, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program where other file systems are mounted, seen by itself alone."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-m", "true"], check=False).returncode:
+        pytest.skip("only who may mount file systems can fill one up")
+    (folder / "program.py").write_text(program)
+    return subprocess.run(
+        [unshare, "-m", "sh", "-c", f"{mounts} && '{sys.executable}' program.py out"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         check=False,
     )
-    assert "a.h5: cannot be written (File too large)" in done.stdout, done.stderr
-    assert [path.name for path in (tmp_path / "small").iterdir()] == [".claims"]
+
+
+def write_small_dataset(folder: Path, write_clip) -> None:
+    lines = ["path,split,label,anomalies"]
+    for i in range(8):
+        write_clip(folder / f"videos/{i}.mp4", n_frames=10 + 7 * i, width=96, height=64)
+        lines.append(f"videos/{i}.mp4,train,{i % 2},")
+    (folder / "small.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_full_shared_memory_is_no_hindrance(write_clip, tmp_path):
+    write_small_dataset(tmp_path, write_clip)
+    full = "mount -t tmpfs -o size=4k tmpfs /dev/shm && ! head -c 9999 /dev/zero > /dev/shm/full"
+    done = run_where(full, LIGHT_RUN, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list_feature_files(tmp_path / "out/small")) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("size=16k", "cannot be written (No space left on device)"),
+        ("ro", "out/small: Read-only file system"),
+    ],
+)
+def test_a_full_or_read_only_disk_ends_the_command_in_one_line(
+    write_clip, tmp_path, options, complaint
+):
+    write_small_dataset(tmp_path, write_clip)
+    (tmp_path / "out").mkdir()
+    # The folder cannot be seen from outside: what is in it at the end is listed from within.
+    mounts = f"mount -t tmpfs -o {options} tmpfs out && trap 'find out -name \"*.tmp\"' EXIT"
+    done = run_where(mounts, REAL_RUN, tmp_path)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert complaint in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not any(line.endswith(".tmp") for line in done.stdout.splitlines())
 
 
 # A run like the command's, whose extractor takes next to no time but for a moment per snippet.
@@ -240,11 +267,7 @@ if __name__ == "__main__":
 def test_kills_at_random_moments_change_nothing_in_the_features(
     write_clip, tmp_path, program, n_kills
 ):
-    manifest = ["path,split,label,anomalies"]
-    for i in range(8):
-        write_clip(tmp_path / f"videos/{i}.mp4", n_frames=10 + 7 * i, width=96, height=64)
-        manifest.append(f"videos/{i}.mp4,train,{i % 2},")
-    (tmp_path / "small.csv").write_text("\n".join(manifest) + "\n")
+    write_small_dataset(tmp_path, write_clip)
     started = time.monotonic()
     assert start(program, tmp_path, "whole").wait() == 0
     seconds = time.monotonic() - started

@@ -10,7 +10,7 @@ import sys
 import click
 
 import pipeline
-from pipeline.cli import datasets, evaluate, extract, score, train, weights
+from pipeline.cli import bench, datasets, evaluate, extract, score, train, weights
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,4 +38,5 @@ main.add_command(train.train)
 main.add_command(evaluate.evaluate)
 main.add_command(score.score)
 main.add_command(datasets.datasets)
+main.add_command(bench.bench)
 main.add_command(weights.weights)

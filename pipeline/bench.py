@@ -1,0 +1,159 @@
+"""How fast extraction is here: its parts by themselves, and the whole beside the bare network."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extractors.decode_pool import DecodePool, SnippetDecoded, VideoLost
+from extractors.engine import VideoFeatures, default_workers, extract_videos
+from extractors.features import Extractor, Features
+from extractors.transforms import CROP_SIDE
+from extractors.video import VideoError
+from pipeline.feature_file import write_features
+
+N_SAMPLED = 16  # snippets by which resizing, flow and the network are measured
+N_ROUNDS = 2  # of the network and the whole in turn, so that a machine that slows down slows both
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """One line of the table.
+
+    Attributes:
+        name: What was measured.
+        value: The figure.
+        unit: Its unit.
+    """
+
+    name: str
+    value: float
+    unit: str
+
+
+def bench_extraction(extractor: Extractor, paths: Sequence[Path]) -> Iterator[BenchRow]:
+    """Measure the extraction of some videos.
+
+    Args:
+        extractor: What turns frames into features.
+        paths: Videos, read several times over.
+
+    Yields:
+        A row as soon as it is known.
+
+    Raises:
+        VideoError: If a video cannot be read.
+    """
+    n_frames, seconds, sample = _decode(extractor, paths)
+    n_workers = default_workers(extractor.device)
+    yield BenchRow(f"decoding, processes: {n_workers}", n_frames / seconds, "frames/s")
+    seconds = _seconds(lambda: [extractor.prepare(frames) for frames in sample], extractor.device)
+    n_pairs = len(sample) * extractor.snippet_len
+    yield BenchRow("resizing and flow, a pair per frame", n_pairs / seconds, "pairs/s")
+    yield BenchRow("writing, each file to the disk", _write_rate(extractor), "MB/s")
+    features = _extract(extractor, paths)
+    n_snippets = sum(video.n_snippets for video in features)
+    video_seconds = sum(video.n_frames / video.fps for video in features)
+    bare = whole = 0.0
+    for _ in range(N_ROUNDS):
+        bare += _seconds(lambda: _run_networks(extractor, n_snippets), extractor.device)
+        whole += _seconds(lambda: _extract(extractor, paths), extractor.device)
+    yield BenchRow(
+        "bare network, all crops and streams", N_ROUNDS * n_snippets / bare, "snippets/s"
+    )
+    yield BenchRow("whole extraction", N_ROUNDS * n_frames / whole, "frames/s")
+    yield BenchRow("whole extraction / bare network", whole / bare, "of the time")
+    speed = N_ROUNDS * video_seconds / whole
+    yield BenchRow("whole extraction", speed, "times real time")
+    yield BenchRow("1000 hours of such video take", 1000 / speed, "hours on this device")
+
+
+def as_table(rows: Sequence[BenchRow]) -> str:
+    """The rows for people to read.
+
+    >>> as_table([BenchRow("decoding", 1234.5, "frames/s")])
+    'decoding  1234 frames/s'
+    """
+    width = max(len(row.name) for row in rows)
+    return "\n".join(f"{row.name:{width}}  {_in_digits(row.value)} {row.unit}" for row in rows)
+
+
+def _in_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _decode(extractor: Extractor, paths: Sequence[Path]) -> tuple[int, float, list[torch.Tensor]]:
+    """Frames, the seconds it took, and a few snippets' frames for the other parts."""
+    n_frames = 0
+    sample: list[NDArray[np.uint8]] = []
+    started = time.perf_counter()
+    with DecodePool(default_workers(extractor.device), extractor.snippet_len) as pool:
+        for event in pool.decode(paths):
+            if isinstance(event, VideoLost):
+                raise VideoError(event.reason)
+            if isinstance(event, SnippetDecoded):
+                n_frames += len(event.timestamps)
+                if len(sample) < N_SAMPLED:
+                    sample.append(event.frames.copy())
+    seconds = time.perf_counter() - started
+    return n_frames, seconds, [torch.from_numpy(frames) for frames in sample]
+
+
+def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
+    events = extract_videos(extractor, paths)
+    return [event.features for event in events if isinstance(event, VideoFeatures)]
+
+
+@torch.inference_mode()
+def _run_networks(extractor: Extractor, n_snippets: int) -> None:
+    """What the networks alone have to do for so many snippets."""
+    batch_len = extractor.n_snippets_per_batch
+    for stream, network in extractor.networks.items():
+        weight = next(network.parameters())
+        n_channels = 2 if stream == "flow" else 3
+        clips = torch.rand(
+            (batch_len, n_channels, extractor.snippet_len, CROP_SIDE, CROP_SIDE),
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+        for _ in range(-(-n_snippets // batch_len) * extractor.n_crops):
+            network(clips)
+
+
+def _write_rate(extractor: Extractor) -> float:
+    """Megabytes per second of feature files of ten minutes of video each."""
+    n_snippets = 1000
+    n_frames = n_snippets * extractor.snippet_len
+    features = Features(
+        streams={
+            stream: np.ones((n_snippets, extractor.n_crops, dim), np.float32)
+            for stream, dim in extractor.stream_dims.items()
+        },
+        snippet_len=extractor.snippet_len,
+        n_frames=n_frames,
+        n_missing=0,
+        fps=25.0,
+        timestamps=np.arange(n_frames) / 25,
+        decoder="none",
+    )
+    n_bytes = 0
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        for index in range(5):
+            path = Path(folder, f"{index}.h5")
+            write_features(path, features, {}, video_id=path.stem, source_name=path.name)
+            n_bytes += path.stat().st_size
+        return n_bytes / 1e6 / (time.perf_counter() - started)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
