@@ -48,6 +48,8 @@ class TrainConfig:
         steps_per_epoch: After so many steps a line is logged and the state is saved.
         ema_decay: Of the moving average of the weights, which is what is kept.
         max_grad_norm: The gradient is scaled down to this norm.
+        mixed_precision: On a GPU the forward pass computes in bfloat16; losses, weights and the
+            optimiser stay in float32. A CPU always computes in float32.
         seed: Of the initial weights, the draws and the dropout.
 
     Raises:
@@ -67,6 +69,7 @@ class TrainConfig:
     steps_per_epoch: Annotated[int, Field(ge=1)] = 100
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    mixed_precision: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property

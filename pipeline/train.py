@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pipeline.atomic import replacing
-from pipeline.bags import BagSet
+from pipeline.bag_set import BagSet
 from pipeline.checkpoints import Checkpoint, save_checkpoint
 from pipeline.feature_file import FeatureFileError, contract_differences
 from pipeline.runs import Run, read_description

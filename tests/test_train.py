@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pipeline import trainer as trainer_module
-from pipeline.bags import Bag, BagSet, collect_bags
+from pipeline.bag_set import BagSet, draw_batches
+from pipeline.bags import Bag, collect_bags
 from pipeline.checkpoints import CheckpointError, load_checkpoint
 from pipeline.config import ConfigError, TrainConfig, resolve_config
 from pipeline.feature_file import FeatureFileError
@@ -308,9 +309,47 @@ def test_bags_of_another_length_than_the_config_says_are_refused(tmp_path):
 
 @pytest.mark.gpu
 def test_training_on_a_gpu_comes_to_the_losses_of_the_cpu():
-    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0")
+    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0", "mixed_precision=false")
     bags = make_bags(config)
     on_cpu = Trainer(config, bags, CPU).run_epoch(0)
     on_gpu = Trainer(config, bags, torch.device("cuda", 0)).run_epoch(0)
     assert on_gpu.losses == pytest.approx(on_cpu.losses, rel=1e-3)
     assert on_gpu.grad_norm == pytest.approx(on_cpu.grad_norm, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_mixed_precision_on_a_gpu_comes_close_to_the_losses_of_the_cpu():
+    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0")
+    bags = make_bags(config)
+    on_cpu = Trainer(config, bags, CPU).run_epoch(0)
+    on_gpu = Trainer(config, bags, torch.device("cuda", 0)).run_epoch(0)
+    assert on_gpu.losses == pytest.approx(on_cpu.losses, rel=0.05)
+
+
+def test_losses_are_computed_in_float32_whatever_the_forward_pass_gave():
+    config = make_config()
+    bags = make_bags(config)
+    model = Trainer(config, bags, CPU).average
+    (batch,) = draw_batches(bags, seed=0, first_step=0, n_steps=1, bags_per_class=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch.features, batch.mask)
+    assert output.logits.dtype == torch.bfloat16
+    losses = model.losses(trainer_module._in_float32(output), batch)
+    exact = model.losses(model(batch.features, batch.mask), batch)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    for name, loss in losses.items():
+        assert float(loss) == pytest.approx(float(exact[name]), rel=0.05, abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_bags_that_lie_on_the_gpu_make_the_batches_that_those_on_the_cpu_make():
+    bags = make_bags(make_config())
+    moved = bags.moved_to(torch.device("cuda", 0))
+    assert moved.features.is_cuda
+    options = {"seed": 0, "first_step": 0, "n_steps": 3, "bags_per_class": 4}
+    for here, there in zip(
+        draw_batches(bags, **options), draw_batches(moved, **options), strict=True
+    ):
+        torch.testing.assert_close(there.features.cpu(), here.features, rtol=0, atol=0)
+        torch.testing.assert_close(there.mask.cpu(), here.mask)
+        torch.testing.assert_close(there.labels.cpu(), here.labels)
