@@ -3,9 +3,11 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from pipeline.evaluate import RowStarted
 from pipeline.extract import ExtractRecord, FramesDone, VideoDone, VideoFailed, VideoKept
 from pipeline.frame_scores import Scores
 from pipeline.progress import ProgressDisplay, Stopwatch
+from pipeline.results import Evaluation
 from pipeline.trainer import EpochRecord
 
 MOST_FAILURES_LISTED = 20
@@ -84,6 +86,20 @@ def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> 
             display.update(
                 record.epoch, f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
             )
+
+
+def show_evaluation(records: Iterator[RowStarted | Evaluation]) -> Evaluation:
+    """Draw the progress of an evaluation to its end; returns what it found.
+
+    Args:
+        records: As from `evaluate`.
+    """
+    with ProgressDisplay("evaluate", total=100, unit="%") as display:
+        for record in records:
+            if isinstance(record, Evaluation):
+                return record
+            display.update(100 * record.index / record.n_rows, record.name)
+    raise AssertionError("an evaluation ends with its result")
 
 
 def show_scoring(progress: Generator[FramesDone, None, Scores], title: str) -> Scores:

@@ -30,6 +30,10 @@ STATE_FORMAT = "lookaround training state"
 _INITIAL_WEIGHTS, _DROPOUT = 3, 4
 
 
+class DivergedError(ConfigError):
+    """The loss of a training became infinite or NaN."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
     """What an epoch came to; a line of `metrics.jsonl`.
@@ -42,6 +46,7 @@ class EpochRecord:
         learning_rate: At the epoch's last step.
         grad_norm: Before clipping, mean over the epoch's steps.
         steps_per_second: Of this epoch.
+        held_out_auc: How well held-out videos are ranked by their labels; None without any.
     """
 
     epoch: int
@@ -51,6 +56,7 @@ class EpochRecord:
     learning_rate: float
     grad_norm: float
     steps_per_second: float
+    held_out_auc: float | None = None
 
 
 class Trainer:
@@ -63,6 +69,7 @@ class Trainer:
 
     Attributes:
         config: With the streams of the bags.
+        contract: How the features were made.
         average: The model with averaged weights, in evaluation mode: what is kept in the end.
 
     Raises:
@@ -77,6 +84,7 @@ class Trainer:
             )
         self.config = with_streams(config, bags.stream_dims)
         self._bags, self._device = bags.moved_to(device), device
+        self.contract = bags.contract
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):
             model = MODELS[config.model_name](self.config.model)
         model.input_norm.fit(bags.snippets)
@@ -96,7 +104,7 @@ class Trainer:
             epoch: From 0.
 
         Raises:
-            ConfigError: If the loss becomes infinite or NaN.
+            DivergedError: If the loss becomes infinite or NaN.
         """
         config, started = self.config, time.perf_counter()
         first_step = epoch * config.steps_per_epoch
@@ -120,7 +128,7 @@ class Trainer:
         losses = dict(zip(sums, means, strict=True))
         loss, grad_norm = losses.pop("loss"), losses.pop("grad_norm")
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise ConfigError(
+            raise DivergedError(
                 f"the loss must stay finite, instead got {loss} in epoch {epoch + 1}; "
                 f"lower learning_rate, which is {config.learning_rate:g}"
             )

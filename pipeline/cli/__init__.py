@@ -10,7 +10,7 @@ import sys
 import click
 
 import pipeline
-from pipeline.cli import datasets, evaluate, extract, score, train
+from pipeline.cli import datasets, evaluate, extract, runs, score, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,5 +36,6 @@ def main(verbose: bool) -> None:
 main.add_command(extract.extract)
 main.add_command(train.train)
 main.add_command(evaluate.evaluate)
+main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(datasets.datasets)
