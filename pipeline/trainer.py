@@ -120,7 +120,7 @@ class Trainer:
         )
         with _seeded(self._device, config.seed, _DROPOUT, epoch):
             for step, batch in enumerate(batches, start=first_step):
-                for name, value in self._step(step, self._on_device(batch)).items():
+                for name, value in self.step(step, self._on_device(batch)).items():
                     sums[name] = sums[name] + value if name in sums else value
         for averaged, current in zip(self.average.buffers(), self._model.buffers(), strict=True):
             averaged.copy_(current)
@@ -142,8 +142,17 @@ class Trainer:
             steps_per_second=n_steps / (time.perf_counter() - started),
         )
 
-    def _step(self, step: int, batch: BagBatch) -> dict[str, Tensor]:
-        """One step of the optimiser; returns its losses and gradient norm, detached."""
+    def step(self, step: int, batch: BagBatch) -> dict[str, Tensor]:
+        """Do one step of the optimiser. Nothing here waits for a GPU.
+
+        Args:
+            step: Its place, from 0.
+            batch: On the training's device.
+
+        Returns:
+            The loss terms, their sum `loss` and the gradient norm `grad_norm`: scalars on the
+            device, detached.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.config)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._is_mixed):

@@ -10,7 +10,7 @@ import sys
 import click
 
 import pipeline
-from pipeline.cli import datasets, evaluate, extract, runs, score, train
+from pipeline.cli import bench_training, datasets, evaluate, extract, runs, score, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,3 +39,4 @@ main.add_command(evaluate.evaluate)
 main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(datasets.datasets)
+main.add_command(bench_training.bench_training)
