@@ -1,15 +1,13 @@
-"""Bags of snippets for training: read, brought to a fixed length, drawn in balanced batches.
+"""Bags of snippets for training: read, and brought to a fixed length.
 
-A video's crops are bags of their own, drawn at random: models never see crops. Both samplers are
-fixed functions of a bag, so they run once, while the files are read, and only their results stay
-in memory: a fraction of the features where videos are long.
-
-A draw depends on the seed and its place in the sequence of all draws alone, never on a generator
-that would have to be carried along. So a training that was stopped goes on as if it had not been.
+A video's crops are bags of their own: models never see crops. Both samplers are fixed functions of
+a bag, so they run once, while the files are read, and only their results are kept.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from models.interface import BagBatch
+from pipeline.bag_set import BagSet, StreamDims
+from pipeline.bag_store import BagStore
 from pipeline.datasets import DATASETS
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
 from pipeline.feature_file import (
@@ -31,11 +28,11 @@ from pipeline.feature_file import (
     feature_path,
     read_features,
 )
-from pipeline.samplers import SAMPLERS, Sampler, SnippetSample
-
-StreamDims = tuple[tuple[str, int], ...]
+from pipeline.samplers import Sampler, SnippetSample
 
 N_SAMPLE_SNIPPETS = 2**15
+# Enough to keep two cores busy and a network disk answering.
+N_READERS = 4
 
 logger = logging.getLogger(__name__)
 
@@ -72,72 +69,6 @@ class Bag:
             raise ValueError(f"label of {self.video_id} must be 0 or 1, instead got {self.label}")
 
 
-def crop_bags(stored: StoredFeatures, label: int) -> list[Bag]:
-    """The bags of one video, one per crop, with the streams in the order of the file."""
-    side_by_side = np.concatenate(list(stored.features.streams.values()), axis=2)  # (n, K, D)
-    return [
-        Bag(stored.video_id, np.ascontiguousarray(side_by_side[:, crop]), label)
-        for crop in range(side_by_side.shape[1])
-    ]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BagSet:
-    """The training videos, ready to be drawn.
-
-    Attributes:
-        video_ids: One per video.
-        labels: (n_videos,) int64, 0 normal, 1 anomalous.
-        crops: Per video the bags of its crops, each (1 to bag_len, D) float32.
-        bag_len: T, the most snippets of a bag; a batch is padded to its longest.
-        sampler: How the bags came to their length.
-        stream_dims: Name and width of each stream, in the order in which they lie in D.
-        contract: How the features were made.
-        snippets: (n, D) real snippets, evenly taken from all bags as they were before sampling.
-
-    Raises:
-        DatasetError: If the videos are all normal or all anomalous.
-    """
-
-    video_ids: tuple[str, ...]
-    labels: Tensor
-    crops: tuple[tuple[Tensor, ...], ...]
-    bag_len: int
-    sampler: Sampler
-    stream_dims: StreamDims
-    contract: Contract
-    snippets: Tensor
-
-    def __post_init__(self) -> None:
-        if self.n_anomalous in (0, len(self.video_ids)):
-            raise DatasetError(
-                "training needs normal and anomalous videos, instead got "
-                f"{len(self.video_ids) - self.n_anomalous} normal and {self.n_anomalous} anomalous"
-            )
-
-    @property
-    def n_anomalous(self) -> int:
-        """How many videos are anomalous."""
-        return int(self.labels.sum())
-
-    def batch(self, videos: NDArray[np.int64], crop_draws: NDArray[np.float64]) -> BagBatch:
-        """Put bags together.
-
-        Args:
-            videos: (B,) indices of videos.
-            crop_draws: (B,) in [0, 1): which of a video's crops, as a share of their number.
-        """
-        chosen = [
-            self.crops[video][int(draw * len(self.crops[video]))]
-            for video, draw in zip(videos, crop_draws, strict=True)
-        ]
-        features = pad_sequence(chosen, batch_first=True)  # (B, T, D)
-        # Lengths are counted and not read off rows of zeros: a real snippet may be all zero.
-        lengths = torch.tensor([len(rows) for rows in chosen])
-        mask = torch.arange(features.shape[1]) < lengths[:, None]  # (T,) < (B, 1) -> (B, T)
-        return BagBatch(features=features, mask=mask, labels=self.labels[torch.from_numpy(videos)])
-
-
 def collect_bags(
     bags: Iterable[Bag],
     *,
@@ -146,7 +77,7 @@ def collect_bags(
     stream_dims: StreamDims,
     contract: Contract,
 ) -> BagSet:
-    """Bring bags to their length, one at a time.
+    """Bring bags that are in memory to their length.
 
     Args:
         bags: Bags with the same video id follow each other and are crops of one video.
@@ -157,35 +88,71 @@ def collect_bags(
 
     Raises:
         DatasetError: If the videos are all normal or all anomalous.
-        ValueError: If a bag's width is not that of the streams.
+        ValueError: If a bag's width is not that of the streams, or a video's crops differ in
+            their length.
     """
-    sample = SnippetSample(N_SAMPLE_SNIPPETS)
-    feature_dim = sum(dim for _, dim in stream_dims)
-    video_ids, labels, crops = [], [], []
+    bags = list(bags)
+    collection = _Collection(len(bags), sampler, bag_len, stream_dims, np.float32)
     for video_id, group in groupby(bags, key=lambda bag: bag.video_id):
         of_video = list(group)
-        for bag in of_video:
-            if bag.features.shape[1] != feature_dim:
-                raise ValueError(
-                    f"features of {video_id} must have D = {feature_dim}, "
-                    f"instead got {bag.features.shape[1]}"
-                )
-            sample.add(bag.features)
-        video_ids.append(video_id)
-        labels.append(of_video[0].label)
-        crops.append(
-            tuple(torch.from_numpy(SAMPLERS[sampler](bag.features, bag_len)) for bag in of_video)
+        crops = np.stack([bag.features for bag in of_video], axis=1)  # (n_snippets, K, D)
+        collection.add(video_id, of_video[0].label, [crops])
+    return collection.bag_set(contract)
+
+
+class _Collection:
+    """A `BagSet` in the making; see `collect_bags`."""
+
+    def __init__(
+        self,
+        max_bags: int,
+        sampler: Sampler,
+        bag_len: int,
+        stream_dims: StreamDims,
+        dtype: type[np.float16] | type[np.float32],
+    ) -> None:
+        self._feature_dim = sum(dim for _, dim in stream_dims)
+        self._store = BagStore(
+            max_bags, bag_len=bag_len, feature_dim=self._feature_dim, sampler=sampler, dtype=dtype
         )
-    return BagSet(
-        video_ids=tuple(video_ids),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        crops=tuple(crops),
-        bag_len=bag_len,
-        sampler=sampler,
-        stream_dims=stream_dims,
-        contract=contract,
-        snippets=sample.rows(),
-    )
+        self._sampler, self._stream_dims = sampler, stream_dims
+        self._sample = SnippetSample(N_SAMPLE_SNIPPETS)
+        self._video_ids: list[str] = []
+        self._labels: list[int] = []
+        self._n_crops: list[int] = []
+
+    def add(self, video_id: str, label: int, streams: list[NDArray[np.float32]]) -> None:
+        """Take one video; the streams, each (n_snippets, K, D of the stream), make D."""
+        feature_dim = sum(stream.shape[2] for stream in streams)
+        if feature_dim != self._feature_dim:
+            raise ValueError(
+                f"features of {video_id} must have D = {self._feature_dim}, "
+                f"instead got {feature_dim}"
+            )
+        n_crops = streams[0].shape[1]
+        for crop in range(n_crops):
+            self._sample.add([stream[:, crop] for stream in streams])
+        self._store.add(streams)
+        self._video_ids.append(video_id)
+        self._labels.append(label)
+        self._n_crops.append(n_crops)
+
+    def bag_set(self, contract: Contract) -> BagSet:
+        """Everything that was taken."""
+        features, n_snippets = self._store.contents()
+        n_crops = np.array(self._n_crops, dtype=np.int64)
+        return BagSet(
+            video_ids=tuple(self._video_ids),
+            labels=torch.tensor(self._labels, dtype=torch.int64),
+            first_bags=n_crops.cumsum() - n_crops,
+            n_crops=n_crops,
+            features=features,
+            n_snippets=n_snippets,
+            sampler=self._sampler,
+            stream_dims=self._stream_dims,
+            contract=contract,
+            snippets=self._sample.rows(),
+        )
 
 
 def entries_with_features(
@@ -222,82 +189,66 @@ def entries_with_features(
     return there
 
 
-def load_bags(dataset: Dataset, features_folder: Path, *, sampler: Sampler, bag_len: int) -> BagSet:
-    """Read the training split of a dataset.
+def load_bags(
+    dataset: Dataset,
+    features_folder: Path,
+    *,
+    sampler: Sampler,
+    bag_len: int,
+    split: Split = "train",
+) -> BagSet:
+    """Read a split of a dataset, each file once.
+
+    What a sampler only picks keeps the files' float16; means over bins are float32.
 
     Args:
-        dataset: Its `train` split is read.
+        dataset: One of its splits is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
         sampler: `bins` (T means) or `sequence` (up to T snippets, padded).
         bag_len: T.
+        split: Which.
 
     Raises:
-        DatasetError: If there are not both normal and anomalous videos to train on.
+        DatasetError: If there are not both normal and anomalous videos.
         FeatureFileError: If there are no features, they cannot be read, or they were not all made
             in the same way.
+        OSError: If they fit neither into memory nor into the folder of temporary files.
     """
-    entries = entries_with_features(dataset, "train", features_folder)
+    entries = entries_with_features(dataset, split, features_folder)
     if len({entry.label for entry in entries}) < 2:
         n_anomalous = sum(entry.label for entry in entries)
         raise DatasetError(
-            f"{dataset.name}: training needs normal and anomalous videos in the split 'train', "
+            f"{dataset.name}: training needs normal and anomalous videos in the split '{split}', "
             f"instead got {len(entries) - n_anomalous} normal and {n_anomalous} anomalous"
         )
     folder = features_folder / dataset.name
     paths = [feature_path(folder, entry.video_id) for entry in entries]
     first = read_features(paths[0])
-    return collect_bags(
-        _read_bags(entries, paths, first.contract),
-        sampler=sampler,
-        bag_len=bag_len,
-        stream_dims=tuple((name, v.shape[2]) for name, v in first.features.streams.items()),
-        contract=first.contract,
+    collection = _Collection(
+        len(entries) * first.features.n_crops,
+        sampler,
+        bag_len,
+        tuple((name, v.shape[2]) for name, v in first.features.streams.items()),
+        np.float16 if sampler == "sequence" else np.float32,
     )
-
-
-def _read_bags(
-    entries: Iterable[VideoEntry], paths: list[Path], contract: Contract
-) -> Iterator[Bag]:
-    for entry, path in zip(entries, paths, strict=True):
-        stored = read_features(path)
-        differences = contract_differences(contract, stored.contract)
+    for entry, path, stored in zip(entries, paths, _read_in_order(paths), strict=True):
+        differences = contract_differences(first.contract, stored.contract)
         if differences:
             raise FeatureFileError(
                 f"{path}: was made in another way than {paths[0].name} "
                 f"({'; '.join(differences)}); extract all videos with the same options"
             )
-        yield from crop_bags(stored, entry.label)
+        collection.add(entry.video_id, entry.label, list(stored.features.streams.values()))
+    return collection.bag_set(first.contract)
 
 
-def draw_batches(
-    bags: BagSet, *, seed: int, first_step: int, n_steps: int, bags_per_class: int
-) -> Iterator[BagBatch]:
-    """Balanced batches: as many normal as anomalous bags, normal ones first.
-
-    Within a class every video is drawn once before any is drawn again, in a new order each time.
-
-    Args:
-        bags: Drawn from.
-        seed: Of the run.
-        first_step: The place of the first batch in the sequence of all batches of the run.
-        n_steps: How many batches.
-        bags_per_class: Half of a batch.
-    """
-    start, n_draws = first_step * bags_per_class, n_steps * bags_per_class
-    drawn = [
-        np.flatnonzero(bags.labels.numpy() == label)[
-            _permuted(int((bags.labels == label).sum()), (seed, label), start, n_draws)
-        ].reshape(n_steps, bags_per_class)
-        for label in (0, 1)
-    ]
-    videos = np.concatenate(drawn, axis=1)  # (n_steps, 2 bags_per_class)
-    for step, row in enumerate(videos, start=first_step):
-        crop_draws = np.random.default_rng((seed, 2, step)).random(len(row))
-        yield bags.batch(row, crop_draws)
-
-
-def _permuted(n: int, key: tuple[int, int], start: int, n_draws: int) -> NDArray[np.int64]:
-    """A slice of the endless sequence of permutations of n that the key names."""
-    rounds = range(start // n, (start + n_draws - 1) // n + 1)
-    sequence = np.concatenate([np.random.default_rng((*key, i)).permutation(n) for i in rounds])
-    return sequence[start - rounds.start * n :][:n_draws]
+def _read_in_order(paths: Sequence[Path]) -> Iterator[StoredFeatures]:
+    """Read files ahead of their use, but only a few, for a long video's features are large."""
+    with ThreadPoolExecutor(N_READERS) as readers:
+        ahead: deque[Future[StoredFeatures]] = deque()
+        for path in paths:
+            ahead.append(readers.submit(read_features, path))
+            if len(ahead) > N_READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

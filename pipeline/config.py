@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -46,8 +46,15 @@ class TrainConfig:
         weight_decay: L2 penalty, inside Adam.
         steps: Length of the training.
         steps_per_epoch: After so many steps a line is logged and the state is saved.
+        selection: `budget` keeps the weights after the last step; `held_out` keeps those of the
+            epoch that ranks held-out videos best by their labels: the `val` split where the dataset
+            has one, else a share of the training videos.
+        held_out_share: That share, of normal and of anomalous videos alike.
+        keep_epochs: Keep the weights of every epoch, for `pipeline evaluate --best-on-test`.
         ema_decay: Of the moving average of the weights, which is what is kept.
         max_grad_norm: The gradient is scaled down to this norm.
+        mixed_precision: On a GPU the forward pass computes in bfloat16; losses, weights and the
+            optimiser stay in float32. A CPU always computes in float32.
         seed: Of the initial weights, the draws and the dropout.
 
     Raises:
@@ -65,14 +72,27 @@ class TrainConfig:
     # Paper is silent: an epoch is a number of steps here, not a pass over the videos. Small
     # datasets would else log and save after every second step.
     steps_per_epoch: Annotated[int, Field(ge=1)] = 100
+    # A video's label is learned long before the place of its anomaly, so the label ranks epochs
+    # poorly: hence a fixed budget is the default.
+    selection: Literal["budget", "held_out"] = "budget"
+    held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    keep_epochs: bool = False
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    mixed_precision: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def n_epochs(self) -> int:
         """How many epochs the steps make; the last may be shorter."""
         return -(-self.steps // self.steps_per_epoch)
+
+    @property
+    def selection_in_words(self) -> str:
+        """Which weights are kept, for people; never does a test video have a say in it."""
+        if self.selection == "held_out":
+            return f"the epoch of {self.n_epochs} that ranks held-out training videos best"
+        return f"after a fixed budget of {self.steps} steps"
 
 
 def resolve_config(

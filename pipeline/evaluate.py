@@ -1,6 +1,6 @@
-"""Runs against a test set: the table of frame-level metrics, with controls beside it."""
+"""Runs against a test set: frame-level metrics and alarms, with controls beside them."""
 
-import math
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from extractors.snippets import per_frame
 from models.clav_como import ClavComo
+from models.interface import AnomalyModel
 from pipeline.bags import entries_with_features
-from pipeline.checkpoints import Checkpoint
+from pipeline.checkpoints import Checkpoint, load_checkpoint
 from pipeline.controls import derangement, motion_energy, stretched
-from pipeline.datasets.catalog import Dataset, VideoEntry, frame_labels
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.events import EventRule, ScoredVideo, alarm_metrics
 from pipeline.feature_file import (
     Contract,
     FeatureFileError,
@@ -23,10 +25,13 @@ from pipeline.feature_file import (
     feature_path,
     read_features,
 )
-from pipeline.metrics import FrameMetrics, frame_metrics
+from pipeline.metrics import FrameMetrics, curves, frame_metrics
+from pipeline.results import Evaluation, Measurement, Row
 from pipeline.score import score_features
 
 N_CONTEXT_SHUFFLES = 5
+
+FrameScores = Sequence[NDArray[np.float32]]  # per video (n_frames,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,35 +49,6 @@ class TestVideo:
     entry: VideoEntry
     features: Features
     labels: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table: one system, measured once per seed."""
-
-    name: str
-    per_seed: tuple[FrameMetrics, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a table says, and of what.
-
-    Attributes:
-        dataset: The dataset's name.
-        n_videos: Test videos that were scored.
-        n_absent: Test videos that have no features.
-        n_frames: Frames of all test videos together.
-        n_anomalous: Those that are anomalous.
-        rows: One per system.
-    """
-
-    dataset: str
-    n_videos: int
-    n_absent: int
-    n_frames: int
-    n_anomalous: int
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +71,8 @@ def load_test_videos(
         contract: How the run's features were made.
 
     Raises:
-        DatasetError: If there is no test video, or one's anomalous frames are not known.
+        DatasetError: If there is no test video, one's anomalous frames are not known, or the
+            frames of all of them are of one class.
         FeatureFileError: If features are missing or were made in another way than the run's.
     """
     videos = []
@@ -111,6 +88,13 @@ def load_test_videos(
         videos.append(
             TestVideo(entry, stored.features, frame_labels(entry, stored.features.n_frames))
         )
+    n_anomalous = sum(int(video.labels.sum()) for video in videos)
+    n_frames = sum(video.labels.size for video in videos)
+    if n_anomalous in (0, n_frames):
+        raise DatasetError(
+            f"{dataset.name}: an evaluation needs normal and anomalous frames in the split 'test', "
+            f"instead got {n_frames - n_anomalous} normal and {n_anomalous} anomalous"
+        )
     return tuple(videos)
 
 
@@ -121,8 +105,13 @@ def evaluate(
     device: torch.device,
     *,
     controls: bool,
+    rule: EventRule | None = None,
+    epochs: Sequence[Sequence[Path]] = (),
 ) -> Iterator[RowStarted | Evaluation]:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
+
+    Where the dataset names classes, the model is also measured on each of them: on the abnormal
+    videos of the class together with all normal ones.
 
     Args:
         checkpoints: The same model and features, one per seed.
@@ -131,110 +120,153 @@ def evaluate(
         device: Where the model runs.
         controls: Also measure the motion-energy floor and, for CLAV-CoMo, the model with the
             context path fed from other videos.
+        rule: When a score is an event; the default rule if None.
+        epochs: Per seed the checkpoints of its epochs, where the epoch that is best on the test
+            videos is wanted too.
 
     Yields:
         A `RowStarted` before each line, and the `Evaluation` at the end.
 
     Raises:
+        CheckpointError: If an epoch's checkpoint cannot be read.
         DatasetError, FeatureFileError: As `load_test_videos`.
         VideoError: If the floor cannot read a video.
     """
-    first = checkpoints[0]
+    first, rule = checkpoints[0], rule or EventRule()
     videos = load_test_videos(dataset, features_folder, first.contract)
     models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
+    name = first.model_name
+    if first.dataset != dataset.name:
+        name = f"{name} ({first.dataset} -> {dataset.name})"
+    scored: list[FrameScores] = []
 
-    def model_row() -> tuple[FrameMetrics, ...]:
-        return tuple(
-            _metrics(videos, [score_features(model, v.features, device=device) for v in videos])
-            for model in models
-        )
+    def model_row() -> Row:
+        scored.extend(_model_scores(model, videos, device) for model in models)
+        measured = tuple(_measure(videos, scores, rule) for scores in scored)
+        return Row(name, "model", measured)
 
-    def floor_row() -> tuple[FrameMetrics, ...]:
-        snippet_len = videos[0].features.snippet_len
-        return (
-            _frame_level_metrics(
-                videos, [motion_energy(v.entry.path, smoothing_len=snippet_len) for v in videos]
-            ),
-        )
+    def best_row() -> Row:
+        best = tuple(_best_epoch(paths, videos, device, rule) for paths in epochs)
+        return Row("best epoch on test (optimistic)", "best on test", best)
 
-    def shuffled_row() -> tuple[FrameMetrics, ...]:
-        return tuple(
-            _mean_metrics(list(_with_shuffled_context(model, videos, device)))
+    def shuffled_row() -> Row:
+        shuffled = tuple(
+            Measurement(_mean_metrics(list(_with_shuffled_context(model, videos, device))))
             for model in models
             if isinstance(model, ClavComo)
         )
+        return Row(f"{first.model_name}, context shuffled", "control", shuffled)
 
-    plan: list[tuple[str, Callable[[], tuple[FrameMetrics, ...]]]] = [(first.model_name, model_row)]
+    plan: list[tuple[str, Callable[[], Row]]] = [(name, model_row)]
+    if epochs:
+        plan.append(("best on test", best_row))
     if controls:
-        plan.append(("motion energy (floor)", floor_row))
+        plan.append(("motion energy", lambda: _floor_row(videos)))
         if isinstance(models[0], ClavComo) and len(videos) > 1:
-            plan.append((f"{first.model_name}, context shuffled", shuffled_row))
+            plan.append(("context shuffled", shuffled_row))
     rows = []
-    for index, (name, measure) in enumerate(plan):
-        yield RowStarted(name, index, len(plan))
-        rows.append(Row(name, measure()))
+    for index, (title, measure) in enumerate(plan):
+        yield RowStarted(title, index, len(plan))
+        rows.append(measure())
     labels = np.concatenate([video.labels for video in videos])
-    n_absent = len(dataset.split("test")) - len(videos)
     yield Evaluation(
-        dataset.name, len(videos), n_absent, labels.size, int(labels.sum()), tuple(rows)
+        trained_on=first.dataset,
+        dataset=dataset.name,
+        n_videos=len(videos),
+        n_absent=len(dataset.split("test")) - len(videos),
+        n_frames=labels.size,
+        n_anomalous=int(labels.sum()),
+        labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
+        rule=rule,
+        seeds=tuple(checkpoint.seed for checkpoint in checkpoints),
+        has_semantics=first.has_semantics,
+        rows=(*rows, *_class_rows(videos, scored)),
     )
 
 
-def as_table(evaluation: Evaluation) -> str:
-    """The table for people: metrics in percent, mean and sample standard deviation over seeds."""
-    names = [field.name for field in fields(FrameMetrics)]
-    heads = [
-        {"auc": "AUC", "auc_abnormal": "AUC abnormal", "ap_trapezoid": "AP trapezoid"}.get(
-            name, "AP step"
-        )
-        for name in names
-    ]
-    width = max(len(row.name) for row in evaluation.rows)
-    absent = f" ({evaluation.n_absent} more have no features)" if evaluation.n_absent else ""
-    share = evaluation.n_anomalous / evaluation.n_frames
-    lines = [
-        f"{evaluation.dataset}: {evaluation.n_videos} test videos{absent}, "
-        f"{evaluation.n_frames} frames, "
-        f"{evaluation.n_anomalous} of them anomalous ({share:.1%})",
-        f"{'':{width}}  seeds" + "".join(f"  {head:>13}" for head in heads),
-    ]
-    for row in evaluation.rows:
-        cells = [_mean_and_spread([getattr(m, name) for m in row.per_seed]) for name in names]
-        lines.append(
-            f"{row.name:{width}}  {len(row.per_seed):>5}" + "".join(f"  {c:>13}" for c in cells)
-        )
-    return "\n".join(lines)
+def _model_scores(
+    model: AnomalyModel, videos: Sequence[TestVideo], device: torch.device
+) -> FrameScores:
+    return [_per_frame(v, score_features(model, v.features, device=device)) for v in videos]
 
 
-def _mean_and_spread(values: list[float]) -> str:
-    """Percent, with the spread where there is more than one value."""
-    if any(math.isnan(value) for value in values):
-        return "-"
-    mean = f"{100 * np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
+def _per_frame(video: TestVideo, per_snippet: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each frame has its snippet's score, cut to the true length."""
+    return per_frame(per_snippet, video.features.snippet_len, video.features.n_frames)
 
 
-def _metrics(
-    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
-) -> FrameMetrics:
-    """Metrics of snippet scores: each frame has its snippet's score, cut to the true length."""
-    return _frame_level_metrics(
-        videos,
-        [
-            per_frame(scores, video.features.snippet_len, video.features.n_frames)
-            for video, scores in zip(videos, per_snippet, strict=True)
-        ],
+def _measure(videos: Sequence[TestVideo], scores: FrameScores, rule: EventRule) -> Measurement:
+    """All metrics of scores in [0, 1]."""
+    labels = np.concatenate([video.labels for video in videos])
+    return Measurement(
+        frames=_frame_metrics(videos, scores),
+        alarms=alarm_metrics(
+            [
+                ScoredVideo(
+                    scores=frame_scores,
+                    labels=video.labels,
+                    timestamps=video.features.timestamps,
+                    duration_seconds=video.features.n_frames / video.features.fps,
+                    is_abnormal=video.entry.label == 1,
+                )
+                for video, frame_scores in zip(videos, scores, strict=True)
+            ],
+            rule,
+        ),
+        curves=curves(np.concatenate(scores), labels),
     )
 
 
-def _frame_level_metrics(
-    videos: Sequence[TestVideo], per_frame: Sequence[NDArray[np.float32]]
-) -> FrameMetrics:
+def _frame_metrics(videos: Sequence[TestVideo], scores: FrameScores) -> FrameMetrics:
     return frame_metrics(
-        np.concatenate(per_frame),
+        np.concatenate(scores),
         np.concatenate([video.labels for video in videos]),
         np.concatenate([np.full(len(v.labels), v.entry.label == 1) for v in videos]),
     )
+
+
+def _best_epoch(
+    paths: Sequence[Path], videos: Sequence[TestVideo], device: torch.device, rule: EventRule
+) -> Measurement:
+    """The measurement of the epoch whose pooled AUC on the test videos is the highest."""
+    return max(
+        (
+            _measure(
+                videos, _model_scores(load_checkpoint(p).model.to(device), videos, device), rule
+            )
+            for p in paths
+        ),
+        key=lambda measurement: measurement.frames.auc,
+    )
+
+
+def _floor_row(videos: Sequence[TestVideo]) -> Row:
+    snippet_len = videos[0].features.snippet_len
+    energies = [motion_energy(v.entry.path, smoothing_len=snippet_len) for v in videos]
+    labels = np.concatenate([video.labels for video in videos])
+    measured = Measurement(
+        _frame_metrics(videos, energies), curves=curves(np.concatenate(energies), labels)
+    )
+    return Row("motion energy (floor)", "control", (measured,))
+
+
+def _class_rows(videos: Sequence[TestVideo], scored: Sequence[FrameScores]) -> Iterator[Row]:
+    """The model on each class of anomalies, the most frequent first."""
+    classes = [name for video in videos for name in video.entry.categories]
+    for name in sorted(set(classes), key=lambda c: (-classes.count(c), c)):
+        of_class = [
+            index
+            for index, video in enumerate(videos)
+            if video.entry.label == 0 or name in video.entry.categories
+        ]
+        chosen = [videos[index] for index in of_class]
+        if all(video.labels.all() for video in chosen):
+            continue  # no normal frame to rank them above
+        measured = tuple(
+            Measurement(_frame_metrics(chosen, [scores[index] for index in of_class]))
+            for scores in scored
+        )
+        yield Row(name, "class", measured, n_videos=classes.count(name))
 
 
 def _with_shuffled_context(
@@ -243,16 +275,15 @@ def _with_shuffled_context(
     """Metrics when each video's context path sees another video, for several shuffles."""
     for shuffle in range(N_CONTEXT_SHUFFLES):
         order = derangement(len(videos), np.random.default_rng(shuffle))
-        per_snippet = []
+        scores = []
         for video, other in zip(videos, order, strict=True):
             context = {
                 stream: stretched(values, video.features.n_snippets)
                 for stream, values in videos[other].features.streams.items()
             }
-            per_snippet.append(
-                score_features(model, video.features, device=device, context=context)
-            )
-        yield _metrics(videos, per_snippet)
+            per_snippet = score_features(model, video.features, device=device, context=context)
+            scores.append(_per_frame(video, per_snippet))
+        yield _frame_metrics(videos, scores)
 
 
 def _mean_metrics(several: Sequence[FrameMetrics]) -> FrameMetrics:

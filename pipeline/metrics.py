@@ -3,14 +3,23 @@
 All of them take the frames of all test videos pooled into one array ("micro"), in any order.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+
+MAX_CURVE_POINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +33,31 @@ class FrameMetrics:
         ap_trapezoid: Area under the precision-recall curve by the trapezoidal rule, as in
             XDVioDet, RTFM, UR-DMU and PEL4VAD.
         ap_step: Average precision without interpolation (scikit-learn's definition), as in VadCLIP.
+        ap_abnormal: `ap_trapezoid` over the frames of abnormal videos only.
     """
 
     auc: float
     auc_abnormal: float
     ap_trapezoid: float
     ap_step: float
+    ap_abnormal: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """The curves whose areas are the metrics, thinned to what a picture can show.
+
+    Attributes:
+        false_positive_rate: (n,) in [0, 1], rising.
+        true_positive_rate: (n,) in [0, 1], rising.
+        recall: (m,) in [0, 1], falling.
+        precision: (m,) in [0, 1].
+    """
+
+    false_positive_rate: NDArray[np.float64]
+    true_positive_rate: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]
 
 
 def frame_metrics(
@@ -57,17 +85,48 @@ def frame_metrics(
             "frames of both classes are needed, instead got "
             f"{int(labels.sum())} anomalous among {labels.size}"
         )
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    abnormal_scores, abnormal_labels = scores[in_abnormal_video], labels[in_abnormal_video]
+    # Without a normal frame in them the figures of abnormal videos have no meaning.
+    is_mixed = not abnormal_labels.all()
     return FrameMetrics(
-        auc=float(roc_auc_score(labels, scores)),
-        auc_abnormal=_auc_or_nan(labels[in_abnormal_video], scores[in_abnormal_video]),
-        ap_trapezoid=float(auc(recall, precision)),
+        auc=ranking_auc(scores, labels),
+        auc_abnormal=ranking_auc(abnormal_scores, abnormal_labels) if is_mixed else math.nan,
+        ap_trapezoid=_trapezoid_ap(scores, labels),
         ap_step=float(average_precision_score(labels, scores)),
+        ap_abnormal=_trapezoid_ap(abnormal_scores, abnormal_labels) if is_mixed else math.nan,
     )
 
 
-def _auc_or_nan(labels: BoolArray, scores: FloatArray) -> float:
-    """AUC, or NaN where abnormal videos are anomalous from end to end and it has no meaning."""
-    if labels.all():
-        return float("nan")
+def ranking_auc(scores: FloatArray, labels: BoolArray) -> float:
+    """Area under the ROC curve: the share of pairs that are ranked right, ties counting half.
+
+    Args:
+        scores: (n,)
+        labels: (n,) of both classes.
+    """
     return float(roc_auc_score(labels, scores))
+
+
+def curves(scores: FloatArray, labels: BoolArray) -> Curves:
+    """The ROC and the precision-recall curve.
+
+    Args:
+        scores: (n_frames,) higher is more anomalous.
+        labels: (n_frames,) True where the frame is anomalous; of both classes.
+    """
+    false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return Curves(*_thinned(false_positive_rate, true_positive_rate), *_thinned(recall, precision))
+
+
+def _trapezoid_ap(scores: FloatArray, labels: BoolArray) -> float:
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return float(auc(recall, precision))
+
+
+def _thinned(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points at even places of the curve, its ends included."""
+    places = np.linspace(0, len(x) - 1, min(len(x), MAX_CURVE_POINTS)).round().astype(int)
+    return x[places], y[places]

@@ -3,6 +3,13 @@
     config.json              what is trained, on what: written first
     metrics.jsonl            one line per epoch
     state.safetensors        where training stands; gone when it is finished
+    selected.safetensors     the best epoch so far, where held-out videos select; then the result
+    epochs/0001.safetensors  every epoch, where the config asks for it
+    diverged.txt             why the training ended without a result
+    training.json            how many videos, which device: written at the end
+    losses.png               every loss term over the steps
+    evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
+    README.md                the model card
     checkpoint.safetensors   the result: a run is finished when it has one
 
 The seeds of one `pipeline train` share their time, which is how they are found together. Their
@@ -52,6 +59,61 @@ class Run:
     def checkpoint_path(self) -> Path:
         """The trained model."""
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def selected_path(self) -> Path:
+        """The best epoch so far of a training in which held-out videos select."""
+        return self.folder / "selected.safetensors"
+
+    @property
+    def diverged_path(self) -> Path:
+        """Why a training ended without a result."""
+        return self.folder / "diverged.txt"
+
+    @property
+    def training_path(self) -> Path:
+        """How many videos were trained on, and where."""
+        return self.folder / "training.json"
+
+    @property
+    def losses_plot_path(self) -> Path:
+        """Every loss term over the steps."""
+        return self.folder / "losses.png"
+
+    @property
+    def card_path(self) -> Path:
+        """The model card."""
+        return self.folder / "README.md"
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The weights of an epoch, counted from 1, where all epochs are kept."""
+        return self.folder / "epochs" / f"{epoch:04d}.safetensors"
+
+    def epoch_checkpoints(self) -> list[Path]:
+        """The weights of all epochs, in their order.
+
+        Raises:
+            CheckpointError: If they were not kept.
+        """
+        paths = sorted((self.folder / "epochs").glob("*.safetensors"))
+        if not paths:
+            raise CheckpointError(
+                f"{self.folder}: kept no epochs to choose from; train with --set keep_epochs=true"
+            )
+        return paths
+
+    def evaluation_path(self, dataset: str) -> Path:
+        """What was found on a dataset's test videos."""
+        return self.folder / f"evaluation-{dataset}.json"
+
+    def evaluation_paths(self) -> list[Path]:
+        """The evaluations that there are."""
+        return sorted(self.folder.glob("evaluation-*.json"))
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether the training ended without a result, so that there is nothing to resume."""
+        return self.diverged_path.is_file()
 
     @property
     def is_finished(self) -> bool:
@@ -143,6 +205,21 @@ def read_description(run: Run) -> RunDescription:
         ) from error
 
 
+def read_epochs(run: Run) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out.
+
+    Raises:
+        CheckpointError: If another line is not JSON.
+    """
+    if not run.metrics_path.exists():
+        return []
+    lines = run.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise CheckpointError(f"{run.metrics_path}: is damaged ({error}); train again") from error
+
+
 def run_order(run: Run) -> tuple[str, int]:
     """Sort key: the time at which the training began, then its seed.
 
@@ -204,17 +281,19 @@ def runs_of_command(run: Run) -> list[Run]:
 def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
     """What `--resume` goes on with: the unfinished seeds of the latest command that has any.
 
+    A training that diverged is not among them: it would diverge again.
+
     Raises:
         CheckpointError: If no run is unfinished.
     """
     unfinished = [
         run
         for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
-        if not run.is_finished
+        if not run.is_finished and not run.is_diverged
     ]
     if not unfinished:
         raise CheckpointError(
             f"{runs_folder / dataset / model_name}: there is no unfinished run to resume; "
             "leave out --resume"
         )
-    return [run for run in runs_of_command(unfinished[-1]) if not run.is_finished]
+    return [run for run in runs_of_command(unfinished[-1]) if run in unfinished]

@@ -17,32 +17,32 @@ def bin_means(features: NDArray[np.float32], bag_len: int) -> NDArray[np.float32
     """Means over bins of equal length; a bin without a snippet takes the one at its edge.
 
     Args:
-        features: (n_snippets, D).
+        features: (n_snippets, ...), such as (n_snippets, K, D).
         bag_len: T, the number of bins.
 
     Returns:
-        (T, D)
+        (T, ...)
 
     >>> bin_means(np.array([[0], [2], [4], [6]], "float32"), bag_len=2).tolist()
     [[1.0], [5.0]]
     """
     # In whole numbers: the edges of np.linspace can fall below what they should be.
     edges = np.arange(bag_len + 1) * len(features) // bag_len
-    # Where an edge equals the next one, `reduceat` gives the row at the edge.
-    sums = np.add.reduceat(features, edges[:-1], axis=0, dtype=np.float64)
-    n_snippets = np.maximum(np.diff(edges), 1)
-    return (sums / n_snippets[:, None]).astype(np.float32)
+    stops = np.maximum(edges[1:], edges[:-1] + 1)
+    # A mean per bin over all columns at once; `np.add.reduceat` takes ten times as long.
+    means = [features[a:b].mean(axis=0) for a, b in zip(edges[:-1], stops, strict=True)]
+    return np.stack(means)
 
 
 def sample_sequence(features: NDArray[np.float32], bag_len: int) -> NDArray[np.float32]:
     """Snippets at even distances where there are too many, first and last included.
 
     Args:
-        features: (n_snippets, D).
+        features: (n_snippets, ...), such as (n_snippets, K, D).
         bag_len: T, the most that is kept.
 
     Returns:
-        (min(n_snippets, T), D)
+        (min(n_snippets, T), ...)
     """
     if len(features) <= bag_len:
         return features
@@ -63,12 +63,17 @@ class SnippetSample:
         self._n_kept = 0
         self._kept: list[NDArray[np.float32]] = []
 
-    def add(self, features: NDArray[np.float32]) -> None:
-        """Take what falls on the stride from (n, D) snippets."""
-        rows = features[-self._n_seen % self._stride :: self._stride]
-        self._n_seen += len(features)
+    def add(self, streams: list[NDArray[np.float32]]) -> None:
+        """Take what falls on the stride from n snippets.
+
+        Args:
+            streams: Each (n, D of the stream); side by side they make D.
+        """
+        kept = slice(-self._n_seen % self._stride, None, self._stride)
+        rows = np.concatenate([stream[kept] for stream in streams], axis=1)
+        self._n_seen += len(streams[0])
         self._n_kept += len(rows)
-        self._kept.append(rows.copy())  # a view would hold on to all of the features
+        self._kept.append(rows)
         while self._n_kept > self._max_snippets:
             self._stride *= 2
             self._kept = [np.concatenate(self._kept)[::2].copy()]

@@ -6,6 +6,7 @@ the rest. So a training that was killed and resumed ends with the same bits as o
 """
 
 import copy
+import dataclasses
 import hashlib
 import math
 import time
@@ -19,14 +20,18 @@ import torch
 from torch import Tensor
 
 from models import MODELS
-from models.interface import AnomalyModel, BagBatch
-from pipeline.bags import BagSet, draw_batches
+from models.interface import AnomalyModel, BagBatch, Output
+from pipeline.bag_set import BagSet, draw_batches
 from pipeline.checkpoints import CheckpointError, TensorFile, write_tensors
 from pipeline.config import ConfigError, TrainConfig, with_streams
 
 STATE_FORMAT = "lookaround training state"
 # Which chance a seed is for; the draws of the bags use (seed, 0 to 2, ...).
 _INITIAL_WEIGHTS, _DROPOUT = 3, 4
+
+
+class DivergedError(ConfigError):
+    """The loss of a training became infinite or NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class EpochRecord:
         learning_rate: At the epoch's last step.
         grad_norm: Before clipping, mean over the epoch's steps.
         steps_per_second: Of this epoch.
+        held_out_auc: How well held-out videos are ranked by their labels; None without any.
     """
 
     epoch: int
@@ -50,6 +56,7 @@ class EpochRecord:
     learning_rate: float
     grad_norm: float
     steps_per_second: float
+    held_out_auc: float | None = None
 
 
 class Trainer:
@@ -62,6 +69,7 @@ class Trainer:
 
     Attributes:
         config: With the streams of the bags.
+        contract: How the features were made.
         average: The model with averaged weights, in evaluation mode: what is kept in the end.
 
     Raises:
@@ -75,14 +83,18 @@ class Trainer:
                 f"instead got {bags.sampler} of {bags.bag_len}"
             )
         self.config = with_streams(config, bags.stream_dims)
-        self._bags, self._device = bags, device
+        self._bags, self._device = bags.moved_to(device), device
+        self.contract = bags.contract
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):
             model = MODELS[config.model_name](self.config.model)
         model.input_norm.fit(bags.snippets)
         self._model: AnomalyModel = model.to(device)
         self.average: AnomalyModel = copy.deepcopy(self._model).eval().requires_grad_(False)
         self._optimizer = torch.optim.Adam(
-            self._model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self._model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,  # a sixth of the time of the default on a CPU, too
         )
 
     def run_epoch(self, epoch: int) -> EpochRecord:
@@ -92,7 +104,7 @@ class Trainer:
             epoch: From 0.
 
         Raises:
-            ConfigError: If the loss becomes infinite or NaN.
+            DivergedError: If the loss becomes infinite or NaN.
         """
         config, started = self.config, time.perf_counter()
         first_step = epoch * config.steps_per_epoch
@@ -108,7 +120,7 @@ class Trainer:
         )
         with _seeded(self._device, config.seed, _DROPOUT, epoch):
             for step, batch in enumerate(batches, start=first_step):
-                for name, value in self._step(step, self._on_device(batch)).items():
+                for name, value in self.step(step, self._on_device(batch)).items():
                     sums[name] = sums[name] + value if name in sums else value
         for averaged, current in zip(self.average.buffers(), self._model.buffers(), strict=True):
             averaged.copy_(current)
@@ -116,7 +128,7 @@ class Trainer:
         losses = dict(zip(sums, means, strict=True))
         loss, grad_norm = losses.pop("loss"), losses.pop("grad_norm")
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise ConfigError(
+            raise DivergedError(
                 f"the loss must stay finite, instead got {loss} in epoch {epoch + 1}; "
                 f"lower learning_rate, which is {config.learning_rate:g}"
             )
@@ -130,11 +142,23 @@ class Trainer:
             steps_per_second=n_steps / (time.perf_counter() - started),
         )
 
-    def _step(self, step: int, batch: BagBatch) -> dict[str, Tensor]:
-        """One step of the optimiser; returns its losses and gradient norm, detached."""
+    def step(self, step: int, batch: BagBatch) -> dict[str, Tensor]:
+        """Do one step of the optimiser. Nothing here waits for a GPU.
+
+        Args:
+            step: Its place, from 0.
+            batch: On the training's device.
+
+        Returns:
+            The loss terms, their sum `loss` and the gradient norm `grad_norm`: scalars on the
+            device, detached.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.config)
-        losses = self._model.losses(self._model(batch.features, batch.mask), batch)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._is_mixed):
+            output = self._model(batch.features, batch.mask)
+        # Sums of small terms and logarithms near 0 or 1 need more than the 8 bits of bfloat16.
+        losses = self._model.losses(_in_float32(output), batch)
         loss = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -149,13 +173,16 @@ class Trainer:
     @torch.no_grad()
     def _move_average(self, share: float) -> None:
         """Move the averaged weights towards the present ones by this share of the way."""
-        for averaged, current in zip(
-            self.average.parameters(), self._model.parameters(), strict=True
-        ):
-            averaged.lerp_(current, share)
+        averaged: list[Tensor] = list(self.average.parameters())
+        current: list[Tensor] = list(self._model.parameters())
+        torch._foreach_lerp_(averaged, current, share)
+
+    @property
+    def _is_mixed(self) -> bool:
+        return self.config.mixed_precision and self._device.type == "cuda"
 
     def _on_device(self, batch: BagBatch) -> BagBatch:
-        if self._device.type != "cuda":
+        if batch.features.device.type == self._device.type:
             return batch
         pinned = BagBatch(  # a copy from ordinary memory would make the CPU wait for the GPU
             batch.features.pin_memory(), batch.mask.pin_memory(), batch.labels.pin_memory()
@@ -227,6 +254,16 @@ def ema_decay_at(step: int, config: TrainConfig) -> float:
     # Paper is silent: the average rises to its length. At 0.999 from the start it would still
     # hold a third of the random initial weights after 1,000 steps.
     return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+def _in_float32(output: Output) -> Output:
+    """The same output with its half-precision tensors widened."""
+    widened = {
+        field.name: value.float()
+        for field in dataclasses.fields(output)
+        if isinstance(value := getattr(output, field.name), Tensor) and value.is_floating_point()
+    }
+    return dataclasses.replace(output, **widened)
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from extractors.features import Features
-from pipeline.bags import Bag, BagSet, collect_bags, crop_bags, draw_batches, load_bags
+from pipeline import bag_store
+from pipeline.bag_set import BagSet, draw_batches
+from pipeline.bags import Bag, collect_bags, load_bags
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
-from pipeline.feature_file import FeatureFileError, StoredFeatures, feature_path, write_features
+from pipeline.feature_file import FeatureFileError, feature_path, write_features
 
 CONTRACT = {"extractor": "i3d", "n_crops": 2}
 
@@ -59,24 +61,83 @@ def test_a_short_sequence_is_kept_and_padded_with_zeros_under_a_mask():
     assert batch.labels.tolist() == [0, 1]
 
 
-def test_each_crop_is_a_bag_with_the_streams_side_by_side():
-    rng = np.random.default_rng(0)
-    streams = {name: rng.normal(size=(2, 5, 3)).astype("float32") for name in ("rgb", "flow")}
+def write_video(folder: Path, video_id: str, streams: dict[str, np.ndarray], contract=CONTRACT):
+    n_frames = 16 * len(streams["rgb"])
     features = Features(
         streams=streams,
         snippet_len=16,
-        n_frames=20,
+        n_frames=n_frames,
         n_missing=0,
         fps=25.0,
-        timestamps=np.arange(20) / 25,
+        timestamps=np.arange(n_frames) / 25,
         decoder="pyav 18.0.0",
     )
-    bags = crop_bags(StoredFeatures("v", features, CONTRACT), label=1)
-    assert len(bags) == 5
-    for crop, bag in enumerate(bags):
-        assert (bag.video_id, bag.label) == ("v", 1)
-        np.testing.assert_array_equal(bag.features[:, :3], streams["rgb"][:, crop])
-        np.testing.assert_array_equal(bag.features[:, 3:], streams["flow"][:, crop])
+    path = feature_path(folder, video_id)
+    write_features(path, features, contract, video_id=video_id, source_name="v.mp4")
+
+
+@pytest.mark.parametrize("sampler", ["sequence", "bins"])
+def test_each_crop_is_a_bag_with_the_streams_side_by_side(tmp_path, sampler):
+    rng = np.random.default_rng(0)
+    videos = [
+        {s: rng.normal(size=(n, 5, 3)).astype("float16").astype("float32") for s in ("rgb", "flow")}
+        for n in (4, 2, 4)  # the middle one is shorter than the bags
+    ]
+    for index, streams in enumerate(videos):
+        write_video(tmp_path / "small", str(index), streams)
+    entries = tuple(VideoEntry(str(i), Path(f"{i}.mp4"), "train", i % 2) for i in range(3))
+    bags = load_bags(Dataset("small", entries), tmp_path, sampler=sampler, bag_len=4)
+    assert bags.features.shape == (15, 4, 6)
+    for video, streams in enumerate(videos):
+        for crop in range(5):
+            side_by_side = np.concatenate([streams["rgb"], streams["flow"]], axis=2)[:, crop]
+            if sampler == "bins":
+                side_by_side = side_by_side[np.arange(4) * len(side_by_side) // 4]
+            bag = 5 * video + crop
+            assert bags.n_snippets[bag] == len(side_by_side)
+            found = bags.features[bag].float().numpy()
+            np.testing.assert_array_equal(found[: len(side_by_side)], side_by_side)
+            assert not found[len(side_by_side) :].any()
+
+
+def test_bags_that_do_not_fit_into_memory_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
+    in_memory = make_bags(n_normal=7, n_anomalous=3, n_crops=2, sampler="sequence")
+    monkeypatch.setattr(bag_store, "_memory_bytes", lambda: 64)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    in_file = make_bags(n_normal=7, n_anomalous=3, n_crops=2, sampler="sequence")
+    torch.testing.assert_close(in_file.features, in_memory.features, rtol=0, atol=0)
+    assert drawn_videos(in_file, n_steps=5) == drawn_videos(in_memory, n_steps=5)
+    assert list(tmp_path.iterdir()) == []  # the file has no name and ends with the process
+
+
+def test_a_disk_without_room_for_the_bags_is_said_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_store, "_memory_bytes", lambda: 64)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(OSError, match=r"has no room for .* GB.*TMPDIR, or lower bag_len"):
+        bag_store.BagStore(
+            2**20, bag_len=2**15, feature_dim=2**10, sampler="bins", dtype=np.float32
+        )
+
+
+def test_a_subset_draws_from_its_own_videos_alone():
+    bags = make_bags(n_normal=7, n_anomalous=3, n_crops=2).subset(np.array([9, 1, 4]))
+    assert bags.video_ids == ("v9", "v1", "v4")
+    assert bags.labels.tolist() == [0, 1, 0]
+    assert set(drawn_videos(bags, n_steps=20)) == {1, 4, 9}
+    with pytest.raises(DatasetError, match="2 normal and 0 anomalous"):
+        bags.subset(np.array([0, 2]))
+
+
+def test_features_that_are_not_finite_are_refused_by_the_name_of_their_video(tmp_path):
+    dataset = make_dataset(tmp_path, [0, 1, 0])
+    path = tmp_path / "small/cam/1.h5"
+    content = bytearray(path.read_bytes())
+    value = np.full(4, 1, "<f2").tobytes()  # rgb of video 1 is filled with ones
+    at = content.index(value)
+    content[at : at + 2] = np.array(np.nan, "<f2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(FeatureFileError, match=r"cam/1\.h5: .*rgb features must be finite"):
+        load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
 
 
 def test_batches_are_balanced_and_labels_are_those_of_the_videos():
@@ -171,25 +232,11 @@ def make_dataset(folder: Path, labels: list[int], contracts: dict[int, dict] | N
     for index, label in enumerate(labels):
         video_id = f"cam/{index}"
         entries.append(VideoEntry(video_id, Path(f"{index}.mp4"), "train", label))
-        features = Features(
-            streams={
-                "rgb": np.full((3, 2, 4), index, "float32"),
-                "flow": np.full((3, 2, 2), -index, "float32"),
-            },
-            snippet_len=16,
-            n_frames=48,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(48) / 25,
-            decoder="pyav 18.0.0",
-        )
-        write_features(
-            feature_path(folder / "small", video_id),
-            features,
-            (contracts or {}).get(index, CONTRACT),
-            video_id=video_id,
-            source_name="v.mp4",
-        )
+        streams = {
+            "rgb": np.full((3, 2, 4), index, "float32"),
+            "flow": np.full((3, 2, 2), -index, "float32"),
+        }
+        write_video(folder / "small", video_id, streams, (contracts or {}).get(index, CONTRACT))
     entries.append(VideoEntry("cam/test", Path("test.mp4"), "test", 1))
     return Dataset("small", tuple(entries))
 
@@ -201,8 +248,8 @@ def test_the_training_split_is_read_from_its_files(tmp_path):
     assert bags.labels.tolist() == [0, 1, 0]
     assert bags.stream_dims == (("rgb", 4), ("flow", 2))
     assert bags.contract == CONTRACT
-    assert [len(crops) for crops in bags.crops] == [2, 2, 2]
-    assert bags.crops[2][1].tolist() == [[2, 2, 2, 2, -2, -2]] * 4
+    assert bags.n_crops.tolist() == [2, 2, 2]
+    assert bags.features[5].tolist() == [[2, 2, 2, 2, -2, -2]] * 4
 
 
 def test_a_video_without_features_is_left_out_with_a_warning(tmp_path, caplog):

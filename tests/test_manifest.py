@@ -40,6 +40,19 @@ def test_a_manifest_becomes_entries_in_its_order(tmp_path):
     ]
 
 
+def test_a_class_column_counts_for_anomalous_videos(tmp_path):
+    header = "path,class,split,label,anomalies\n"
+    rows = "a.mp4,normal,train,0,\nb.mp4,fall; fire;fall,test,1,0-9\nc.mp4,,test,1,0-9\n"
+    dataset = load_manifest(write(tmp_path, header + rows))
+    assert [entry.categories for entry in dataset.entries] == [(), ("fall", "fire"), ()]
+
+
+def test_two_class_columns_are_refused(tmp_path):
+    header = "path,class,split,label,anomalies,class\n"
+    text = message_of(write(tmp_path, header + "a.mp4,x,train,0,,y\n"))
+    assert "the column class occurs more than once" in text
+
+
 def test_the_videos_need_not_exist_yet(tmp_path):
     dataset = load_manifest(write(tmp_path, HEADER + "a.mp4,train,0,\n"))
     assert dataset.missing_videos() == [tmp_path / "a.mp4"]

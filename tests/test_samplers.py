@@ -52,7 +52,7 @@ def test_the_sample_of_snippets_is_even_and_bounded(n_snippets):
     sample = SnippetSample(10)
     start = 0
     for n in n_snippets:
-        sample.add(np.arange(start, start + n, dtype="float32")[:, None])
+        sample.add([np.arange(start, start + n, dtype="float32")[:, None]])
         start += n
     rows = sample.rows()[:, 0]
     assert 0 < len(rows) <= 10

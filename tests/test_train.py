@@ -2,19 +2,28 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from extractors.features import Features
 from pipeline import trainer as trainer_module
-from pipeline.bags import Bag, BagSet, collect_bags
+from pipeline.bag_set import BagSet, draw_batches
+from pipeline.bags import Bag, collect_bags
 from pipeline.checkpoints import CheckpointError, load_checkpoint
+from pipeline.cli import main
 from pipeline.config import ConfigError, TrainConfig, resolve_config
-from pipeline.feature_file import FeatureFileError
-from pipeline.runs import Run, RunDescription, create_runs
+from pipeline.feature_file import FeatureFileError, feature_path, write_features
+from pipeline.runs import Run, RunDescription, create_runs, find_runs, unfinished_runs
+from pipeline.selection import hold_out, video_auc
 from pipeline.train import train
 from pipeline.trainer import Trainer, ema_decay_at, learning_rate_at
 
@@ -111,9 +120,12 @@ def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path
     records = list(train(run, make_bags(config), CPU))
     assert run.is_finished
     assert {path.name for path in run.folder.iterdir()} == {
-        "config.json",
-        "metrics.jsonl",
+        "README.md",
         "checkpoint.safetensors",
+        "config.json",
+        "losses.png",
+        "metrics.jsonl",
+        "training.json",
     }
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [record.epoch for record in records] == [1, 2, 3]
@@ -271,7 +283,119 @@ def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeyp
     with pytest.raises(ConfigError, match=r"the loss must stay finite.*lower learning_rate"):
         list(train(run, make_bags(config), CPU))
     assert not run.is_finished
-    assert [path.name for path in run.folder.iterdir()] == ["config.json"]
+    assert {path.name for path in run.folder.iterdir()} == {"config.json", "diverged.txt"}
+    assert "lower learning_rate" in run.diverged_path.read_text()
+
+
+def test_a_training_that_diverged_is_not_resumed(tmp_path, monkeypatch):
+    config = make_config("steps=6", "steps_per_epoch=3")
+    run = make_run(tmp_path, config)
+    records = train(run, make_bags(config), CPU)
+    next(records)
+    monkeypatch.setattr(trainer_module, "learning_rate_at", lambda step, config: math.inf)
+    with pytest.raises(ConfigError, match="in epoch 2"):
+        next(records)
+    monkeypatch.undo()
+    assert not run.state_path.exists()
+    with pytest.raises(CheckpointError, match="no unfinished run to resume"):
+        unfinished_runs(tmp_path, dataset="small", model_name="clav-como")
+    with pytest.raises(CheckpointError, match="this training diverged; train anew"):
+        next(train(run, make_bags(config), CPU))
+
+
+def test_held_out_videos_select_the_epoch_that_ranks_them_best(tmp_path):
+    config = make_config("selection=held_out", "keep_epochs=true", "steps=30")
+    run = make_run(tmp_path, config)
+    learned, held_out = hold_out(make_bags(config), 0.3)
+    records = list(train(run, learned, CPU, held_out=held_out))
+    aucs = [record.held_out_auc for record in records]
+    assert None not in aucs
+    best = max(index for index, auc in enumerate(aucs) if auc == max(aucs))  # the last of equals
+    kept = load_checkpoint(run.checkpoint_path)
+    assert kept.step == records[best].step
+    paths = run.epoch_checkpoints()
+    assert len(paths) == len(records) == 6
+    assert paths[best].read_bytes() == run.checkpoint_path.read_bytes()
+    assert not run.selected_path.exists()
+    for path, auc_then in zip(paths, aucs, strict=True):
+        assert video_auc(load_checkpoint(path).model, held_out, CPU) == pytest.approx(auc_then)
+
+
+def test_a_selecting_training_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    config = make_config("selection=held_out")
+    learned, held_out = hold_out(make_bags(config), 0.3)
+    contents = []
+    for n_epochs in (0, 2):
+        run = make_run(tmp_path / str(n_epochs), config)
+        records = train(run, learned, CPU, held_out=held_out)
+        for _ in range(n_epochs):
+            next(records)
+        records.close()
+        list(train(run, learned, CPU, held_out=held_out))
+        contents.append(run.checkpoint_path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def write_features_of_small(folder: Path) -> Path:
+    """The manifest of twelve videos whose features are there."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(12):
+        features, _ = make_video(rng, label=index % 2)
+        n_frames = 16 * len(features)
+        write_features(
+            feature_path(folder / "features/small", str(index)),
+            Features(
+                streams={"rgb": features[:, None, :5], "flow": features[:, None, 5:]},
+                snippet_len=16,
+                n_frames=n_frames,
+                n_missing=0,
+                fps=25.0,
+                timestamps=np.arange(n_frames) / 25,
+                decoder="none",
+            ),
+            CONTRACT,
+            video_id=str(index),
+            source_name="none",
+        )
+        rows.append(f"{index}.mp4,train,{index % 2},\n")
+    (folder / "small.csv").write_text("path,split,label,anomalies\n" + "".join(rows))
+    return folder / "small.csv"
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path):
+    manifest = write_features_of_small(tmp_path)
+    settings = [
+        text for setting in SETTINGS for text in ("--set", setting) if "steps" not in setting
+    ] + ["--set", "steps=200", "--set", "steps_per_epoch=10"]
+
+    def arguments(runs: str, *more: str) -> list[str]:
+        places = ["--features", str(tmp_path / "features"), "--runs", str(tmp_path / runs)]
+        return ["train", "--dataset", str(manifest), *places, "--device", "cpu", *more]
+
+    code = "import sys; from pipeline.cli import main; main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments("killed", *settings)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as many as the `one_thread` fixture sets
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list(tmp_path.glob("killed/*/*/*/state.safetensors")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (killed,) = find_runs(tmp_path / "killed")
+    assert not killed.is_finished
+    assert killed.state_path.exists()
+    for arguments_now in (arguments("killed", "--resume"), arguments("whole", *settings)):
+        result = CliRunner().invoke(main, arguments_now)
+        assert result.exit_code == 0, result.output
+    (whole,) = find_runs(tmp_path / "whole")
+    assert killed.checkpoint_path.read_bytes() == whole.checkpoint_path.read_bytes()
+    assert [measured(line) for line in killed.metrics_path.read_text().splitlines()] == [
+        measured(line) for line in whole.metrics_path.read_text().splitlines()
+    ]
 
 
 def test_a_run_is_not_continued_on_features_made_in_another_way(tmp_path):
@@ -308,9 +432,47 @@ def test_bags_of_another_length_than_the_config_says_are_refused(tmp_path):
 
 @pytest.mark.gpu
 def test_training_on_a_gpu_comes_to_the_losses_of_the_cpu():
-    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0")
+    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0", "mixed_precision=false")
     bags = make_bags(config)
     on_cpu = Trainer(config, bags, CPU).run_epoch(0)
     on_gpu = Trainer(config, bags, torch.device("cuda", 0)).run_epoch(0)
     assert on_gpu.losses == pytest.approx(on_cpu.losses, rel=1e-3)
     assert on_gpu.grad_norm == pytest.approx(on_cpu.grad_norm, rel=1e-2)
+
+
+@pytest.mark.gpu
+def test_mixed_precision_on_a_gpu_comes_close_to_the_losses_of_the_cpu():
+    config = make_config("model.stem_dropout=0", "model.scorer_dropout=0")
+    bags = make_bags(config)
+    on_cpu = Trainer(config, bags, CPU).run_epoch(0)
+    on_gpu = Trainer(config, bags, torch.device("cuda", 0)).run_epoch(0)
+    assert on_gpu.losses == pytest.approx(on_cpu.losses, rel=0.05)
+
+
+def test_losses_are_computed_in_float32_whatever_the_forward_pass_gave():
+    config = make_config()
+    bags = make_bags(config)
+    model = Trainer(config, bags, CPU).average
+    (batch,) = draw_batches(bags, seed=0, first_step=0, n_steps=1, bags_per_class=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch.features, batch.mask)
+    assert output.logits.dtype == torch.bfloat16
+    losses = model.losses(trainer_module._in_float32(output), batch)
+    exact = model.losses(model(batch.features, batch.mask), batch)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    for name, loss in losses.items():
+        assert float(loss) == pytest.approx(float(exact[name]), rel=0.05, abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_bags_that_lie_on_the_gpu_make_the_batches_that_those_on_the_cpu_make():
+    bags = make_bags(make_config())
+    moved = bags.moved_to(torch.device("cuda", 0))
+    assert moved.features.is_cuda
+    options = {"seed": 0, "first_step": 0, "n_steps": 3, "bags_per_class": 4}
+    for here, there in zip(
+        draw_batches(bags, **options), draw_batches(moved, **options), strict=True
+    ):
+        torch.testing.assert_close(there.features.cpu(), here.features, rtol=0, atol=0)
+        torch.testing.assert_close(there.mask.cpu(), here.mask)
+        torch.testing.assert_close(there.labels.cpu(), here.labels)

@@ -10,7 +10,17 @@ import sys
 import click
 
 import pipeline
-from pipeline.cli import bench, datasets, evaluate, extract, score, train, weights
+from pipeline.cli import (
+    bench,
+    bench_training,
+    datasets,
+    evaluate,
+    extract,
+    runs,
+    score,
+    train,
+    weights,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +46,9 @@ def main(verbose: bool) -> None:
 main.add_command(extract.extract)
 main.add_command(train.train)
 main.add_command(evaluate.evaluate)
+main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(datasets.datasets)
 main.add_command(bench.bench)
 main.add_command(weights.weights)
+main.add_command(bench_training.bench_training)

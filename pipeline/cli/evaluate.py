@@ -27,6 +27,23 @@ from pipeline.cli.shared import (
     is_flag=True,
     help="Also measure two controls: motion energy, and the model with its context shuffled.",
 )
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="The score that begins an event.",
+)
+@click.option(
+    "--best-on-test",
+    is_flag=True,
+    help="Also the epoch that is best on the test videos: optimistic, as the literature reports. "
+    "Needs a run trained with --set keep_epochs=true.",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="JSON to write.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="PNG of the ROC and PR curves to write."
+)
 @device_option
 def evaluate(
     run: Path | None,
@@ -35,38 +52,60 @@ def evaluate(
     videos: Path | None,
     features: Path,
     controls: bool,
+    threshold: float,
+    best_on_test: bool,
+    json_path: Path | None,
+    plot: Path | None,
     device: str,
 ) -> None:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
 
-    RUN is a run's folder; without it, the run that was trained last.
+    RUN is a run's folder; without it, the run that was trained last. The dataset need not be the
+    one that it was trained on. What was found is kept in the run's folder, too.
 
     \b
-    pipeline evaluate
+    pipeline evaluate --controls --json metrics.json --plot curves.png
     pipeline evaluate runs/xd_violence/clav-como/20260102-030405-seed0 --dataset my_cameras.csv
     """
     with errors_in_one_line():
+        from pipeline.atomic import check_writable
         from pipeline.checkpoints import load_checkpoint
         from pipeline.datasets import load_dataset
         from pipeline.device import choose_device
-        from pipeline.evaluate import Evaluation, as_table
         from pipeline.evaluate import evaluate as evaluate_runs
-        from pipeline.progress import ProgressDisplay
+        from pipeline.events import EventRule
+        from pipeline.model_card import keep_evaluation
+        from pipeline.report import plot_evaluation
+        from pipeline.results import as_table, write_json
         from pipeline.runs import Run, latest_run, read_description, runs_of_command
+        from pipeline.show import show_evaluation
 
+        for path in (json_path, plot):
+            if path is not None:
+                check_writable(path)
         chosen = choose_device(device)
         first = latest_run(runs) if run is None else Run(run)
-        source = dataset or read_description(first).dataset_source
-        loaded = load_dataset(source, videos)
+        description = read_description(first)
+        loaded = load_dataset(dataset or description.dataset_source, videos)
         seeds = [other for other in runs_of_command(first) if other.is_finished] or [first]
-        checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in seeds]
-        with ProgressDisplay("evaluate", total=1 + 2 * controls, unit="rows") as display:
-            for record in evaluate_runs(checkpoints, loaded, features, chosen, controls=controls):
-                if isinstance(record, Evaluation):
-                    evaluation = record
-                else:
-                    display.update(record.index, record.name)
+        records = evaluate_runs(
+            [load_checkpoint(seed.checkpoint_path) for seed in seeds],
+            loaded,
+            features,
+            chosen,
+            controls=controls,
+            rule=EventRule(threshold),
+            epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        )
+        evaluation = show_evaluation(records)
         click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
+        click.echo(f"checkpoints: {description.config.selection_in_words}")
         click.echo(as_table(evaluation))
-        if not checkpoints[0].has_semantics:
+        if not evaluation.has_semantics:
             click.echo(RANDOM_WEIGHTS_NOTE)
+        if json_path is not None:
+            write_json(evaluation, json_path)
+        if plot is not None:
+            plot_evaluation(evaluation, plot)
+        for seed in seeds:
+            keep_evaluation(seed, evaluation)

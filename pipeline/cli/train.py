@@ -1,6 +1,9 @@
 """`pipeline train`: a model from features and video-level labels."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +15,11 @@ from pipeline.cli.shared import (
     runs_option,
     say,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.trainer import EpochRecord
 
 
 @click.command()
@@ -44,6 +52,9 @@ from pipeline.cli.shared import (
     help="Train so many times, with SEED, SEED + 1, ...",
 )
 @click.option("--resume", is_flag=True, help="Go on with the latest run that was stopped.")
+@click.option(
+    "--tensorboard", is_flag=True, help="Also write TensorBoard files; needs an extra package."
+)
 @device_option
 def train(
     dataset: str,
@@ -55,6 +66,7 @@ def train(
     seed: int,
     n_seeds: int,
     resume: bool,
+    tensorboard: bool,
     device: str,
 ) -> None:
     """Learn a model from a dataset's features and its video-level labels.
@@ -62,16 +74,19 @@ def train(
     \b
     pipeline train
     pipeline train --dataset my_cameras.csv --seeds 3 --set steps=2000
+    pipeline train --set selection=held_out
     """
     with errors_in_one_line():
-        from pipeline.bags import load_bags
         from pipeline.config import resolve_config, with_seed
         from pipeline.datasets import load_dataset
         from pipeline.device import choose_device, describe_device
         from pipeline.runs import RunDescription, create_runs, read_description, unfinished_runs
+        from pipeline.selection import training_bags
         from pipeline.show import show_training
         from pipeline.train import train as train_run
 
+        if tensorboard:
+            with_tensorboard = load_tensorboard()
         loaded = load_dataset(dataset)
         chosen = choose_device(device)
         if resume:
@@ -79,7 +94,7 @@ def train(
             config = read_description(to_train[0]).config
         else:
             config = resolve_config(model, loaded.name, recipe=recipe, settings=settings)
-        bags = load_bags(loaded, features, sampler=config.sampler, bag_len=config.bag_len)
+        bags, held_out = training_bags(loaded, features, config)
         if not resume:
             to_train = create_runs(
                 runs,
@@ -94,5 +109,22 @@ def train(
         if not bags.contract["has_semantics"]:
             say(RANDOM_WEIGHTS_NOTE)
         for run in to_train:
-            show_training(train_run(run, bags, chosen), run.folder.name, config.n_epochs)
+            records = train_run(run, bags, chosen, held_out=held_out)
+            if tensorboard:
+                records = with_tensorboard(records, run.folder)
+            show_training(records, run.folder.name, config.n_epochs)
             click.echo(f"run: {run.folder}")
+
+
+def load_tensorboard() -> Callable[[Iterator[EpochRecord], Path], Iterator[EpochRecord]]:
+    """Find out before the training that TensorBoard is not installed."""
+    from pipeline.config import ConfigError
+
+    try:
+        from pipeline.tensorboard import with_tensorboard
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard needs a package that is not installed; "
+            "install it with: pip install 'lookaround[tensorboard]'"
+        ) from error
+    return with_tensorboard

@@ -5,8 +5,9 @@
     night/fall.mp4,test,1,12-128;300-410
 
 Paths are relative to the CSV's folder, with `/` between folders. Anomalies are frames, counted
-from 0, the second number excluded; empty when there are none or nobody has marked them. Other
-columns are left alone.
+from 0, the second number excluded; empty when there are none or nobody has marked them. A column
+`class` may say what is anomalous (`fall`, or `fall;fire`), for an evaluation by class; it counts in
+rows with label 1. Other columns are left alone.
 """
 
 import csv
@@ -18,6 +19,7 @@ from typing import NamedTuple, cast
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
 
 COLUMNS = ("path", "split", "label", "anomalies")
+CLASS_COLUMN = "class"
 
 # A million rows of 64 characters: whatever is larger is no list of videos.
 MAX_BYTES = 64_000_000
@@ -91,7 +93,7 @@ def _read_text(path: Path) -> str:
 def _check_header(path: Path, header: list[str]) -> list[str]:
     """The names of all columns, once those that are needed are known to be there."""
     names = [name.strip() for name in header]
-    for column in COLUMNS:
+    for column in (*COLUMNS, *([CLASS_COLUMN] if CLASS_COLUMN in names else [])):
         if names.count(column) != 1:
             problem = "is missing" if column not in names else "occurs more than once"
             raise DatasetError(
@@ -114,6 +116,7 @@ def _parse_row(names: list[str], fields: list[str], folder: Path) -> VideoEntry:
         split=cast("Split", row["split"]),  # VideoEntry checks it
         label=int(row["label"]),
         anomalies=_parse_anomalies(row["anomalies"]),
+        categories=_parse_classes(row.get(CLASS_COLUMN, "")) if row["label"] == "1" else (),
     )
 
 
@@ -138,6 +141,11 @@ def _parse_anomalies(text: str) -> tuple[tuple[int, int], ...]:
             )
         anomalies.append((int(match[1]), int(match[2])))
     return tuple(anomalies)
+
+
+def _parse_classes(text: str) -> tuple[str, ...]:
+    """The classes of a video, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(";") if part.strip()))
 
 
 def _check_new(place: _Place, first: _Place) -> None:

@@ -1,0 +1,278 @@
+"""`train`, `evaluate` and `runs` on features that are there: what they write, and bad input."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from safetensors import safe_open
+
+from extractors.features import Features
+from pipeline.cli import main
+from pipeline.feature_file import feature_path, read_features, write_features
+
+CONTRACT = {"extractor": "i3d", "crops": 2, "weights": "random:0", "has_semantics": False}
+SMALL = [
+    "steps=4",
+    "steps_per_epoch=2",
+    "bags_per_class=2",
+    "model.embedding_dim=8",
+    "model.class_code_dim=4",
+    "model.relation_dim=4",
+    "model.scorer_dim=4",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(folder: Path, *arguments: object) -> Result:
+    """Run the command as if typed in `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def train(folder: Path, *arguments: object, dataset: str = "small.csv") -> Result:
+    settings = [text for setting in SMALL for text in ("--set", setting)]
+    return run(folder, "train", "--dataset", dataset, *settings, *arguments)
+
+
+def assert_one_line_error(result: Result, *expected: str) -> None:
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.output
+    for text in expected:
+        assert text in lines[0]
+
+
+def make_world(folder: Path, *, name: str = "small", contract=CONTRACT, n_snippets: int = 4):
+    """A manifest of ten videos, six of them for training, and their features."""
+    rng = np.random.default_rng(0)
+    rows = ["path,split,label,anomalies,class\n"]
+    for index in range(10):
+        label = index % 2
+        streams = {"rgb": rng.normal(size=(n_snippets, 2, 3)).astype("float32")}
+        if label:
+            streams["rgb"][0] += 4
+        n_frames = 16 * n_snippets
+        features = Features(
+            streams=streams,
+            snippet_len=16,
+            n_frames=n_frames,
+            n_missing=0,
+            fps=25.0,
+            timestamps=np.arange(n_frames) / 25,
+            decoder="none",
+        )
+        path = feature_path(folder / "features" / name, str(index))
+        write_features(path, features, contract, video_id=str(index), source_name="none")
+        split = "train" if index < 6 else "test"
+        anomalies = "0-16" if label else ""
+        rows.append(f"{index}.mp4,{split},{label},{anomalies},{'fall' if label else ''}\n")
+    (folder / f"{name}.csv").write_text("".join(rows))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A working folder with a dataset and a run of two seeds."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
+    trained = train(folder, "--seeds", 2, "--set", "keep_epochs=true")
+    assert trained.exit_code == 0, trained.output
+    return folder
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return sorted((folder / "runs").glob("*/*/*"))
+
+
+def test_an_evaluation_leaves_its_table_its_json_its_picture_and_the_cards(world):
+    result = run(world, "evaluate", "--json", "e.json", "--plot", "e.png", "--best-on-test")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "4 test videos",
+        "clav-como",
+        "best epoch on test (optimistic)",
+        "  fall (2)",
+        "alarms at 0.5",
+        "checkpoints: after a fixed budget of 4 steps",
+        "random weights: no semantics",
+    ):
+        assert text in result.stdout
+    values = json.loads((world / "e.json").read_text())
+    assert [row["kind"] for row in values["rows"]] == ["model", "best on test", "class"]
+    assert (world / "e.png").read_bytes().startswith(b"\x89PNG")
+    for folder in run_folders(world):
+        assert json.loads((folder / "evaluation-small.json").read_text()) == values
+        assert "frame AUC" in (folder / "README.md").read_text()
+
+
+def test_the_best_on_test_is_only_there_on_request(world):
+    assert "optimistic" not in run(world, "evaluate").stdout
+
+
+def test_a_run_is_evaluated_on_another_dataset_whose_features_are_alike(world):
+    make_world(world, name="abroad")
+    result = run(world, "evaluate", "--dataset", "abroad.csv")
+    assert result.exit_code == 0, result.output
+    assert "clav-como (small -> abroad)" in result.stdout
+
+
+def test_another_dataset_with_other_features_is_refused_with_what_differs(world):
+    make_world(world, name="foreign", contract={**CONTRACT, "crops": 10})
+    result = run(world, "evaluate", "--dataset", "foreign.csv", "--json", "foreign.json")
+    assert_one_line_error(result, "crops: 2 expected, instead got 10")
+    assert not (world / "foreign.json").exists()
+
+
+def test_the_list_of_runs_has_their_metrics(world):
+    assert run(world, "evaluate").exit_code == 0
+    result = run(world, "runs")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["run", "state", "steps"]
+    seeds = [line for line in lines[1:] if line.startswith("small/clav-como/")]
+    assert len(seeds) == 2
+    for line in seeds:
+        assert line.split()[1:3] == ["finished", "4/4"]
+    assert run(world, "runs", "--model", "la-net").stdout.splitlines() == [
+        "run  state  steps  loss  test split  AUC  AUC abnormal  AP trapezoid"
+    ]
+
+
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world):
+    result = run(world, "evaluate", "--plot", "absent/e.png")
+    assert_one_line_error(result, "absent/e.png")
+    assert "clav-como" not in result.stdout
+
+
+def test_without_kept_epochs_there_is_no_best_on_test(tmp_path):
+    make_world(tmp_path)
+    assert train(tmp_path).exit_code == 0
+    result = run(tmp_path, "evaluate", "--best-on-test")
+    assert_one_line_error(result, "kept no epochs", "--set keep_epochs=true")
+
+
+def test_held_out_videos_select_on_request(tmp_path):
+    make_world(tmp_path)
+    trained = train(tmp_path, "--set", "selection=held_out")
+    assert trained.exit_code == 0, trained.output
+    (folder,) = run_folders(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= line["held_out_auc"] <= 1 for line in lines)
+    assert "ranks held-out training videos best" in run(tmp_path, "evaluate").stdout
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path, monkeypatch):
+    make_world(tmp_path)
+    monkeypatch.setitem(sys.modules, "pipeline.tensorboard", None)  # importing it now fails
+    before = files_below(tmp_path)
+    assert_one_line_error(train(tmp_path, "--tensorboard"), "pip install 'lookaround[tensorboard]'")
+    assert files_below(tmp_path) == before
+
+
+def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path):
+    make_world(tmp_path, n_snippets=1)
+    (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("0-16", "0-8"))
+    trained = train(tmp_path, "--set", "sampler=sequence", "--set", "model.keep_one_in=1")
+    assert trained.exit_code == 0, trained.output
+    assert run(tmp_path, "evaluate").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "stepps=3"], "did you mean steps?"),
+        (["--set", "steps=0"], "steps must be greater than or equal to 1, instead got 0"),
+        (["--set", "held_out_share=0.9"], "held_out_share"),
+        (["--set", "selection=test"], "selection must be 'budget' or 'held_out'"),
+        (["--set", "model.scorer_dropout=1.5"], "scorer_dropout must be in [0, 1)"),
+        (["--model", "none"], "--model must be one of clav-como"),
+        (["--recipe", "absent.toml"], "absent.toml: the recipe cannot be read"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(tmp_path, arguments, expected):
+    make_world(tmp_path)
+    before = files_below(tmp_path)
+    assert_one_line_error(train(tmp_path, *arguments), expected)
+    assert files_below(tmp_path) == before
+
+
+def test_a_recipe_with_an_unknown_key_is_named_with_the_key(tmp_path):
+    make_world(tmp_path)
+    (tmp_path / "mine.toml").write_text("[model]\nmargins = 1\n")
+    before = files_below(tmp_path)
+    result = train(tmp_path, "--recipe", "mine.toml")
+    assert_one_line_error(result, "mine.toml: unknown key model.margins", "did you mean")
+    assert files_below(tmp_path) == before
+
+
+def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(tmp_path):
+    make_world(tmp_path)
+    lines = (tmp_path / "small.csv").read_text().splitlines()
+    (tmp_path / "small.csv").write_text("\n".join(x for x in lines if ",train,1," not in x))
+    before = files_below(tmp_path)
+    assert_one_line_error(train(tmp_path), "3 normal and 0 anomalous")
+    assert files_below(tmp_path) == before
+
+
+def test_features_that_are_not_finite_are_one_line_that_names_the_video(tmp_path):
+    make_world(tmp_path)
+    path = tmp_path / "features/small/3.h5"
+    first_value = read_features(path).features.streams["rgb"].astype("<f2").tobytes()[:12]
+    content = bytearray(path.read_bytes())
+    at = content.index(first_value)
+    content[at : at + 2] = np.array(np.nan, "<f2").tobytes()
+    path.write_bytes(content)
+    before = files_below(tmp_path)
+    assert_one_line_error(train(tmp_path), "small/3.h5", "rgb features must be finite")
+    assert files_below(tmp_path) == before
+
+
+def copy_of(world: Path, target: Path) -> Path:
+    """A run's folder with the features, to be spoilt."""
+    shutil.copytree(world / "features", target / "features")
+    shutil.copy(world / "small.csv", target)
+    source = run_folders(world)[0]
+    folder = target / "runs" / source.relative_to(world / "runs")
+    shutil.copytree(source, folder)
+    return folder / "checkpoint.safetensors"
+
+
+@pytest.mark.parametrize("change", ["extra", "missing", "shape", "other model"])
+def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(world, tmp_path, change):
+    path = copy_of(world, tmp_path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = "scorer.0.weight" if "scorer.0.weight" in tensors else next(iter(tensors))
+    if change == "extra":
+        tensors["more"] = torch.zeros(1)
+    elif change == "missing":
+        del tensors[name]
+    elif change == "shape":
+        tensors[name] = torch.zeros(7, 7)
+    else:
+        header = json.loads(metadata["lookaround"])
+        metadata = {"lookaround": json.dumps({**header, "model_name": "no-such-model"})}
+    safetensors.torch.save_file(tensors, path, metadata)
+    before = files_below(tmp_path)
+    result = run(tmp_path, "evaluate", "--json", "e.json")
+    assert_one_line_error(result, str(path.relative_to(tmp_path)))
+    assert files_below(tmp_path) == before
