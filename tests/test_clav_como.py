@@ -28,7 +28,7 @@ def test_the_gate_is_a_distribution_over_two_classes(position):
 
 
 def test_without_ica_there_is_no_gate_and_without_como_no_relation():
-    config = ClavComoConfig(stream_dims=(("rgb", 6),), use_ica=False, use_como=False, **SMALL)
+    config = ClavComoConfig(stream_dims=(("rgb", 6),), ica="none", relation="none", **SMALL)
     model = ClavComo(config).eval()
     features, mask = torch.randn(1, 5, 6), torch.ones(1, 5).bool()
     output = model(features, mask)
@@ -86,7 +86,7 @@ def test_motion_is_the_steps_to_both_sides_and_their_sizes():
         ({"context_len": 4}, "context_len must be odd, instead got 4"),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1, instead got 0"),
         ({"stem_dropout": 1.0}, r"stem_dropout must be in \[0, 1\), instead got 1.0"),
-        ({"margin": -1.0}, "margin must be at least 0, instead got -1.0"),
+        ({"margin": -1.0}, "margin must be at least 0 and finite, instead got -1.0"),
         ({"stream_dims": ()}, "stream_dims must name each stream once"),
     ],
 )

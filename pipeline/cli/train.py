@@ -23,7 +23,9 @@ from pipeline.cli.shared import (
 )
 @features_option
 @runs_option
-@click.option("--model", default="clav-como", show_default=True, help="Model: clav-como.")
+@click.option(
+    "--model", default="clav-como", show_default=True, help="Model: clav-como, la-net or cbcg."
+)
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="TOML file of settings that differ."
 )
