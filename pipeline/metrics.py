@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    silhouette_score,
+)
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -71,3 +77,13 @@ def _auc_or_nan(labels: BoolArray, scores: FloatArray) -> float:
     if labels.all():
         return float("nan")
     return float(roc_auc_score(labels, scores))
+
+
+def silhouette(vectors: FloatArray, labels: BoolArray) -> float:
+    """How much nearer vectors are to their own class than to the other, in [-1, 1].
+
+    Args:
+        vectors: (n, E).
+        labels: (n,) True where a vector is of the anomalous class; both classes occur.
+    """
+    return float(silhouette_score(vectors, labels))

@@ -10,7 +10,7 @@ import sys
 import click
 
 import pipeline
-from pipeline.cli import datasets, evaluate, extract, score, train
+from pipeline.cli import ablate, datasets, evaluate, extract, score, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,4 +37,5 @@ main.add_command(extract.extract)
 main.add_command(train.train)
 main.add_command(evaluate.evaluate)
 main.add_command(score.score)
+main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
