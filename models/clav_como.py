@@ -58,7 +58,8 @@ class ClavComoConfig(ModelConfig):
         use_residual: Without it, nothing but the two paths comes out of the CoMo block.
         use_product: Without it, a snippet's own context and motion are not multiplied.
         use_cross_attention: Without it, context and motion meet within a snippet only.
-        rank_by: Whether the losses take the snippets of highest score or of longest embedding.
+        rank_by: Whether the losses take the snippets of highest score or of longest hidden vector
+            in the scorer (the embeddings have all been brought to one length).
         keep_one_in: The losses rank snippets and keep one in so many, at least one.
         margin: Of the relative distance loss, in squared distance between unit vectors.
         distance_on: Whether relative distances are taken on what comes out of the relation or on
@@ -297,10 +298,12 @@ class ClavComoOutput(Output):
 
     Attributes:
         related: (B, T, E) what went into the relation.
+        magnitudes: (B, T) lengths of the scorer's hidden vectors.
         gate_logits: (B, T, 2) of the implicit class code (normal, anomalous); None without ICA.
     """
 
     related: Tensor
+    magnitudes: Tensor
     gate_logits: Tensor | None
 
     @property
@@ -386,7 +389,9 @@ class ClavComo(AnomalyModel):
             z = self.attention(y, mask)
         if self.config.ica != "none" and self.config.ica_position == "after":
             z, gate_logits = self.ica(z, mask)
-        return ClavComoOutput(self.scorer(z).squeeze(2), z, y, gate_logits)
+        hidden = self.scorer[:2](z)
+        logits = self.scorer[2:](hidden).squeeze(2)
+        return ClavComoOutput(logits, z, y, hidden.norm(dim=2), gate_logits)
 
     def _embed(
         self, features: Tensor, mask: Tensor
@@ -408,8 +413,7 @@ class ClavComo(AnomalyModel):
         assert isinstance(output, ClavComoOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
         scores, keep_one_in = output.scores, config.keep_one_in
-        by_magnitude = config.rank_by == "magnitude"
-        ranking = output.embeddings.norm(dim=2) if by_magnitude else output.logits
+        ranking = output.magnitudes if config.rank_by == "magnitude" else output.logits
         top = topk_weights(ranking, mask, keep_one_in=keep_one_in)
         losses = {"mil": mean_score_bce(output.logits, top, labels)}
         if config.relative_distance_weight:
