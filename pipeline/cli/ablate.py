@@ -38,7 +38,10 @@ from pipeline.cli.shared import device_option, errors_in_one_line, features_opti
     help="Train each arm so many times, with SEED, SEED + 1, ...",
 )
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="File for every single training."
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="File for every single training, kept up to date.",
 )
 @device_option
 def ablate(
@@ -84,11 +87,13 @@ def ablate(
         with ProgressDisplay("ablate", total=len(arms) * n_seeds, unit="trainings") as display:
             for record in records:
                 measured.append(record)
-                display.update(len(measured), record.arm.name)
+                display.update(
+                    len(measured), f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
+                )
+                if json_path is not None:  # each time: hours of training end in many ways
+                    content = as_json(measured, model_name=model, dataset=chosen_dataset)
+                    with replacing(json_path) as temporary:
+                        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and shares in percent,")
         click.echo("parameters in thousands; mean and deviation over seeds")
         click.echo(as_table(measured))
-        if json_path is not None:
-            content = as_json(measured, model_name=model, dataset=chosen_dataset)
-            with replacing(json_path) as temporary:
-                temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
