@@ -4,7 +4,13 @@ Axes: bags are (B, T, D): B bags, T snippets, D feature width; E is the width of
 add a model, write `models/<name>.py` and give it a line in `MODELS`.
 """
 
+from models.cbcg import Cbcg
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
+from models.la_net import LaNet
 
-MODELS: dict[str, type[AnomalyModel]] = {"clav-como": ClavComo}
+MODELS: dict[str, type[AnomalyModel]] = {
+    "clav-como": ClavComo,
+    "la-net": LaNet,
+    "cbcg": Cbcg,
+}

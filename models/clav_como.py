@@ -24,7 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.interface import AnomalyModel, BagBatch, ModelConfig, Output, check_bags
+from models.interface import (
+    AnomalyModel,
+    BagBatch,
+    ModelConfig,
+    Output,
+    check_bags,
+    check_fields,
+)
 from models.layers import masked_mean
 from models.losses import mean_score_bce, relative_distance, smoothness, sparsity, topk_weights
 
@@ -35,19 +42,29 @@ class ClavComoConfig(ModelConfig):
 
     Attributes:
         embedding_dim: E, width of the stem, of the ICA block's output and of the embeddings.
-        input_noise: Standard deviation of the noise that training adds to standardised features. It
-            is what keeps a small dataset from being learned by heart.
         class_code_dim: Hidden width of the ICA block's gate.
         relation_dim: Width in which context and motion meet.
         scorer_dim: Hidden width of the scorer.
         context_len: Odd number of snippets that the context path averages over.
         stem_dropout: In [0, 1).
         scorer_dropout: In [0, 1).
-        use_ica: Without it, the class-activated weights are left out.
-        use_como: Without it, the context-motion module is left out.
-        ica_position: Whether the ICA block comes before or after the CoMo block.
+        ica: `weights` mixes two maps by class, `channels` two gates over channels; `wide` is the
+            control, one map of as many weights without a class code; or `none`.
+        ica_position: Whether the ICA block comes before or after the relation.
+        relation: `como`; `self-attention`, the control of as many weights; or `none`.
+        motion_from: `flow` reads motion off the flow stream, where there is one beside rgb;
+            `steps` off the steps between snippets.
+        como_reads: What the CoMo block is given: `both` paths, or one with zeros in the other.
+        use_residual: Without it, nothing but the two paths comes out of the CoMo block.
+        use_product: Without it, a snippet's own context and motion are not multiplied.
+        use_cross_attention: Without it, context and motion meet within a snippet only.
+        rank_by: Whether the losses take the snippets of highest score or of longest hidden vector
+            in the scorer (the embeddings have all been brought to one length).
         keep_one_in: The losses rank snippets and keep one in so many, at least one.
         margin: Of the relative distance loss, in squared distance between unit vectors.
+        distance_on: Whether relative distances are taken on what comes out of the relation or on
+            what goes into it.
+        is_distance_symmetric: Whether the anomalous class is made compact too.
         relative_distance_weight: 0 leaves relative distance learning out.
         gate_weight: 0 leaves the gate fully implicit.
         smoothness_weight: Of squared steps between scores within anomalous bags.
@@ -55,18 +72,25 @@ class ClavComoConfig(ModelConfig):
     """
 
     embedding_dim: int = 512
-    input_noise: float = 0.0
     class_code_dim: int = 64
     relation_dim: int = 128
     scorer_dim: int = 128
     context_len: int = 5
     stem_dropout: float = 0.1
     scorer_dropout: float = 0.6
-    use_ica: bool = True
-    use_como: bool = True
+    ica: Literal["weights", "channels", "wide", "none"] = "weights"
     ica_position: Literal["before", "after"] = "before"
+    relation: Literal["como", "self-attention", "none"] = "como"
+    motion_from: Literal["flow", "steps"] = "flow"
+    como_reads: Literal["both", "context", "motion"] = "both"
+    use_residual: bool = True
+    use_product: bool = True
+    use_cross_attention: bool = True
+    rank_by: Literal["score", "magnitude"] = "score"
     keep_one_in: int = 10
     margin: float = 0.5
+    distance_on: Literal["output", "input"] = "output"
+    is_distance_symmetric: bool = False
     relative_distance_weight: float = 0.1
     gate_weight: float = 0.1
     smoothness_weight: float = 8e-4
@@ -74,19 +98,16 @@ class ClavComoConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
-        sizes = ("embedding_dim", "class_code_dim", "relation_dim", "scorer_dim", "keep_one_in")
-        for name in (*sizes, "context_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, instead got {getattr(self, name)}")
+        sizes = ("embedding_dim", "class_code_dim", "relation_dim", "scorer_dim")
+        weights = ("relative_distance", "gate", "smoothness", "sparsity")
+        check_fields(
+            self,
+            at_least_1=(*sizes, "context_len", "keep_one_in"),
+            at_least_0=("margin", *(f"{weight}_weight" for weight in weights)),
+            below_1=("stem_dropout", "scorer_dropout"),
+        )
         if self.context_len % 2 == 0:
             raise ValueError(f"context_len must be odd, instead got {self.context_len}")
-        for name in ("stem_dropout", "scorer_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), instead got {getattr(self, name)}")
-        weights = ("relative_distance", "gate", "smoothness", "sparsity")
-        for name in ("input_noise", "margin", *(f"{weight}_weight" for weight in weights)):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, instead got {getattr(self, name)}")
 
 
 class Stem(nn.Sequential):
@@ -105,14 +126,20 @@ class ImplicitClassActivation(nn.Module):
     """ICA: each snippet's weights are a mixture that its own class code chooses.
 
     No label enters the forward pass, so the same code runs in training and in scoring.
+
+    Args:
+        embedding_dim: E.
+        class_code_dim: Hidden width of the gate.
+        by_channel: Whether a class activates channels instead of whole maps.
     """
 
-    def __init__(self, embedding_dim: int, class_code_dim: int) -> None:
+    def __init__(self, embedding_dim: int, class_code_dim: int, *, by_channel: bool) -> None:
         super().__init__()
+        self._by_channel = by_channel
         self.encode = nn.Linear(2 * embedding_dim, class_code_dim)
         self.gate = nn.Linear(class_code_dim, 2)
         self.class_weights = nn.ModuleList(nn.Linear(embedding_dim, embedding_dim) for _ in "01")
-        self.norm = nn.LayerNorm(embedding_dim)
+        self.norm = nn.Identity() if by_channel else nn.LayerNorm(embedding_dim)
         # Equal class weights would get equal gradients for ever; equal gates are a fair start.
         for weights in self.class_weights:
             assert isinstance(weights, nn.Linear)
@@ -121,25 +148,43 @@ class ImplicitClassActivation(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, E) to (B, T, E) and the gate's logits (B, T, 2) for normal and anomalous."""
-        video = masked_mean(x, mask).expand_as(x)
-        gate_logits = self.gate(F.relu(self.encode(torch.cat([x, video], dim=2))))
-        gate = gate_logits.softmax(dim=2)
-        weighted = torch.stack([weights(x) for weights in self.class_weights], dim=3)
-        mixed = torch.einsum("btec,btc->bte", weighted, gate)
-        return self.norm(x + mixed), gate_logits
+        gate_logits: Tensor = self.gate(F.relu(self.encode(_with_video_mean(x, mask))))
+        of_class = torch.stack([weights(x) for weights in self.class_weights], dim=3)
+        if self._by_channel:
+            of_class = of_class.sigmoid()
+        mixed = torch.einsum("btec,btc->bte", of_class, gate_logits.softmax(dim=2))
+        return self.norm(2 * x * mixed if self._by_channel else x + mixed), gate_logits
+
+
+class WideMap(nn.Module):
+    """A control for ICA: one map of width 2 E from what its gate reads, without a class code."""
+
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        self.weights = nn.Linear(2 * embedding_dim, embedding_dim)
+        self.norm = nn.LayerNorm(embedding_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+        """(B, T, E) to (B, T, E), and no gate."""
+        return self.norm(x + F.gelu(self.weights(_with_video_mean(x, mask)))), None
+
+
+def _with_video_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, E) to (B, T, 2 E)."""
+    return torch.cat([x, masked_mean(x, mask).expand_as(x)], dim=2)
 
 
 class CrossAttention(nn.Module):
-    """One head from one path to the other; never from a path to itself."""
+    """One head from one sequence to another."""
 
-    def __init__(self, relation_dim: int) -> None:
+    def __init__(self, in_dim: int, head_dim: int | None = None) -> None:
         super().__init__()
-        self.query = nn.Linear(relation_dim, relation_dim, bias=False)
-        self.key = nn.Linear(relation_dim, relation_dim, bias=False)
-        self.value = nn.Linear(relation_dim, relation_dim, bias=False)
+        self.query = nn.Linear(in_dim, head_dim or in_dim, bias=False)
+        self.key = nn.Linear(in_dim, head_dim or in_dim, bias=False)
+        self.value = nn.Linear(in_dim, head_dim or in_dim, bias=False)
 
     def forward(self, asking: Tensor, asked: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, r) and (B, T, r) to (B, T, r)."""
+        """(B, T, in_dim) and (B, T, in_dim) to (B, T, head_dim)."""
         return F.scaled_dot_product_attention(
             self.query(asking),
             self.key(asked),
@@ -181,31 +226,60 @@ class ContextMotion(nn.Module):
     formed between the two.
 
     Args:
-        embedding_dim: E.
-        relation_dim: r.
+        config: Sizes and switches.
         motion_dim: Width of what the motion path reads.
     """
 
-    def __init__(self, embedding_dim: int, relation_dim: int, motion_dim: int) -> None:
+    def __init__(self, config: ClavComoConfig, motion_dim: int) -> None:
         super().__init__()
-        E, r = embedding_dim, relation_dim
+        E, r = config.embedding_dim, config.relation_dim
+        self._config = config
         self.context_path = _path(2 * E, r, r)
         self.motion_path = _path(motion_dim, 2 * r, r)
-        self.context_asks = CrossAttention(r)  # which motions occur in these surroundings?
-        self.motion_asks = CrossAttention(r)  # in which surroundings does this motion occur?
-        self.own_context = nn.Linear(r, r, bias=False)
-        self.own_motion = nn.Linear(r, r, bias=False)
-        self.combine = nn.Sequential(nn.Linear(5 * r, E), nn.GELU(), nn.Linear(E, E))
+        if config.use_cross_attention:
+            self.context_asks = CrossAttention(r)  # which motions occur in these surroundings?
+            self.motion_asks = CrossAttention(r)  # in which surroundings does this motion occur?
+        if config.use_product:
+            self.own_context = nn.Linear(r, r, bias=False)
+            self.own_motion = nn.Linear(r, r, bias=False)
+        n_parts = 2 + 2 * config.use_cross_attention + config.use_product
+        self.combine = nn.Sequential(nn.Linear(n_parts * r, E), nn.GELU(), nn.Linear(E, E))
         self.norm = nn.LayerNorm(E)
 
     def forward(self, y: Tensor, context: Tensor, motion: Tensor, mask: Tensor) -> Tensor:
         """(B, T, E), (B, T, 2 E) and (B, T, motion_dim) to (B, T, E)."""
-        c = self.context_path(context)
-        m = self.motion_path(motion)
-        o_cm = self.context_asks(c, m, mask)
-        o_mc = self.motion_asks(m, c, mask)
-        p = self.own_context(c) * self.own_motion(m)
-        z: Tensor = self.norm(y + self.combine(torch.cat([o_cm, o_mc, p, c, m], dim=2)))
+        reads = self._config.como_reads
+        c = self.context_path(torch.zeros_like(context) if reads == "motion" else context)
+        m = self.motion_path(torch.zeros_like(motion) if reads == "context" else motion)
+        parts = [c, m]
+        if self._config.use_product:
+            parts.insert(0, self.own_context(c) * self.own_motion(m))
+        if self._config.use_cross_attention:
+            parts = [self.context_asks(c, m, mask), self.motion_asks(m, c, mask), *parts]
+        related = self.combine(torch.cat(parts, dim=2))
+        z: Tensor = self.norm(y + related if self._config.use_residual else related)
+        return z
+
+
+class SelfAttention(nn.Module):
+    """A control for CoMo: a transformer block of one head with as many parameters."""
+
+    def __init__(self, embedding_dim: int, n_parameters: int) -> None:
+        super().__init__()
+        E = embedding_dim
+        self.attention = CrossAttention(E, max(1, E // 2))
+        self.out = nn.Linear(max(1, E // 2), E)
+        self.norms = nn.ModuleList([nn.LayerNorm(E), nn.LayerNorm(E)])
+        n_left = n_parameters - sum(parameter.numel() for parameter in self.parameters()) - E
+        hidden_dim = max(1, round(n_left / (2 * E + 1)))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(E, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, E)
+        )
+
+    def forward(self, y: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, E) to (B, T, E)."""
+        y = self.norms[0](y + self.out(self.attention(y, y, mask)))
+        z: Tensor = self.norms[1](y + self.feed_forward(y))
         return z
 
 
@@ -223,9 +297,13 @@ class ClavComoOutput(Output):
     """What CLAV-CoMo says about a batch of bags.
 
     Attributes:
+        related: (B, T, E) what went into the relation.
+        magnitudes: (B, T) lengths of the scorer's hidden vectors.
         gate_logits: (B, T, 2) of the implicit class code (normal, anomalous); None without ICA.
     """
 
+    related: Tensor
+    magnitudes: Tensor
     gate_logits: Tensor | None
 
     @property
@@ -251,11 +329,18 @@ class ClavComo(AnomalyModel):
         self.stems = nn.ModuleDict(
             {name: Stem(dim, E, config.stem_dropout) for name, dim in config.stream_dims}
         )
-        if config.use_ica:
-            self.ica = ImplicitClassActivation(E, config.class_code_dim)
-        if config.use_como:
-            motion_dim = E if self._reads_flow else 4 * E
-            self.como = ContextMotion(E, config.relation_dim, motion_dim)
+        if config.ica == "wide":
+            self.ica: nn.Module = WideMap(E)
+        elif config.ica != "none":
+            by_channel = config.ica == "channels"
+            self.ica = ImplicitClassActivation(E, config.class_code_dim, by_channel=by_channel)
+        motion_dim = E if self._reads_flow else 4 * E
+        if config.relation == "como":
+            self.como = ContextMotion(config, motion_dim)
+        elif config.relation == "self-attention":
+            with torch.device("meta"):
+                como = ContextMotion(config, motion_dim)
+            self.attention = SelfAttention(E, sum(p.numel() for p in como.parameters()))
         self.scorer = nn.Sequential(
             nn.Linear(E, config.scorer_dim),
             nn.ReLU(),
@@ -265,7 +350,8 @@ class ClavComo(AnomalyModel):
 
     @property
     def _reads_flow(self) -> bool:
-        return {"rgb", "flow"} <= {name for name, _ in self.config.stream_dims}
+        names = {name for name, _ in self.config.stream_dims}
+        return {"rgb", "flow"} <= names and self.config.motion_from == "flow"
 
     def forward(
         self, features: Tensor, mask: Tensor, *, context: Tensor | None = None
@@ -276,17 +362,19 @@ class ClavComo(AnomalyModel):
             features: (B, T, D), the streams side by side in the order of `config.stream_dims`.
             mask: (B, T) bool, True where the snippet is real; padding at the end of a bag only.
             context: (B, T, D) what the context path reads instead of `features`: a control that
-                takes the true surroundings away (METHODS 1.6, A8). By default `features`.
+                takes the true surroundings away (METHODS 1.6, A8). By default `features`; without
+                CoMo there is no such path.
 
         Returns:
-            (B, T) logits, (B, T, E) embeddings z (without CoMo: y) and the gate.
+            (B, T) logits, (B, T, E) embeddings z (without a relation: y) and the gate.
 
         Raises:
             ValueError: If a shape or dtype is not as above.
         """
         check_bags(features, mask, self.config.feature_dim)
         stems, y, gate_logits = self._embed(features, mask)
-        if self.config.use_como:
+        z = y
+        if self.config.relation == "como":
             source, source_y = stems, y
             if context is not None:
                 check_bags(context, mask, self.config.feature_dim)
@@ -296,25 +384,27 @@ class ClavComo(AnomalyModel):
             # noise in our trials.
             motion = stems["flow"] if self._reads_flow else motion_features(y, mask)
             around = context_features(surroundings, mask, self.config.context_len)
-            y = self.como(y, around, motion, mask)
-        if self.config.use_ica and self.config.ica_position == "after":
-            y, gate_logits = self.ica(y, mask)
-        return ClavComoOutput(self.scorer(y).squeeze(2), y, gate_logits)
+            z = self.como(y, around, motion, mask)
+        elif self.config.relation == "self-attention":
+            z = self.attention(y, mask)
+        if self.config.ica != "none" and self.config.ica_position == "after":
+            z, gate_logits = self.ica(z, mask)
+        hidden = self.scorer[:2](z)
+        logits = self.scorer[2:](hidden).squeeze(2)
+        return ClavComoOutput(logits, z, y, hidden.norm(dim=2), gate_logits)
 
     def _embed(
         self, features: Tensor, mask: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """The stems by stream, their sum after ICA where that comes first, and its gate."""
-        standard = self.input_norm(features)
-        if self.training and self.config.input_noise:
-            standard = standard + self.config.input_noise * torch.randn_like(standard)
-        parts = standard.split([dim for _, dim in self.config.stream_dims], dim=2)
+        widths = [dim for _, dim in self.config.stream_dims]
+        parts = torch.split(self.standardized(features), widths, dim=2)
         stems = {
             name: self.stems[name](part)
             for (name, _), part in zip(self.config.stream_dims, parts, strict=True)
         }
         x = torch.stack(list(stems.values())).sum(dim=0)
-        if self.config.use_ica and self.config.ica_position == "before":
+        if self.config.ica != "none" and self.config.ica_position == "before":
             return stems, *self.ica(x, mask)
         return stems, x, None
 
@@ -322,23 +412,25 @@ class ClavComo(AnomalyModel):
         """The terms mil, relative_distance, gate, smoothness and sparsity, weighted."""
         assert isinstance(output, ClavComoOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
-        scores = output.scores
-        top = topk_weights(output.logits, mask, keep_one_in=config.keep_one_in)
+        scores, keep_one_in = output.scores, config.keep_one_in
+        ranking = output.magnitudes if config.rank_by == "magnitude" else output.logits
+        top = topk_weights(ranking, mask, keep_one_in=keep_one_in)
         losses = {"mil": mean_score_bce(output.logits, top, labels)}
         if config.relative_distance_weight:
             distance = relative_distance(
-                output.embeddings,
-                output.logits,
+                output.embeddings if config.distance_on == "output" else output.related,
+                ranking,
                 mask,
                 labels,
                 margin=config.margin,
-                keep_one_in=config.keep_one_in,
+                keep_one_in=keep_one_in,
+                is_symmetric=config.is_distance_symmetric,
             )
             losses["relative_distance"] = config.relative_distance_weight * distance
         if output.gate_logits is not None and config.gate_weight:
             # sigmoid(a - b) is the second entry of softmax([b, a]).
             anomalous = output.gate_logits[..., 1] - output.gate_logits[..., 0]
-            top = topk_weights(anomalous, mask, keep_one_in=config.keep_one_in)
+            top = topk_weights(anomalous, mask, keep_one_in=keep_one_in)
             losses["gate"] = config.gate_weight * mean_score_bce(anomalous, top, labels)
         losses["smoothness"] = config.smoothness_weight * smoothness(scores, mask, labels)
         losses["sparsity"] = config.sparsity_weight * sparsity(scores, mask, labels)

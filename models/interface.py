@@ -6,7 +6,9 @@ padded at their end and padding never changes a result. `logits` are unbounded, 
 [0, 1]. A model never sees crops: each crop of a video is a bag of its own.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -111,14 +113,19 @@ class ModelConfig:
         stream_dims: Name and feature width of each stream, in the order in which they lie side by
             side in a bag's D. Pairs and not a dict, because a dict's order is easily lost on the
             way through a file.
+        input_noise: Standard deviation of the noise that training adds to standardised features. It
+            is what keeps a small dataset from being learned by heart.
 
     Raises:
-        ValueError: If there is no stream, a name occurs twice or a width is not positive.
+        ValueError: If there is no stream, a name occurs twice, a width is not positive or the
+            noise is negative.
     """
 
     stream_dims: tuple[tuple[str, int], ...] = (("rgb", 1024), ("flow", 1024))
+    input_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self, at_least_0=("input_noise",))
         names = [name for name, _ in self.stream_dims]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"stream_dims must name each stream once, instead got {names}")
@@ -150,6 +157,13 @@ class AnomalyModel(nn.Module, ABC):
         self.config = config
         self.input_norm = Standardize(config.feature_dim)
 
+    def standardized(self, features: Tensor) -> Tensor:
+        """(B, T, D) features as the network reads them: standardised, in training with noise."""
+        standard: Tensor = self.input_norm(features)
+        if self.training and self.config.input_noise:
+            standard = standard + self.config.input_noise * torch.randn_like(standard)
+        return standard
+
     @abstractmethod
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Score every snippet.
@@ -176,6 +190,36 @@ class AnomalyModel(nn.Module, ABC):
         Returns:
             Scalars, already weighted: their sum is what is minimised.
         """
+
+
+def check_fields(
+    config: object,
+    *,
+    at_least_1: Iterable[str] = (),
+    at_least_0: Iterable[str] = (),
+    below_1: Iterable[str] = (),
+) -> None:
+    """Check the numbers of a config.
+
+    Args:
+        config: A dataclass.
+        at_least_1: Names of its counts.
+        at_least_0: Names of its finite numbers that must not be negative.
+        below_1: Names of its shares in [0, 1).
+
+    Raises:
+        ValueError: If one is out of its range; the text names it.
+    """
+    for name in at_least_1:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, instead got {getattr(config, name)}")
+    for name in at_least_0:
+        value = getattr(config, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, instead got {value}")
+    for name in below_1:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be in [0, 1), instead got {getattr(config, name)}")
 
 
 def check_bags(features: Tensor, mask: Tensor, feature_dim: int | None = None) -> None:

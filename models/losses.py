@@ -29,11 +29,32 @@ def topk_weights(values: Tensor, mask: Tensor, *, keep_one_in: int) -> Tensor:
         >>> topk_weights(values, mask, keep_one_in=2)
         tensor([[0., 1., 0., 0.]])
     """
+    k = (mask.sum(dim=1, keepdim=True) // keep_one_in).clamp(min=1)  # (B, 1)
+    return is_among_highest(values, mask, k).to(values.dtype) / k
+
+
+def is_among_highest(values: Tensor, mask: Tensor, k: Tensor) -> Tensor:
+    """Choose the k highest real snippets of each bag.
+
+    Args:
+        values: (B, T) what to rank by. No gradient flows through the ranking.
+        mask: (B, T) True where the snippet is real.
+        k: (B, 1) how many; a bag that has fewer real snippets gives all of them.
+
+    Returns:
+        (B, T) bool, False at padding.
+    """
     ranked = values.detach().masked_fill(~mask, -torch.inf)
     order = ranked.argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)  # (B, T) 0 for the highest
-    k = (mask.sum(dim=1, keepdim=True) // keep_one_in).clamp(min=1)  # (B, 1)
-    return (rank < k).to(values.dtype) / k
+    return (rank < k) & mask
+
+
+def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over the first axis where chosen (n,); 0, with its graph, where nothing is."""
+    weights = chosen.to(values.dtype) / chosen.sum().clamp(min=1)
+    mean: Tensor = torch.tensordot(weights, values, dims=1)
+    return mean
 
 
 def mean_score_bce(logits: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
@@ -68,7 +89,7 @@ def smoothness(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         Scalar, averaged over anomalous bags; 0 where there is none.
     """
     is_step = (mask[:, 1:] & mask[:, :-1]).to(scores.dtype)
-    return _mean_over((scores.diff(dim=1).square() * is_step).sum(dim=1), labels == 1)
+    return mean_over((scores.diff(dim=1).square() * is_step).sum(dim=1), labels == 1)
 
 
 def sparsity(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +104,7 @@ def sparsity(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         Scalar, averaged over anomalous bags; 0 where there is none.
     """
     real = mask.to(scores.dtype)
-    return _mean_over((scores * real).sum(dim=1) / real.sum(dim=1), labels == 1)
+    return mean_over((scores * real).sum(dim=1) / real.sum(dim=1), labels == 1)
 
 
 def relative_distance(
@@ -94,6 +115,7 @@ def relative_distance(
     *,
     margin: float,
     keep_one_in: int,
+    is_symmetric: bool = False,
 ) -> Tensor:
     """Hinge that keeps anomalous embeddings farther from the normal centre than normal ones.
 
@@ -104,7 +126,10 @@ def relative_distance(
         mean over i, j of [margin + d(n_j) - d(a_i)]+
         + 1/2 mean over i of [margin + d(h_i) - d(a_i)]+
 
-    Only the normal class is made compact, because anomalies are diverse.
+    Only the normal class is made compact, because anomalies are diverse. The symmetric form makes
+    both so: with d' the squared distance to the mean of all a_i it adds
+
+        mean over i, j of [margin + d'(a_i) - d'(n_j)]+
 
     Args:
         embeddings: (B, T, E)
@@ -113,6 +138,7 @@ def relative_distance(
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         margin: In squared distance between unit vectors, so at most 4 makes sense.
         keep_one_in: As in `topk_weights`.
+        is_symmetric: Whether anomalous bags gather about a centre too.
 
     Returns:
         Scalar; 0 where the batch has bags of one class only.
@@ -121,23 +147,22 @@ def relative_distance(
     top = _pool(directions, topk_weights(scores, mask, keep_one_in=keep_one_in))
     bottom = _pool(directions, topk_weights(-scores, mask, keep_one_in=keep_one_in))
     is_anomalous = labels == 1
-    center = _mean_over(top, ~is_anomalous)  # (E,)
-    top_distance = (top - center).square().sum(dim=1)  # (B,)
-    bottom_distance = (bottom - center).square().sum(dim=1)
-    across = F.relu(margin + top_distance[None, :] - top_distance[:, None])  # (i, j)
-    is_pair = is_anomalous[:, None] & ~is_anomalous[None, :]
-    within = F.relu(margin + bottom_distance - top_distance)
+    across, distance = _across(top, is_anomalous, margin)
+    center = mean_over(top, ~is_anomalous)  # (E,)
+    within = F.relu(margin + (bottom - center).square().sum(dim=1) - distance)
     # Without a normal bag there is no centre, and `within` would be a distance to the origin.
     has_center = is_anomalous & (~is_anomalous).any()
-    return _mean_over(across.flatten(), is_pair.flatten()) + 0.5 * _mean_over(within, has_center)
+    loss = across + 0.5 * mean_over(within, has_center)
+    return loss + _across(top, ~is_anomalous, margin)[0] if is_symmetric else loss
+
+
+def _across(pooled: Tensor, is_far: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """The hinge over all pairs of a far and a near bag, and each bag's distance to the near."""
+    distance = (pooled - mean_over(pooled, ~is_far)).square().sum(dim=1)  # (B,)
+    hinge = F.relu(margin + distance[None, :] - distance[:, None])  # (far, near)
+    is_pair = is_far[:, None] & ~is_far[None, :]
+    return mean_over(hinge.flatten(), is_pair.flatten()), distance
 
 
 def _pool(embeddings: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bte,bt->be", embeddings, weights)
-
-
-def _mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over the first axis where chosen (n,); 0, with its graph, where nothing is."""
-    weights = chosen.to(values.dtype) / chosen.sum().clamp(min=1)
-    mean: Tensor = torch.tensordot(weights, values, dims=1)
-    return mean

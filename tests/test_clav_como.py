@@ -28,7 +28,7 @@ def test_the_gate_is_a_distribution_over_two_classes(position):
 
 
 def test_without_ica_there_is_no_gate_and_without_como_no_relation():
-    config = ClavComoConfig(stream_dims=(("rgb", 6),), use_ica=False, use_como=False, **SMALL)
+    config = ClavComoConfig(stream_dims=(("rgb", 6),), ica="none", relation="none", **SMALL)
     model = ClavComo(config).eval()
     features, mask = torch.randn(1, 5, 6), torch.ones(1, 5).bool()
     output = model(features, mask)
@@ -80,13 +80,88 @@ def test_motion_is_the_steps_to_both_sides_and_their_sizes():
             torch.testing.assert_close(found[bag, t], expected)
 
 
+def n_parameters_of(relation="none", ica="none", **changes):
+    config = ClavComoConfig(stream_dims=(("rgb", 64),), relation=relation, ica=ica, **changes)
+    return sum(parameter.numel() for parameter in ClavComo(config).parameters())
+
+
+@pytest.mark.parametrize("sizes", [{}, SMALL], ids=["default", "small"])
+def test_each_control_has_as_many_parameters_as_what_it_stands_for(sizes):
+    bare = n_parameters_of(**sizes)
+    como = n_parameters_of("como", **sizes) - bare
+    assert n_parameters_of("self-attention", **sizes) - bare == pytest.approx(como, rel=0.01)
+    # One map for both classes' maps; the gate has a few more.
+    ica = n_parameters_of(ica="weights", **{**sizes, "class_code_dim": 1}) - bare
+    assert n_parameters_of(ica="wide", **sizes) - bare == pytest.approx(ica, rel=0.03)
+
+
+@pytest.mark.parametrize(("kind", "position"), [("weights", "after"), ("channels", "before")])
+def test_each_snippet_is_mapped_by_the_mixture_that_its_class_code_says(kind, position):
+    config = ClavComoConfig(
+        stream_dims=(("rgb", 6),), ica=kind, ica_position=position, relation="none", **SMALL
+    )
+    model = ClavComo(config).eval()
+    features, mask = torch.randn(1, 5, 6), torch.ones(1, 5).bool()
+    output = model(features, mask)
+    x = model.stems["rgb"](features)[0]
+    for t in range(5):
+        first, second = (weights(x[t]) for weights in model.ica.class_weights)
+        a, b = output.gate[0, t]
+        if kind == "weights":
+            expected = torch.nn.functional.layer_norm(x[t] + a * first + b * second, (64,))
+        else:
+            expected = 2 * x[t] * (a * first.sigmoid() + b * second.sigmoid())
+        torch.testing.assert_close(output.embeddings[0, t], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("reads", "stream"), [("context", 0), ("motion", 1)])
+def test_one_path_alone_without_the_residual_never_sees_the_other_stream(reads, stream):
+    config = ClavComoConfig(
+        stream_dims=(("rgb", 6), ("flow", 6)),
+        ica="none",
+        como_reads=reads,
+        use_residual=False,
+        **SMALL,
+    )
+    model = ClavComo(config).eval()
+    mask = torch.ones(1, 5).bool()
+    features, others = torch.randn(2, 1, 5, 12)
+    half = torch.arange(12) // 6 == stream
+    own = torch.where(half, features, others)
+    torch.testing.assert_close(model(own, mask).logits, model(features, mask).logits)
+    other = torch.where(half, others, features)
+    assert not torch.allclose(model(other, mask).logits, model(features, mask).logits)
+
+
+def test_motion_is_read_off_the_steps_where_the_config_says_so():
+    config = ClavComoConfig(stream_dims=(("rgb", 6), ("flow", 6)), motion_from="steps", **SMALL)
+    model = ClavComo(config).eval()
+    assert model.como.motion_path[0].in_features == 4 * 64
+    assert model(torch.randn(1, 5, 12), torch.ones(1, 5).bool()).logits.isfinite().all()
+
+
+def test_the_longest_hidden_vectors_are_ranked_first_where_the_config_says_so():
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), rank_by="magnitude", **SMALL))
+    features, mask, labels = torch.randn(2, 20, 6), torch.ones(2, 20).bool(), torch.tensor([0, 1])
+    output = model.eval()(features, mask)
+    found = model.losses(output, BagBatch(features, mask, labels))["mil"]
+    terms = []
+    for bag in range(2):
+        hidden = torch.relu(model.scorer[0](output.embeddings[bag]))
+        lengths = hidden.square().sum(dim=1).tolist()
+        longest = sorted(range(20), key=lengths.__getitem__, reverse=True)[:2]
+        mean = output.scores[bag, longest].mean()
+        terms.append(-(mean if bag == 1 else 1 - mean).log())
+    torch.testing.assert_close(found, sum(terms) / 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"context_len": 4}, "context_len must be odd, instead got 4"),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1, instead got 0"),
         ({"stem_dropout": 1.0}, r"stem_dropout must be in \[0, 1\), instead got 1.0"),
-        ({"margin": -1.0}, "margin must be at least 0, instead got -1.0"),
+        ({"margin": -1.0}, "margin must be at least 0 and finite, instead got -1.0"),
         ({"stream_dims": ()}, "stream_dims must name each stream once"),
     ],
 )

@@ -76,7 +76,8 @@ def test_smoothness_and_sparsity_sum_over_each_anomalous_bag_alone(size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("margin", [0.0, 0.5, 2.0])
-def test_relative_distance_is_the_formula_over_all_pairs(size, margin):
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_relative_distance_is_the_formula_over_all_pairs(size, margin, is_symmetric):
     logits, embeddings, mask, labels, lengths = make_bags(*size)
     normal, anomalous, bottom = [], [], []
     for bag, length in enumerate(lengths):
@@ -106,7 +107,22 @@ def test_relative_distance_is_the_formula_over_all_pairs(size, margin):
         )
         / b_a
     )
-    loss = relative_distance(embeddings, logits, mask, labels, margin=margin, keep_one_in=10)
+    if is_symmetric:
+        other = sum(anomalous) / b_a
+        expected += sum(
+            max(0.0, margin + float(((a - other) ** 2).sum()) - float(((n - other) ** 2).sum()))
+            for n in normal
+            for a in anomalous
+        ) / (b_n * b_a)
+    loss = relative_distance(
+        embeddings,
+        logits,
+        mask,
+        labels,
+        margin=margin,
+        keep_one_in=10,
+        is_symmetric=is_symmetric,
+    )
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 

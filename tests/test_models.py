@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import MODELS
 from models.interface import BagBatch, Output
@@ -15,6 +17,16 @@ STREAMS = {"rgb": (("rgb", 12),), "two": (("rgb", 12), ("flow", 10))}
 @pytest.fixture(params=list(MODELS))
 def model_type(request):
     return MODELS[request.param]
+
+
+def small(model_type, streams="two", width=16, **changes):
+    """A model whose layers are all that narrow."""
+    names = [field.name for field in dataclasses.fields(model_type.config_type)]
+    widths = {name: width for name in names if name.endswith("_dim")}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = model_type.config_type(stream_dims=STREAMS[streams], **widths, **changes)
+        return model_type(config).eval()
 
 
 @pytest.fixture(params=list(STREAMS))
@@ -44,6 +56,64 @@ def padded(batch, n_more, value):
 
 def losses_of(model, batch):
     return model.losses(model(batch.features, batch.mask), batch)
+
+
+def variants():
+    """Every value of every switch of every model, one at a time."""
+    for name, model_type in MODELS.items():
+        for field, kind in get_type_hints(model_type.config_type).items():
+            values = (True, False) if kind is bool else get_args(kind)
+            if kind is bool or get_origin(kind) is Literal:
+                yield from ((name, {field: value}) for value in values)
+        for field in dataclasses.fields(model_type.config_type):
+            if field.name.endswith("_weight"):
+                yield name, {field.name: 0.0}
+
+
+@pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
+def test_every_switch_keeps_the_contract(name, changes):
+    model = small(MODELS[name], input_noise=0.5, **changes)
+    batch = make_batch(22)
+    longer = padded(batch, 5, 50.0)
+    scores = model(batch.features, batch.mask).scores[batch.mask]
+    longer_scores = model(longer.features, longer.mask).scores[:, :14][batch.mask]
+    torch.testing.assert_close(longer_scores, scores, rtol=1e-4, atol=1e-5)
+    found = losses_of(model, longer)
+    for term, loss in losses_of(model, batch).items():
+        torch.testing.assert_close(found[term], loss, rtol=1e-4, atol=1e-5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sum(losses_of(model.train(), batch).values()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
+
+
+class NothingIsReadBack(TorchDispatchMode):
+    """Fails where a GPU would have to be waited for: a value or a shape that depends on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "equal")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.partition(".")[0]
+        assert not name.startswith(self.WAITING), f"{name} makes the step wait"
+        if name in ("index", "index_put", "index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "indexed by a mask"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
+def test_no_step_of_training_waits_for_the_device(name, changes):
+    model, batch = small(MODELS[name], input_noise=0.5, **changes).train(), make_batch(22)
+    with NothingIsReadBack(), torch.random.fork_rng():
+        torch.stack(list(losses_of(model, batch).values())).sum().backward()
+
+
+def test_what_waits_for_the_device_is_found():
+    values = torch.randn(3)
+    for wait in (lambda: float(values[0]), lambda: values[values > 0], lambda: values.nonzero()):
+        with NothingIsReadBack(), pytest.raises(AssertionError, match=r"wait|mask"):
+            wait()
 
 
 def test_the_default_config_builds(model_type):
@@ -120,7 +190,9 @@ def test_a_state_dict_rebuilds_the_model(model):
     assert torch.equal(found.logits[batch.mask], expected.logits[batch.mask])
 
 
-def test_fifty_steps_on_separable_bags_bring_the_loss_down(model):
+@pytest.mark.parametrize("streams", list(STREAMS))
+def test_fifty_steps_on_separable_bags_bring_the_loss_down(model_type, streams):
+    model = small(model_type, streams, width=64)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     batch = make_batch(model.config.feature_dim, n_bags=16, gap=4.0)
     first = float(losses_of(model, batch)["mil"].detach())

@@ -430,6 +430,29 @@ def test_bags_of_another_length_than_the_config_says_are_refused(tmp_path):
         next(train(run, make_bags(replace(config, sampler="bins")), CPU))
 
 
+@pytest.mark.parametrize(
+    ("model_name", "sizes"),
+    [
+        ("la-net", ("attention_dim=16", "embedding_dim=8")),
+        ("cbcg", ("hidden_dim=16", "embedding_dim=8", "memory_start=3", "guide_start=3")),
+    ],
+)
+def test_the_other_models_resume_to_the_same_bits_with_all_that_they_remember(
+    tmp_path, model_name, sizes
+):
+    settings = [*SETTINGS[:6], *(f"model.{size}" for size in sizes)]
+    config = resolve_config(model_name, "none", settings=settings)
+    whole, stopped = make_run(tmp_path / "whole", config), make_run(tmp_path / "stopped", config)
+    list(train(whole, make_bags(config), CPU))
+    next(train(stopped, make_bags(config), CPU))
+    assert [record.epoch for record in train(stopped, make_bags(config), CPU)] == [2, 3]
+    assert stopped.checkpoint_path.read_bytes() == whole.checkpoint_path.read_bytes()
+    if model_name == "cbcg":
+        kept = load_checkpoint(whole.checkpoint_path).model.state_dict()
+        assert int(kept["n_steps"]) == 12
+        assert kept["memory"].abs().sum(dim=2).count_nonzero() == 2 * 12
+
+
 @pytest.mark.gpu
 def test_training_on_a_gpu_comes_to_the_losses_of_the_cpu():
     config = make_config("model.stem_dropout=0", "model.scorer_dropout=0", "mixed_precision=false")

@@ -11,6 +11,7 @@ import click
 
 import pipeline
 from pipeline.cli import (
+    ablate,
     bench,
     bench_training,
     datasets,
@@ -48,6 +49,7 @@ main.add_command(train.train)
 main.add_command(evaluate.evaluate)
 main.add_command(runs.runs_command)
 main.add_command(score.score)
+main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
 main.add_command(bench.bench)
 main.add_command(weights.weights)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 )
 @features_option
 @runs_option
-@click.option("--model", default="clav-como", show_default=True, help="Model: clav-como.")
+@click.option(
+    "--model", default="clav-como", show_default=True, help="Model: clav-como, la-net or cbcg."
+)
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="TOML file of settings that differ."
 )

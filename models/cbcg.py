@@ -1,0 +1,350 @@
+"""CBCG: cross-batch clustering guidance.
+
+Cao et al., "Weakly Supervised Video Anomaly Detection Based on Cross-Batch Clustering Guidance",
+ICME 2023, arXiv:2212.08506. This is a reconstruction from the abstract: no code was published and
+the text was not at hand, so no layer, loss or value below is known to be the paper's.
+
+Known from the abstract: a clustering branch whose loss makes normal and anomalous snippets of a
+batch two distinct clusters; clustering results of earlier batches, which make up for the imbalance
+of a batch; and snippet scores that the clustering makes more accurate.
+
+Paper is silent: every size, loss, weight and default in this file; the marks below point at the
+choices that a reader might expect to be otherwise.
+
+Shown by `pipeline ablate --model cbcg`: see the README, which says what holds and what does not.
+
+Differs from the paper:
+    - The features are standardised first.
+    - A model never sees crops, so each crop of a training video is a bag with a loss of its own.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.interface import (
+    AnomalyModel,
+    BagBatch,
+    ModelConfig,
+    Output,
+    check_bags,
+    check_fields,
+)
+from models.losses import (
+    is_among_highest,
+    mean_over,
+    mean_score_bce,
+    smoothness,
+    sparsity,
+    topk_weights,
+)
+
+N_ROUNDS = 5  # of the clustering: it moves little after the second
+
+
+@dataclass(frozen=True, slots=True)
+class CbcgConfig(ModelConfig):
+    """Sizes, switches and loss weights of CBCG.
+
+    Attributes:
+        hidden_dim: Width of the encoder.
+        embedding_dim: E, width of what both branches read.
+        cluster_dim: Width in which snippets are clustered.
+        dropout: Of the encoder, in [0, 1).
+        keep_one_in: The bag loss and the clustering's start take one in so many snippets.
+        largest_share: At most this share of an anomalous bag joins the anomalous cluster, though
+            always its highest snippet; 1 sets no bound.
+        temperature: Of the cluster probability, in cosines.
+        memory_len: Earlier batches whose centres are kept.
+        memory_share: Of the memory in the centres of a batch; 0 clusters each batch for itself.
+        memory_start: Steps before the memory is first used.
+        guide_start: Steps before the cluster probability first guides the scores.
+        guide_confidence: It guides where it is above this or below 1 minus this.
+        fuse_scores: Whether the score is the mean of both branches' or the regression's alone.
+        cluster_weight: 0 leaves the clustering branch out, and with it guidance and fusing.
+        guide_weight: 0 leaves guidance out.
+        smoothness_weight: Of squared steps between scores within anomalous bags.
+        sparsity_weight: Of the mean score of anomalous bags.
+    """
+
+    hidden_dim: int = 512
+    embedding_dim: int = 128
+    cluster_dim: int = 64
+    dropout: float = 0.6
+    keep_one_in: int = 10
+    largest_share: float = 0.25
+    temperature: float = 0.1
+    memory_len: int = 16
+    memory_share: float = 0.5
+    memory_start: int = 100
+    guide_start: int = 500
+    guide_confidence: float = 0.8
+    fuse_scores: bool = True
+    cluster_weight: float = 0.1
+    guide_weight: float = 0.1
+    smoothness_weight: float = 8e-4
+    sparsity_weight: float = 8e-5
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        sizes = ("hidden_dim", "embedding_dim", "cluster_dim")
+        weights = ("cluster", "guide", "smoothness", "sparsity")
+        check_fields(
+            self,
+            at_least_1=(*sizes, "keep_one_in", "memory_len"),
+            at_least_0=("memory_start", "guide_start", *(f"{weight}_weight" for weight in weights)),
+            below_1=("dropout", "memory_share"),
+        )
+        if not 0 < self.largest_share <= 1:
+            raise ValueError(f"largest_share must be in (0, 1], instead got {self.largest_share}")
+        if not 1e-3 <= self.temperature <= 1e3:
+            raise ValueError(
+                f"temperature must be in [0.001, 1000], instead got {self.temperature}"
+            )
+        if not 0.5 <= self.guide_confidence < 1:
+            raise ValueError(
+                f"guide_confidence must be in [0.5, 1), instead got {self.guide_confidence}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CbcgOutput(Output):
+    """What CBCG says about a batch of bags; `logits` are those of the final score.
+
+    Attributes:
+        regression_logits: (B, T) of the regression branch.
+        directions: (B, T, cluster_dim) of length 1, from the clustering branch; None without it.
+        cluster_logits: (B, T) of the cluster probability at the centres of the memory; 0 while
+            that is empty, None without the branch.
+    """
+
+    regression_logits: Tensor
+    directions: Tensor | None
+    cluster_logits: Tensor | None
+
+
+class Cbcg(AnomalyModel):
+    """An encoder, a branch that scores snippets, and a branch that clusters them.
+
+    Attributes:
+        memory: (memory_len, 2, cluster_dim) the normal and the anomalous centre of the latest
+            batches, the newest last; zeros where there has been none.
+        n_steps: () int64, batches that were learned from.
+    """
+
+    # Paper is silent: the centres come from the weights of each step, while the weights that are
+    # kept are their moving average. At the end of the cosine both hardly move any more.
+
+    config_type = CbcgConfig
+    config: CbcgConfig
+    memory: Tensor
+    n_steps: Tensor
+
+    def __init__(self, config: CbcgConfig) -> None:
+        super().__init__(config)
+        hidden_dim, E = config.hidden_dim, config.embedding_dim
+        self.stem = nn.Sequential(
+            nn.Linear(config.feature_dim, hidden_dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.neighbours = nn.Conv1d(hidden_dim, hidden_dim, 3, padding=1)
+        self.encode = nn.Sequential(nn.Linear(hidden_dim, E), nn.ReLU())
+        self.scorer = nn.Linear(E, 1)
+        if config.cluster_weight:
+            self.cluster = nn.Sequential(
+                nn.Linear(E, E), nn.ReLU(), nn.Linear(E, config.cluster_dim)
+            )
+            memory = torch.zeros(config.memory_len, 2, config.cluster_dim)
+            self.register_buffer("memory", memory)
+            self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, features: Tensor, mask: Tensor) -> CbcgOutput:
+        """Score every snippet.
+
+        Args:
+            features: (B, T, D), the streams side by side in the order of `config.stream_dims`.
+            mask: (B, T) bool, True where the snippet is real; padding at the end of a bag only.
+
+        Returns:
+            (B, T) logits, (B, T, E) embeddings, and what each branch says.
+
+        Raises:
+            ValueError: If a shape or dtype is not as above.
+        """
+        check_bags(features, mask, self.config.feature_dim)
+        hidden = self.stem(self.standardized(features)) * mask.unsqueeze(2)
+        around = self.neighbours(hidden.transpose(1, 2)).transpose(1, 2)  # over T
+        embeddings = self.encode(hidden + around)
+        regression = self.scorer(embeddings).squeeze(2)
+        if not self.config.cluster_weight:
+            return CbcgOutput(regression, embeddings, regression, None, None)
+        directions = F.normalize(self.cluster(embeddings), dim=2)
+        clusters = self._margin(directions, F.normalize(self.memory.sum(dim=0), dim=1))
+        logits = fused_logits(regression, clusters) if self.config.fuse_scores else regression
+        return CbcgOutput(logits, embeddings, regression, directions, clusters)
+
+    def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
+        """The terms mil, cluster, guide, smoothness and sparsity, weighted.
+
+        In training mode the batch's centres are put into the memory.
+        """
+        assert isinstance(output, CbcgOutput)
+        config, mask, labels = self.config, batch.mask, batch.labels
+        regression = output.regression_logits
+        top = topk_weights(regression, mask, keep_one_in=config.keep_one_in)
+        losses = {"mil": mean_score_bce(regression, top, labels)}
+        if output.directions is not None:
+            joins = cluster_batch(
+                output.directions,
+                regression,
+                mask,
+                labels,
+                keep_one_in=config.keep_one_in,
+                largest_share=config.largest_share,
+            )
+            of_batch = cluster_centers(output.directions, joins, mask)
+            centers = self._across_batches(of_batch)
+            margin = self._margin(output.directions, centers)
+            cluster = cluster_loss(margin, joins, mask) + F.relu(centers[0] @ centers[1])
+            losses["cluster"] = config.cluster_weight * cluster
+            if config.guide_weight:
+                guide = guidance(
+                    regression, margin, mask, labels, confidence=config.guide_confidence
+                )
+                has_begun = (self.n_steps >= config.guide_start).to(guide.dtype)
+                losses["guide"] = config.guide_weight * has_begun * guide
+            if self.training:
+                self._remember(of_batch)
+        scores = regression.sigmoid()
+        losses["smoothness"] = config.smoothness_weight * smoothness(scores, mask, labels)
+        losses["sparsity"] = config.sparsity_weight * sparsity(scores, mask, labels)
+        return losses
+
+    def _margin(self, directions: Tensor, centers: Tensor) -> Tensor:
+        """(B, T) how much nearer the anomalous centre is than the normal one."""
+        return directions @ (centers[1] - centers[0]) / self.config.temperature
+
+    def _across_batches(self, of_batch: Tensor) -> Tensor:
+        """(2, cluster_dim) this batch's centres drawn towards those of earlier batches."""
+        share = self.config.memory_share
+        n_kept = self.n_steps.clamp(min=1, max=self.config.memory_len)
+        mixed = F.normalize((1 - share) * of_batch + share * self.memory.sum(dim=0) / n_kept, dim=1)
+        return torch.where(self.n_steps >= self.config.memory_start, mixed, of_batch)
+
+    @torch.no_grad()
+    def _remember(self, of_batch: Tensor) -> None:
+        """Put a batch's centres behind those of earlier ones; the oldest are forgotten."""
+        newest = of_batch.unsqueeze(0).to(self.memory.dtype)
+        self.memory.copy_(torch.cat([self.memory[1:], newest]))
+        self.n_steps.add_(1)
+
+
+def fused_logits(first: Tensor, second: Tensor) -> Tensor:
+    """The logit of the mean of two probabilities given as logits, without rounding to 0 or 1.
+
+    >>> round(float(fused_logits(torch.tensor(0.0), torch.tensor(1000.0)).sigmoid()), 4)
+    0.75
+    """
+    anomalous = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
+    normal = torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
+    return anomalous - normal
+
+
+@torch.no_grad()
+def cluster_batch(
+    directions: Tensor,
+    logits: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    *,
+    keep_one_in: int,
+    largest_share: float,
+) -> Tensor:
+    """Divide the snippets of a batch into a normal and an anomalous cluster.
+
+    Every snippet of a normal bag stays normal. A snippet of an anomalous bag joins the anomalous
+    cluster where that centre is nearer, and the bag's highest snippet always does: an anomalous bag
+    holds something anomalous. Then both centres are taken anew.
+
+    Args:
+        directions: (B, T, cluster_dim) of length 1.
+        logits: (B, T) that say which snippets the anomalous centre begins with.
+        mask: (B, T) True where the snippet is real.
+        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
+        keep_one_in: As in `topk_weights`, for the beginning.
+        largest_share: At most this share of a bag joins, the nearest first.
+
+    Returns:
+        (B, T) bool, which snippets are in the anomalous cluster.
+    """
+    is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
+    n_snippets = mask.sum(dim=1, keepdim=True)
+    # Paper is silent: without a bound the cluster grew to twice the anomalies' share in our trials.
+    most = (n_snippets * largest_share).long().clamp(min=1)
+    highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
+    begins = is_anomalous & (topk_weights(logits, mask, keep_one_in=keep_one_in) > 0)
+    normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
+    centers = torch.stack([normal, cluster_centers(directions, begins, mask)[1]])
+    joins = begins
+    for _ in range(N_ROUNDS):
+        nearness = directions @ (centers[1] - centers[0])
+        near = is_among_highest(nearness, mask & is_anomalous, most) & (nearness > 0)
+        joins = near | highest
+        centers = cluster_centers(directions, joins, mask)
+    return joins
+
+
+def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
+    """The centres of the normal and the anomalous cluster.
+
+    Args:
+        directions: (B, T, cluster_dim) of length 1.
+        joins: (B, T) bool, which snippets are in the anomalous cluster.
+        mask: (B, T) True where the snippet is real.
+
+    Returns:
+        (2, cluster_dim) normalised means of the normal cluster and of the anomalous one; 0 where
+        one is empty.
+    """
+    members = torch.stack([mask & ~joins, mask & joins]).to(directions.dtype)
+    return F.normalize(torch.einsum("btq,cbt->cq", directions, members), dim=1)
+
+
+def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy between cluster probability and cluster, in which both clusters weigh alike.
+
+    Args:
+        margin: (B, T) logits of the cluster probability.
+        joins: (B, T) bool, which snippets are in the anomalous cluster.
+        mask: (B, T) True where the snippet is real.
+
+    Returns:
+        Scalar: the mean over the anomalous cluster plus that over the normal one, halved.
+    """
+    anomalous = mean_over(-F.logsigmoid(margin).flatten(), (joins & mask).flatten())
+    normal = mean_over(-F.logsigmoid(-margin).flatten(), (~joins & mask).flatten())
+    return 0.5 * (anomalous + normal)
+
+
+def guidance(
+    logits: Tensor, margin: Tensor, mask: Tensor, labels: Tensor, *, confidence: float
+) -> Tensor:
+    """Cross-entropy that draws scores towards the cluster probability where that is sure.
+
+    Args:
+        logits: (B, T) of the regression branch.
+        margin: (B, T) logits of the cluster probability, which is not drawn back.
+        mask: (B, T) True where the snippet is real.
+        labels: (B,); only the snippets of anomalous bags are guided.
+        confidence: Sure is a probability above this, or below 1 minus this.
+
+    Returns:
+        Scalar, averaged over the snippets that are guided; 0 where there is none.
+    """
+    least = math.log(confidence / (1 - confidence))
+    is_guided = mask & (labels == 1).unsqueeze(1) & (margin.detach().abs() > least)
+    target = margin.detach().sigmoid()
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return mean_over(each.flatten(), is_guided.flatten())

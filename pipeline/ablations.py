@@ -1,0 +1,99 @@
+"""What `pipeline ablate` compares: the tables of METHODS 1.6, 2.3 and 3.3.
+
+An arm is nothing but settings of the model, so that whatever is compared can also be trained with
+`pipeline train --set`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A line of an ablation table.
+
+    Attributes:
+        name: What was changed, in a few words.
+        settings: Each `key=value`, as for `pipeline train --set`.
+    """
+
+    name: str
+    settings: tuple[str, ...] = ()
+
+
+def _arm(name: str, *settings: str) -> Arm:
+    return Arm(name, tuple(f"model.{setting}" for setting in settings))
+
+
+_NO_ICA, _NO_COMO, _NO_DISTANCE = "ica=none", "relation=none", "relative_distance_weight=0"
+_COMO_ALONE = (_NO_ICA, _NO_DISTANCE)
+_CLAV_COMO = (
+    _arm("A0 baseline: stem and scorer", _NO_ICA, _NO_COMO, _NO_DISTANCE),
+    _arm("A1 ICA, gate implicit", _NO_COMO, _NO_DISTANCE, "gate_weight=0"),
+    _arm("A1 ICA, gate learns from bags", _NO_COMO, _NO_DISTANCE),
+    _arm("A2 one wide map for ICA", "ica=wide", _NO_COMO, _NO_DISTANCE),
+    _arm("A3 relative distance", _NO_ICA, _NO_COMO),
+    _arm("A4 CLAV: ICA, relative distance", _NO_COMO),
+    _arm("A5 CoMo", *_COMO_ALONE),
+    _arm("A6 self-attention for CoMo", *_COMO_ALONE, "relation=self-attention"),
+    _arm("A7 CoMo, motion only", *_COMO_ALONE, "como_reads=motion", "use_residual=false"),
+    _arm("A7 CoMo, context only", *_COMO_ALONE, "como_reads=context", "use_residual=false"),
+    _arm("A7 CoMo, both, no residual", *_COMO_ALONE, "use_residual=false"),
+    _arm("A5 without the product", *_COMO_ALONE, "use_product=false"),
+    _arm("A5 without cross-attention", *_COMO_ALONE, "use_cross_attention=false"),
+    _arm("A5 and relative distance", _NO_ICA),
+    _arm("A9 full, ICA before CoMo", "ica_position=before"),
+    _arm("A9 full, ICA after CoMo", "ica_position=after"),
+    _arm("A9 full, ICA after, gate implicit", "ica_position=after", "gate_weight=0"),
+    _arm("A9 full, ICA after, by channel", "ica_position=after", "ica=channels"),
+    _arm("A9 full, ICA after, no distance", "ica_position=after", _NO_DISTANCE),
+    _arm("A9 full, ICA after, distance on y", "ica_position=after", "distance_on=input"),
+    _arm("A9 full, ICA after, symmetric", "ica_position=after", "is_distance_symmetric=true"),
+    _arm("A9 full, ICA after, by magnitude", "ica_position=after", "rank_by=magnitude"),
+    _arm("A9 full with self-attention", "ica_position=after", "relation=self-attention"),
+)
+
+_NO_DDL = ("rank_weight=0", "align_weight=0")
+_LA_NET = (
+    _arm("MLP alone", "use_attention=false", "causal_len=1", *_NO_DDL),
+    _arm("and global attention", "use_prior=false", "causal_len=1", *_NO_DDL),
+    _arm("and location prior", "causal_len=1", *_NO_DDL),
+    _arm("and causal convolution of 3", "causal_len=3", *_NO_DDL),
+    _arm("and causal convolution of 7", *_NO_DDL),
+    _arm("and causal convolution of 9", "causal_len=9", *_NO_DDL),
+    _arm("7, ranking", "align_weight=0"),
+    _arm("7, alignment", "rank_weight=0"),
+    _arm("7, both: the default"),
+    _arm("both, prior not learned", "learn_prior=false"),
+    _arm("both, prior of UCF-Crime", "prior_slope=0.6", "prior_offset=0.2"),
+    _arm("both, ranking by three steps", "rank_by=mean"),
+    _arm("both, alignment in all bags", "align_bags=all"),
+)
+
+_NO_CLUSTERS = ("cluster_weight=0", "fuse_scores=false")
+_ALONE, _UNGUIDED, _UNFUSED = "memory_share=0", "guide_weight=0", "fuse_scores=false"
+
+
+def _of_batch_size(n: int, *settings: str) -> Arm:
+    what = "batch centres" if settings else "memory"
+    arm = _arm(f"{n} + {n} bags, {what}", _UNGUIDED, _UNFUSED, *settings)
+    return Arm(arm.name, (f"bags_per_class={n}", *arm.settings))
+
+
+_CBCG = (
+    _arm("regression alone", *_NO_CLUSTERS),
+    _arm("and clusters, batch centres", _ALONE, _UNGUIDED, _UNFUSED),
+    _arm("and memory of 1", "memory_len=1", _UNGUIDED, _UNFUSED),
+    _arm("and memory of 4", "memory_len=4", _UNGUIDED, _UNFUSED),
+    _arm("and memory of 16", _UNGUIDED, _UNFUSED),
+    _arm("and memory of 64", "memory_len=64", _UNGUIDED, _UNFUSED),
+    _arm("16, guidance", _UNFUSED),
+    _arm("16, guidance, fused: the default"),
+    _arm("default, no bound on the share", "largest_share=1.0"),
+    *(_of_batch_size(n, *alone) for n in (4, 8, 16) for alone in ((_ALONE,), ())),
+)
+
+ABLATIONS: dict[str, tuple[Arm, ...]] = {
+    "clav-como": _CLAV_COMO,
+    "la-net": _LA_NET,
+    "cbcg": _CBCG,
+}

@@ -1,0 +1,222 @@
+"""What an ablation measures of a trained model: how well it ranks, and what is inside it.
+
+Every measure but `parameters` reads the frame labels of the test videos, and none chooses anything.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.cbcg import Cbcg, CbcgOutput, cluster_batch
+from models.clav_como import ClavComo, ClavComoOutput, ImplicitClassActivation
+from models.interface import AnomalyModel, Output
+from models.la_net import LaNet, LaNetOutput
+from pipeline.bag_set import BagSet, draw_batches
+from pipeline.controls import derangement, stretched
+from pipeline.evaluate import N_CONTEXT_SHUFFLES, TestVideo
+from pipeline.metrics import frame_metrics, silhouette
+
+FALSE_ALARM_SCORE = 0.5
+
+
+def measure(
+    model: AnomalyModel, videos: Sequence[TestVideo], bags: BagSet, device: torch.device
+) -> dict[str, float]:
+    """Measure a model on test videos.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        videos: Of the test split, two or more, normal and anomalous ones.
+        bags: What the model was trained on.
+        device: Where the model is.
+
+    Returns:
+        By name, as listed in `pipeline.ablate.COLUMNS`; which ones depends on the model.
+    """
+    outputs = _outputs(model, videos, device)
+    scores = _per_frame(videos, [output.scores for output in outputs])
+    metrics = frame_metrics(scores, *_labels(videos))
+    is_false = scores[~_labels(videos)[1]] >= FALSE_ALARM_SCORE
+    values = {
+        "AUC": metrics.auc,
+        "AUC abnormal": metrics.auc_abnormal,
+        "false alarms": float(is_false.mean()),
+    }
+    if isinstance(model, ClavComo):
+        values |= _of_clav_como(model, outputs, videos, device)
+    elif isinstance(model, LaNet):
+        values |= _of_la_net(outputs, videos)
+    elif isinstance(model, Cbcg):
+        values |= _of_cbcg(model, outputs, videos, bags, device)
+    return values | {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _of_clav_como(
+    model: ClavComo, outputs: list[Output], videos: Sequence[TestVideo], device: torch.device
+) -> dict[str, float]:
+    values = {"gap": _relative_gap(videos, [output.embeddings for output in outputs])}
+    gates = [
+        o.gate[..., 1] for o in outputs if isinstance(o, ClavComoOutput) and o.gate is not None
+    ]
+    if gates:
+        values["gate AUC"] = _auc(videos, gates)
+        even = copy.deepcopy(model)
+        assert isinstance(even.ica, ImplicitClassActivation)
+        nn.init.zeros_(even.ica.gate.weight)
+        nn.init.zeros_(even.ica.gate.bias)
+        values["even gate"] = _auc(videos, [o.scores for o in _outputs(even, videos, device)])
+    if model.config.relation == "como":
+        orders = [
+            derangement(len(videos), np.random.default_rng(shuffle))
+            for shuffle in range(N_CONTEXT_SHUFFLES)
+        ]
+        shuffled = [_outputs(model, videos, device, contexts=order) for order in orders]
+        aucs = [_auc(videos, [output.scores for output in each]) for each in shuffled]
+        values["context shuffled"] = float(np.mean(aucs))
+    return values
+
+
+def _of_la_net(outputs: list[Output], videos: Sequence[TestVideo]) -> dict[str, float]:
+    """How far the largest steps of scores differ by class, and how they go with the features'."""
+    largest: dict[int, list[float]] = {0: [], 1: []}
+    correlations = []
+    for output, video in zip(outputs, videos, strict=True):
+        assert isinstance(output, LaNetOutput)
+        score_steps = output.scores.diff(dim=1).abs()
+        directions = nn.functional.normalize(output.attended, dim=2)
+        feature_steps = 1 - (directions[:, 1:] * directions[:, :-1]).sum(dim=2)
+        if score_steps.shape[1] < 2:
+            continue
+        largest[video.entry.label].append(float(score_steps.amax(dim=1).mean()))
+        if video.entry.label == 1:
+            both = torch.stack([score_steps.mean(dim=0), feature_steps.mean(dim=0)])
+            correlations.append(float(torch.corrcoef(both)[0, 1].nan_to_num()))
+    return {
+        "step gap": float(np.mean(largest[1]) - np.mean(largest[0])),
+        "step correlation": float(np.mean(correlations)),
+    }
+
+
+def _of_cbcg(
+    model: Cbcg,
+    outputs: list[Output],
+    videos: Sequence[TestVideo],
+    bags: BagSet,
+    device: torch.device,
+) -> dict[str, float]:
+    regression, clusters, directions = [], [], []
+    for output in outputs:
+        assert isinstance(output, CbcgOutput)
+        regression.append(output.regression_logits.sigmoid())
+        if output.cluster_logits is not None and output.directions is not None:
+            clusters.append(output.cluster_logits.sigmoid())
+            directions.append(output.directions)
+    values = {"regression AUC": _auc(videos, regression)}
+    if clusters:
+        values["cluster AUC"] = _auc(videos, clusters)
+        is_anomalous = np.concatenate([_per_snippet(video) for video in videos])
+        values["silhouette"] = silhouette(_stacked(directions), is_anomalous)
+        values["anomalous share"] = _anomalous_share(model, bags, device)
+    return values
+
+
+@torch.inference_mode()
+def _anomalous_share(model: Cbcg, bags: BagSet, device: torch.device) -> float:
+    """Share of the snippets of anomalous training bags that clustering calls anomalous."""
+    half = min(bags.n_anomalous, len(bags.video_ids) - bags.n_anomalous)
+    (batch,) = draw_batches(bags, seed=0, first_step=0, n_steps=1, bags_per_class=half)
+    batch = batch.to(device)
+    output = model(batch.features, batch.mask)
+    assert isinstance(output, CbcgOutput)
+    assert output.directions is not None
+    joins = cluster_batch(
+        output.directions,
+        output.regression_logits,
+        batch.mask,
+        batch.labels,
+        keep_one_in=model.config.keep_one_in,
+        largest_share=model.config.largest_share,
+    )
+    return float(joins.sum() / batch.mask[batch.labels == 1].sum())
+
+
+@torch.inference_mode()
+def _outputs(
+    model: AnomalyModel,
+    videos: Sequence[TestVideo],
+    device: torch.device,
+    *,
+    contexts: NDArray[np.int64] | None = None,
+) -> list[Output]:
+    """Of each video, with its crops as bags; `contexts` says whose context each one is given."""
+    outputs = []
+    for index, video in enumerate(videos):
+        features = _crops(video, video.features.n_snippets, device)
+        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
+        if contexts is None:
+            outputs.append(model(features, mask))
+        else:
+            context = _crops(videos[contexts[index]], video.features.n_snippets, device)
+            outputs.append(model(features, mask, context=context))
+    return outputs
+
+
+def _crops(video: TestVideo, n_snippets: int, device: torch.device) -> Tensor:
+    """(K, n_snippets, D) the streams side by side, brought to so many snippets."""
+    side_by_side = np.concatenate(list(video.features.streams.values()), axis=2)
+    features = torch.from_numpy(stretched(side_by_side, n_snippets))
+    return features.transpose(0, 1).to(device)  # (n, K, D) -> (K, n, D)
+
+
+def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each frame: whether it is anomalous, and whether its video is."""
+    return (
+        np.concatenate([video.labels for video in videos]),
+        np.concatenate([np.full(len(v.labels), v.entry.label == 1) for v in videos]),
+    )
+
+
+def _per_frame(videos: Sequence[TestVideo], values: Sequence[Tensor]) -> NDArray[np.float32]:
+    """(n_frames,) of all videos, from (K, n_snippets) of each: the mean over its crops."""
+    return np.concatenate(
+        [
+            np.repeat(each.mean(dim=0).cpu().numpy(), video.features.snippet_len)[
+                : video.features.n_frames
+            ]
+            for video, each in zip(videos, values, strict=True)
+        ]
+    )
+
+
+def _auc(videos: Sequence[TestVideo], values: Sequence[Tensor]) -> float:
+    return frame_metrics(_per_frame(videos, values), *_labels(videos)).auc
+
+
+def _per_snippet(video: TestVideo) -> NDArray[np.bool_]:
+    """(n_snippets,) True where at least half of the frames are anomalous."""
+    starts = np.arange(video.features.n_snippets) * video.features.snippet_len
+    n_anomalous = np.add.reduceat(video.labels.astype(np.int64), starts)
+    n_frames = np.diff(np.append(starts, video.features.n_frames))
+    return 2 * n_anomalous >= n_frames
+
+
+def _stacked(vectors: Sequence[Tensor]) -> NDArray[np.float32]:
+    """(n_snippets of all videos, E) from (K, n_snippets, E) of each: the mean over its crops."""
+    stacked: NDArray[np.float32] = torch.cat([v.mean(dim=0) for v in vectors]).cpu().numpy()
+    return stacked
+
+
+def _relative_gap(videos: Sequence[TestVideo], embeddings: Sequence[Tensor]) -> float:
+    """How much farther anomalous snippets are from the normal centre than normal ones are.
+
+    The ratio of mean squared distances between embeddings of length 1; 1 is no gap.
+    """
+    directions = _stacked([nn.functional.normalize(e, dim=2) for e in embeddings])
+    is_anomalous = np.concatenate([_per_snippet(video) for video in videos])
+    center = directions[~is_anomalous].mean(axis=0)
+    distances = np.square(directions - center).sum(axis=1)
+    return float(distances[is_anomalous].mean() / distances[~is_anomalous].mean())

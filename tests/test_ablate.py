@@ -1,0 +1,142 @@
+"""Ablations: every arm can be trained, and what is measured is what its name says."""
+
+import json
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from models.clav_como import ClavComo, ClavComoConfig
+from pipeline import ablate as ablate_module
+from pipeline.ablate import COLUMNS, Measured, as_json, as_table, choose_arms
+from pipeline.ablations import ABLATIONS, Arm
+from pipeline.cli import main
+from pipeline.config import ConfigError, resolve_config
+from pipeline.measures import measure
+from pipeline.synthetic import bursts, exclusive_or
+
+CPU = torch.device("cpu")
+FEW = ["--set", "steps=2", "--set", "bags_per_class=4", "--set", "steps_per_epoch=2"]
+
+
+@pytest.fixture(autouse=True)
+def few_videos(monkeypatch):
+    """The drawn test beds, with few videos in each."""
+    drawn = {"exclusive-or": exclusive_or, "bursts": bursts}
+    few = {name: partial(draw, n_train=16, n_test=6) for name, draw in drawn.items()}
+    monkeypatch.setattr(ablate_module, "SYNTHETIC", few)
+
+
+@pytest.mark.parametrize(
+    ("model", "arm"), [(model, arm) for model, arms in ABLATIONS.items() for arm in arms], ids=str
+)
+def test_every_arm_is_settings_that_the_model_knows_and_differs_from_the_others(model, arm):
+    config = resolve_config(model, "none", settings=arm.settings)
+    same = [
+        other.name
+        for other in ABLATIONS[model]
+        if resolve_config(model, "none", settings=other.settings) == config
+    ]
+    assert same == [arm.name]
+
+
+@pytest.mark.parametrize(
+    ("model", "arms", "columns"),
+    [
+        ("clav-como", ("A0", "A9 full, ICA before"), ("gate AUC", "context shuffled", "gap")),
+        ("la-net", ("MLP", "both, prior not"), ("step gap", "step correlation")),
+        ("cbcg", ("regression", "16, guidance, fused"), ("cluster AUC", "anomalous share")),
+    ],
+)
+def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model, arms, columns):
+    chosen = [option for arm in arms for option in ("--arm", arm)]
+    path = tmp_path / "table.json"
+    result = CliRunner().invoke(
+        main, ["ablate", "--model", model, "--seeds", "2", "--json", str(path), *chosen, *FEW]
+    )
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()[2:]
+    for column in ("AUC", "parameters", *columns):
+        assert column in lines[0]
+    names = [next(a.name for a in ABLATIONS[model] if a.name.startswith(arm)) for arm in arms]
+    assert [line[: len(name)] for line, name in zip(lines[1:], names, strict=True)] == names
+    trainings = json.loads(path.read_text())["trainings"]
+    assert [(t["arm"], t["seed"]) for t in trainings] == [(n, s) for n in names for s in (0, 1)]
+    for training in trainings:
+        assert 0 <= training["values"]["AUC"] <= 1
+        assert set(training["values"]) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--model", "comoo"), "--model must be one of clav-como, la-net, cbcg, instead got 'como"),
+        (("--arm", "B7"), "--arm must begin one of A0 baseline"),
+        (("--set", "model.margn=1"), "unknown key model.margn; did you mean model.margin?"),
+        (("--dataset", "absent.csv"), "absent.csv"),
+        (("--json", "no/such/folder/table.json"), "no/such/folder"),
+    ],
+)
+def test_what_cannot_be_ablated_is_refused_in_one_line(options, text):
+    result = CliRunner().invoke(main, ["ablate", *options, *FEW])
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert text in line
+
+
+def test_all_arms_are_chosen_where_none_is_named():
+    assert choose_arms("cbcg", ()) == ABLATIONS["cbcg"]
+    with pytest.raises(ConfigError, match=r"--arm must begin one of MLP alone.*got 'x'"):
+        choose_arms("la-net", ("MLP", "x"))
+
+
+def test_the_table_shows_mean_and_spread_and_nothing_where_nothing_was_measured():
+    one, two = Arm("one"), Arm("two")
+    measured = [
+        Measured(one, 0, {"AUC": 0.5, "gap": 1.0, "parameters": 1500.0}, 1.0),
+        Measured(one, 1, {"AUC": 0.7, "gap": 2.0, "parameters": 1500.0}, 1.0),
+        Measured(two, 0, {"AUC": 0.25, "parameters": 20.0}, 1.0),
+    ]
+    rows = [re.split(" {2,}", line) for line in as_table(measured).splitlines()]
+    assert rows == [
+        ["", "seeds", "AUC", "gap", "parameters"],
+        ["one", "2", "60.0 ± 14.1", "1.50 ± 0.71", "1.5"],
+        ["two", "1", "25.0", "-", "0.0"],
+    ]
+    machine = as_json(measured, model_name="cbcg", dataset="bursts")
+    assert json.loads(json.dumps(machine, allow_nan=False)) == machine
+
+
+def test_the_measures_of_a_model_are_those_that_a_loop_finds():
+    drawn = exclusive_or(0, n_train=8, n_test=6)
+    config = resolve_config("clav-como", "exclusive-or")
+    torch.manual_seed(0)
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 64),), embedding_dim=16)).eval()
+    values = measure(model, drawn.test, drawn.bags(config), CPU)
+    scores, gates, directions, labels = [], [], [], []
+    for video in drawn.test:
+        features = torch.from_numpy(video.features.streams["rgb"]).transpose(0, 1)
+        with torch.no_grad():
+            output = model(features, torch.ones(1, 32).bool())
+        scores += output.scores[0].tolist()
+        gates += output.gate[0, :, 1].tolist()
+        directions += list(torch.nn.functional.normalize(output.embeddings[0], dim=1))
+        labels += video.labels.tolist()
+
+    def pairwise_auc(values):
+        positive = [v for v, label in zip(values, labels, strict=True) if label]
+        negative = [v for v, label in zip(values, labels, strict=True) if not label]
+        return np.mean([[p > n for n in negative] for p in positive])
+
+    assert values["AUC"] == pytest.approx(pairwise_auc(scores), abs=1e-3)
+    assert values["gate AUC"] == pytest.approx(pairwise_auc(gates), abs=1e-3)
+    normal = [d for d, label in zip(directions, labels, strict=True) if not label]
+    anomalous = [d for d, label in zip(directions, labels, strict=True) if label]
+    center = sum(normal) / len(normal)
+    near = np.mean([float((d - center).square().sum()) for d in normal])
+    far = np.mean([float((d - center).square().sum()) for d in anomalous])
+    assert values["gap"] == pytest.approx(far / near, rel=1e-3)
+    assert values["parameters"] == sum(p.numel() for p in model.parameters())
