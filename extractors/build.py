@@ -65,12 +65,14 @@ class ExtractorChoice:
         return self.weights is not None and self.weights.startswith("random:")
 
     def build(self, device: torch.device) -> Extractor:
-        """Build the extractor on a device.
+        """Build the extractor on a device, which becomes this process's own.
 
         Raises:
             ExtractorError: If a choice is not one of those, or not one for this device.
             WeightsError: If the weights cannot be had.
         """
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # for streams, events and kernels that name none
         try:
             return EXTRACTORS[self.extractor](
                 flow=None if self.flow == NO_FLOW else self.flow,

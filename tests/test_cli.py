@@ -293,3 +293,31 @@ def test_an_unknown_device_is_one_line(world):
 def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
     result = run("train", "--dataset", "small.csv", "--set", "learning_rat=1", folder=world)
     assert_one_line_error(result, "learning_rat", "did you mean learning_rate?")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--shard", "3/2"], "shard must be i/N with i from 1 to N, instead got 3/2"),
+        (["--device", "cpu", "--precision", "bfloat16"], "precision must be float32 on a device"),
+        (["--devices", "cpu,cpu"], "devices must be different ones, instead got 'cpu,cpu'"),
+        (["--extractor", "c3d"], "extractor must be one of i3d, i3d_r50, instead got c3d"),
+    ],
+)
+def test_choices_of_extraction_that_cannot_be_are_refused(world, monkeypatch, options, complaint):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
+    before = files_below(world)
+    result = run("extract", "small.csv", "--weights", "random:0", *options, folder=world)
+    assert_one_line_error(result, complaint)
+    assert files_below(world) == before
+
+
+def test_shards_together_make_the_whole_and_their_table_knows_all(world, tmp_path):
+    options = ["--flow", "none", "--crops", 1, "--weights", "random:0", "--features", tmp_path]
+    for shard in ("1/2", "2/2"):
+        result = run("extract", "small.csv", *options, "--shard", shard, folder=world)
+        assert result.exit_code == 0, result.output
+        assert f"shard {shard}" in result.stderr
+    assert "3 extracted" in result.stdout
+    lines = (tmp_path / "small/status.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in lines] == ["done"] * 6
