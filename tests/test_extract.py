@@ -248,7 +248,10 @@ class Slow(here.Brightness):
         return super().prepare(frames)
 
 if __name__ == "__main__":
-    list(here.extract_dataset(load_dataset("small.csv", None), Path(sys.argv[1]), Slow()))
+    records = here.extract_dataset(load_dataset("small.csv", None), Path(sys.argv[1]), Slow())
+    for record in records:
+        if isinstance(record, here.VideoDone):
+            print(record.video_id, flush=True)
 """
 REAL_RUN = """
 import sys
@@ -257,6 +260,16 @@ options = ["--flow", "none", "--crops", "1", "--weights", "random:0", "--device"
 if __name__ == "__main__":
     main(["extract", "small.csv", *options, "--features", sys.argv[1]])
 """
+
+
+def test_two_processes_share_one_folder_and_extract_each_video_once(write_clip, tmp_path):
+    write_small_dataset(tmp_path, write_clip)
+    both = [start(LIGHT_RUN, tmp_path, "shared", stdout=subprocess.PIPE) for _ in range(2)]
+    done = [process.communicate()[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(done[0] + done[1]) == [f"videos/{i}".encode() for i in range(8)]
+    for path in list_feature_files(tmp_path / "shared/small"):
+        read_features(path)
 
 
 @pytest.mark.parametrize(
@@ -298,13 +311,15 @@ def test_kills_at_random_moments_change_nothing_in_the_features(
         assert (found.features.timestamps == expected.features.timestamps).all()
 
 
-def start(program: str, folder: Path, features: str) -> subprocess.Popen[bytes]:
+def start(
+    program: str, folder: Path, features: str, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """A program, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", program, features],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
