@@ -9,9 +9,10 @@ dataset larger than memory it would read from the disk in every epoch.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -174,6 +175,27 @@ def bench_training(
             own_steps=per_second(lambda step: trainer.step(step, next(own))),
             bare_steps=per_second(lambda step: trainer.step(step, one)),
         )
+
+
+def in_words(rounds: Sequence[Round]) -> str:
+    """A line for each system: the median over rounds, and how often faster than the usual loader.
+
+    The ratio is the median of the rounds' ratios.
+    """
+    lines = []
+    for title, own, usual in (
+        ("batches/s", [r.own_batches for r in rounds], [r.usual_batches for r in rounds]),
+        ("steps/s", [r.own_steps for r in rounds], [r.usual_steps for r in rounds]),
+    ):
+        ratio = median(a / b for a, b in zip(own, usual, strict=True))
+        lines.append(
+            f"{title:9}  lookaround {median(own):8.2f}  usual loader {median(usual):8.2f}  "
+            f"ratio {ratio:6.1f}"
+        )
+    bare = [r.bare_steps for r in rounds]
+    bound = median(a / r.usual_steps for a, r in zip(bare, rounds, strict=True))
+    lines.append(f"{'steps/s':9}  on a batch that is there {median(bare):8.2f}  ratio {bound:6.1f}")
+    return "\n".join(lines)
 
 
 def trainer_batches(config: TrainConfig, bags: BagSet) -> Iterator[BagBatch]:

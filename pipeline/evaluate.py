@@ -168,19 +168,32 @@ def evaluate(
     for index, (title, measure) in enumerate(plan):
         yield RowStarted(title, index, len(plan))
         rows.append(measure())
+    rows.extend(_class_rows(videos, scored))
+    n_absent = len(dataset.split("test")) - len(videos)
+    yield _evaluation(dataset.name, checkpoints, videos, rule, rows, n_absent)
+
+
+def _evaluation(
+    dataset_name: str,
+    checkpoints: Sequence[Checkpoint],
+    videos: Sequence[TestVideo],
+    rule: EventRule,
+    rows: Sequence[Row],
+    n_absent: int,
+) -> Evaluation:
     labels = np.concatenate([video.labels for video in videos])
-    yield Evaluation(
-        trained_on=first.dataset,
-        dataset=dataset.name,
+    return Evaluation(
+        trained_on=checkpoints[0].dataset,
+        dataset=dataset_name,
         n_videos=len(videos),
-        n_absent=len(dataset.split("test")) - len(videos),
+        n_absent=n_absent,
         n_frames=labels.size,
         n_anomalous=int(labels.sum()),
         labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
         rule=rule,
         seeds=tuple(checkpoint.seed for checkpoint in checkpoints),
-        has_semantics=first.has_semantics,
-        rows=(*rows, *_class_rows(videos, scored)),
+        has_semantics=checkpoints[0].has_semantics,
+        rows=tuple(rows),
     )
 
 

@@ -1,7 +1,10 @@
 """Pictures that people look at instead of numbers. The only door to matplotlib."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -9,7 +12,10 @@ from matplotlib.figure import Figure
 
 from pipeline.atomic import replacing
 from pipeline.frame_scores import Scores
-from pipeline.results import Evaluation, Row
+
+# What computes metrics takes a second to load, for which `pipeline score` need not wait.
+if TYPE_CHECKING:
+    from pipeline.results import Evaluation, Row
 
 CURVE_COLOUR = "#1f4e79"
 NOTE_COLOUR = "#a61c00"

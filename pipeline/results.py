@@ -26,8 +26,8 @@ _FRAME_HEADS = {
     "ap_abnormal": "AP abnormal",
 }
 _ALARM_HEADS = {
-    "false_alarm_share": "normal frames %",
-    "false_alarms_per_hour": "events/h of normal",
+    "false_alarm_share": "% of normal frames",
+    "false_alarms_per_hour": "events per normal hour",
     "event_precision": "event precision %",
     "event_recall": "event recall %",
     "delay_seconds": "delay s",

@@ -1,11 +1,8 @@
 """Draw what the stages yield while they work, and sum up how they ended."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from statistics import median
 
-from pipeline.bench_training import Round
-from pipeline.evaluate import RowStarted
 from pipeline.extract import (
     ExtractRecord,
     FramesDone,
@@ -17,7 +14,6 @@ from pipeline.extract import (
 from pipeline.extraction_status import Failure
 from pipeline.frame_scores import Scores
 from pipeline.progress import ProgressDisplay, Stopwatch
-from pipeline.results import Evaluation
 from pipeline.trainer import EpochRecord
 
 MOST_FAILURES_LISTED = 20
@@ -116,27 +112,6 @@ def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> Extracti
     return ExtractionSummary(n_done, n_kept, n_taken, n_frames, tuple(failures), n_earlier)
 
 
-def training_bench_in_words(rounds: Sequence[Round]) -> str:
-    """A line for each system: the median over rounds, and how often faster than the usual loader.
-
-    The ratio is the median of the rounds' ratios.
-    """
-    lines = []
-    for title, own, usual in (
-        ("batches/s", [r.own_batches for r in rounds], [r.usual_batches for r in rounds]),
-        ("steps/s", [r.own_steps for r in rounds], [r.usual_steps for r in rounds]),
-    ):
-        ratio = median(a / b for a, b in zip(own, usual, strict=True))
-        lines.append(
-            f"{title:9}  lookaround {median(own):8.2f}  usual loader {median(usual):8.2f}  "
-            f"ratio {ratio:6.1f}"
-        )
-    bare = [r.bare_steps for r in rounds]
-    bound = median(a / r.usual_steps for a, r in zip(bare, rounds, strict=True))
-    lines.append(f"{'steps/s':9}  on a batch that is there {median(bare):8.2f}  ratio {bound:6.1f}")
-    return "\n".join(lines)
-
-
 def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> None:
     """Draw the progress of one training to its end.
 
@@ -150,20 +125,6 @@ def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> 
             display.update(
                 record.epoch, f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
             )
-
-
-def show_evaluation(records: Iterator[RowStarted | Evaluation]) -> Evaluation:
-    """Draw the progress of an evaluation to its end; returns what it found.
-
-    Args:
-        records: As from `evaluate`.
-    """
-    with ProgressDisplay("evaluate", total=100, unit="%") as display:
-        for record in records:
-            if isinstance(record, Evaluation):
-                return record
-            display.update(100 * record.index / record.n_rows, record.name)
-    raise AssertionError("an evaluation ends with its result")
 
 
 def show_scoring(progress: Generator[FramesDone, None, Scores], title: str) -> Scores:

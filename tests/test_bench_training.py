@@ -10,10 +10,9 @@ from click.testing import CliRunner
 
 from pipeline import bench_training as bench_module
 from pipeline.bags import load_bags
-from pipeline.bench_training import Round, UsualBags, usual_batches, write_both
+from pipeline.bench_training import Round, UsualBags, in_words, usual_batches, write_both
 from pipeline.cli import main
 from pipeline.config import resolve_config
-from pipeline.show import training_bench_in_words
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +43,7 @@ def test_the_usual_loader_gives_balanced_batches_without_end(tmp_path):
 
 def test_the_ratio_is_the_median_of_the_rounds(tmp_path):
     rounds = [Round(1, own, 2, 2 * own, 10) for own in (3, 9, 5)]
-    lines = training_bench_in_words(rounds).splitlines()
+    lines = in_words(rounds).splitlines()
     assert [line.split()[-1] for line in lines] == ["5.0", "5.0", "5.0"]
     assert np.isclose(float(lines[0].split()[2]), 5)
 

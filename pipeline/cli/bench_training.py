@@ -42,11 +42,10 @@ def bench_training(
     pipeline bench-training --set sampler=sequence --set bag_len=200 --device cuda
     """
     with errors_in_one_line():
-        from pipeline.bench_training import Read, Round, Written
+        from pipeline.bench_training import Read, Round, Written, in_words
         from pipeline.bench_training import bench_training as measure
         from pipeline.config import ConfigError, resolve_config
         from pipeline.device import choose_device, describe_device
-        from pipeline.show import training_bench_in_words
 
         config = resolve_config(model, "none", settings=settings)
         n_bags = n_videos // 2 * 5
@@ -83,4 +82,4 @@ def bench_training(
             f"{config.bags_per_class} + {config.bags_per_class} bags, usual loader with "
             f"{n_workers} workers"
         )
-        click.echo(training_bench_in_words(rounds))
+        click.echo(in_words(rounds))

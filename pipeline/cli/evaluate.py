@@ -1,6 +1,9 @@
 """`pipeline evaluate`: how good a trained model is."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +15,12 @@ from pipeline.cli.shared import (
     runs_option,
     videos_option,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.evaluate import RowStarted
+    from pipeline.results import Evaluation
 
 
 @click.command()
@@ -78,7 +87,6 @@ def evaluate(
         from pipeline.report import plot_evaluation
         from pipeline.results import as_table, write_json
         from pipeline.runs import Run, latest_run, read_description, runs_of_command
-        from pipeline.show import show_evaluation
 
         for path in (json_path, plot):
             if path is not None:
@@ -97,7 +105,7 @@ def evaluate(
             rule=EventRule(threshold),
             epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
         )
-        evaluation = show_evaluation(records)
+        evaluation = _draw_to_the_end(records)
         click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
         click.echo(f"checkpoints: {description.config.selection_in_words}")
         click.echo(as_table(evaluation))
@@ -109,3 +117,16 @@ def evaluate(
             plot_evaluation(evaluation, plot)
         for seed in seeds:
             keep_evaluation(seed, evaluation)
+
+
+def _draw_to_the_end(records: Iterator[RowStarted | Evaluation]) -> Evaluation:
+    """Draw the progress of an evaluation; returns what it found."""
+    from pipeline.progress import ProgressDisplay
+    from pipeline.results import Evaluation
+
+    with ProgressDisplay("evaluate", total=100, unit="%") as display:
+        for record in records:
+            if isinstance(record, Evaluation):
+                return record
+            display.update(100 * record.index / record.n_rows, record.name)
+    raise AssertionError("an evaluation ends with its result")
