@@ -89,10 +89,7 @@ def tvl1_flow(grey: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
     Raises:
         ValueError: If grey is not float32, not (T + 1, H, W), or has fewer than two frames.
     """
-    if grey.ndim != 3 or len(grey) < 2 or grey.numel() == 0:
-        raise ValueError(f"grey must be (T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}")
-    if grey.dtype != torch.float32:
-        raise ValueError(f"grey must be float32, instead got {grey.dtype}")
+    check_grey(grey)
     T, H, W = len(grey) - 1, *grey.shape[1:]
     # A CPU is fastest with the planes of one pair, which fit its cache; a GPU needs many pairs.
     n_pairs = 1 if grey.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // (H * W))
@@ -102,9 +99,21 @@ def tvl1_flow(grey: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
     return flow
 
 
+def check_grey(grey: Tensor) -> None:
+    """Refuse what is not grey frames.
+
+    Raises:
+        ValueError: If grey is not float32, not (T + 1, H, W), or has fewer than two frames.
+    """
+    if grey.ndim != 3 or len(grey) < 2 or grey.numel() == 0:
+        raise ValueError(f"grey must be (T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}")
+    if grey.dtype != torch.float32:
+        raise ValueError(f"grey must be float32, instead got {grey.dtype}")
+
+
 def solve_jointly(grey: Tensor, config: TVL1Config) -> Tensor:
     """Flow (T, 2, H, W) between the frames grey (T + 1, H, W), all pairs at once."""
-    levels = _build_pyramid(grey, config)
+    levels = build_pyramid(grey, config)
     flow = levels[-1].new_zeros(len(grey) - 1, 2, *levels[-1].shape[1:])
     _refine(levels[-1], flow, config)
     for level in reversed(levels[:-1]):
@@ -113,7 +122,7 @@ def solve_jointly(grey: Tensor, config: TVL1Config) -> Tensor:
     return flow
 
 
-def _build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
+def build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
     """Levels (T + 1, H, W) of grey, the finest first."""
     levels = [grey]
     while len(levels) < config.n_scales:
@@ -258,7 +267,7 @@ def median_filter(planes: Tensor, side_len: int) -> Tensor:
     H, W = planes.shape[2:]
     padded = F.pad(planes, (side_len // 2,) * 4, mode="replicate")
     wires = [padded[..., i : i + H, j : j + W] for i in range(side_len) for j in range(side_len)]
-    for low, high, is_low_needed, is_high_needed in _median_network(len(wires)):
+    for low, high, is_low_needed, is_high_needed in median_network(len(wires)):
         a, b = wires[low], wires[high]
         if is_low_needed:
             wires[low] = torch.minimum(a, b)
@@ -268,7 +277,7 @@ def median_filter(planes: Tensor, side_len: int) -> Tensor:
 
 
 @cache
-def _median_network(n_wires: int) -> list[tuple[int, int, bool, bool]]:
+def median_network(n_wires: int) -> list[tuple[int, int, bool, bool]]:
     """The part of a sorting network that matters to the middle wire.
 
     Steps of (wire for the smaller value, wire for the larger, is the smaller needed, the larger).

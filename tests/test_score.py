@@ -8,14 +8,19 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torchvision.models.optical_flow import raft_small
 
+from extractors.build import ExtractorChoice
 from extractors.features import Features
+from extractors.inception_i3d import InceptionI3D
+from extractors.resnet_i3d import ResNetI3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.checkpoints import Checkpoint
 from pipeline.extract import FramesDone
 from pipeline.frame_scores import write_csv
-from pipeline.score import score_features, score_video
+from pipeline.score import extractor_of_run, score_features, score_video
 
 CPU = torch.device("cpu")
 SMALL = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
@@ -138,3 +143,34 @@ def test_all_real_videos_of_varying_frame_rate_do(checkpoint, shared_folder):
         assert len(rows) == len(times), path.name
         found = [float(row["time_seconds"]) for row in rows]
         np.testing.assert_allclose(found, times, atol=5.1e-4, err_msg=path.name)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Untrained weights of every network, which take no time to make."""
+    save_file(InceptionI3D(3).state_dict(), tmp_path / "rgb.safetensors")
+    save_file(InceptionI3D(2).state_dict(), tmp_path / "flow.safetensors")
+    save_file(ResNetI3D().state_dict(), tmp_path / "r50.safetensors")
+    torch.save(raft_small(weights=None).state_dict(), tmp_path / "raft.pth")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("extractor", "weights_name", "flow", "flow_weights", "tail_rule"),
+    [
+        ("i3d", ".", "raft", "raft.pth", DROP_TAIL),
+        ("i3d_r50", "r50.safetensors", None, None, REPEAT_LAST_FRAME),
+    ],
+)
+def test_the_extractor_of_a_run_is_built_again_from_its_contract(
+    weights, extractor, weights_name, flow, flow_weights, tail_rule
+):
+    places = {
+        "weights": str(weights / weights_name),
+        "flow_weights": flow_weights and str(weights / flow_weights),
+    }
+    choice = ExtractorChoice(extractor, flow or "none", 10, tail_rule=tail_rule, **places)
+    built = choice.build(CPU)
+    again = extractor_of_run(built.contract(), device=CPU, **places)
+    assert again.contract() == built.contract()
+    assert again.tail_rule == tail_rule

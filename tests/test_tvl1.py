@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from extractors.transforms import resize_short_side, to_grey
 from extractors.tvl1 import (
     TVL1Config,
     add_divergence,
@@ -17,6 +20,7 @@ from extractors.tvl1 import (
     tvl1_flow,
     warp,
 )
+from extractors.video import Video
 
 MARGIN = 12  # pixels at the border, where the shifted texture is cut off
 
@@ -118,6 +122,29 @@ def test_the_flow_of_a_pair_does_not_depend_on_its_neighbours() -> None:
     assert torch.equal(tvl1_flow(frames), alone)
     # On a GPU the pairs are solved together; they converge after unequal numbers of iterations.
     torch.testing.assert_close(solve_jointly(frames, TVL1Config()), alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [(0.5, 0.25), (-0.3, 1.7), (4.0, -3.0)])
+def test_the_flow_of_a_texture_is_that_of_opencv(shift: tuple[float, float]) -> None:
+    frames = torch.stack([make_texture(56, 72), make_texture(56, 72, shift)]).round()
+    first, second = frames.numpy().astype(np.uint8)
+    expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
+    found = tvl1_flow(frames)[0].permute(1, 2, 0).numpy()
+    assert np.linalg.norm(found - expected, axis=-1).mean() < 0.02
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["subject1/Fall/13", "subject2/ADL/23", "subject4/Fall/02"])
+def test_the_flow_of_real_frames_is_that_of_opencv(shared_folder: Path, name: str) -> None:
+    video = Video(shared_folder / f"data/gmdcsa24/{name}.mp4")
+    chunk = next(iter(islice(video.read(16), 1, None)))
+    frames = torch.from_numpy(chunk.frames[[0, 1]]).permute(0, 3, 1, 2)
+    grey = to_grey(resize_short_side(frames))
+    first, second = grey.numpy()
+    expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
+    found = tvl1_flow(grey.float())[0].permute(1, 2, 0).numpy()
+    assert np.linalg.norm(expected, axis=-1).max() > 1  # something moves
+    assert np.linalg.norm(found - expected, axis=-1).mean() < 0.1
 
 
 @pytest.mark.gpu
