@@ -22,7 +22,7 @@ def state_dict() -> dict[str, Tensor]:
 def extractor(state_dict: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> I3DR50:
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
     safetensors.torch.save_file(state_dict, path)
-    return I3DR50(flow=None, crops=1, weights=str(path), device=CPU)
+    return I3DR50(flow=None, crops=1, weights=str(path), precision="float32", device=CPU)
 
 
 def make_frames(n_frames: int, height: int, width: int) -> Tensor:
@@ -59,7 +59,7 @@ def test_a_snippet_has_the_features_of_pytorchvideos_network(
     # (T, H, W, C) -> (1, C, T, H, W)
     clips = torch.from_numpy(clip.astype(np.float32)).permute(3, 0, 1, 2)[None]
     expected = maps_of_pytorchvideo(clips, state_dict).mean(dim=(2, 3, 4))[0]
-    found = extractor.extract(frames)["rgb"]
+    found = extractor.embed([extractor.prepare(frames)])["rgb"]
     assert found.shape == (1, 1, 2048)
     # When it resizes, Pillow may round a grey value the other way.
     assert (found[0, 0] - expected).abs().max() < 0.1 * expected.abs().mean()
@@ -89,6 +89,6 @@ def test_the_contract_says_that_it_is_another_network(extractor: I3DR50) -> None
 
 def test_a_flow_stream_and_clips_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="i3d_r50 has no flow stream, instead got tvl1"):
-        I3DR50(flow="tvl1", crops=1, weights="random:0", device=CPU)
+        I3DR50(flow="tvl1", crops=1, weights="random:0", precision="float32", device=CPU)
     with pytest.raises(ValueError, match=r"\(N, 3, T, H, W\), instead got \(1, 2, 4, 8, 8\)"):
         ResNetI3D()(torch.zeros(1, 2, 4, 8, 8))
