@@ -84,7 +84,7 @@ def as_table(rows: Sequence[BenchRow]) -> str:
 
 
 def _in_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _decode(extractor: Extractor, paths: Sequence[Path]) -> tuple[int, float, list[torch.Tensor]]:
