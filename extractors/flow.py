@@ -60,7 +60,7 @@ class TVL1Flow:
             return tvl1_flow(grey, self.config)
         if self._gpu_flow is None:
             # Triton comes with torch's builds for GPUs only.
-            from extractors.tvl1_kernels import KernelSolver  # noqa: PLC0415
+            from extractors.tvl1_gpu import KernelSolver  # noqa: PLC0415
 
             self._gpu_flow = KernelSolver(self.config).flow
         return self._gpu_flow(grey)

@@ -12,22 +12,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from extractors.tvl1 import TVL1Config, tvl1_flow
-from extractors.tvl1_kernels import (
-    BLOCK_X,
-    BLOCK_Y,
-    MEDIAN_BLOCK,
-    N_WARPS,
-    KernelSolver,
-    iterate_kernel,
-    linearise_kernel,
-    median_kernel,
-)
+from extractors.tvl1_gpu import BLOCK_X, BLOCK_Y, MEDIAN_BLOCK, N_WARPS, KernelSolver
+from extractors.tvl1_kernels import iterate_kernel, linearise_kernel, median_kernel
 
 # The interpreter must be chosen before Triton's kernels are defined: in a process of its own.
 COMPARISON = """
 import sys, torch
 from extractors.tvl1 import TVL1Config, tvl1_flow
-from extractors.tvl1_kernels import KernelSolver
+from extractors.tvl1_gpu import KernelSolver
 
 frames, settings = torch.load(sys.argv[1], weights_only=True)
 config = TVL1Config(**settings)
