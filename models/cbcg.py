@@ -11,7 +11,10 @@ of a batch; and snippet scores that the clustering makes more accurate.
 Paper is silent: every size, loss, weight and default in this file; the marks below point at the
 choices that a reader might expect to be otherwise.
 
-Shown by `pipeline ablate --model cbcg`: see the README, which says what holds and what does not.
+What `pipeline ablate --model cbcg` showed on microworld (three seeds, AUC in percent): the cluster
+probability alone ranks frames (70 +- 8), and the bound keeps the anomalous share at 27. No part is
+worth more than the seeds' spread: regression alone 71 +- 7, with clusters 73 +- 9, with the memory
+73 +- 9, with guidance 72 +- 9, fused 73 +- 9. The claim about imbalance is not shown by it.
 
 Differs from the paper:
     - The features are standardised first.

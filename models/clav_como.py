@@ -24,9 +24,9 @@ motion that are anomalous only together, then on microworld):
     - Does not hold: the full model is not above CoMo alone (89; 72). CoMo without cross-attention
       was the best of all on the drawn pairs (99.8), whose context is one for the whole video.
     - Tried there: ICA after CoMo (86; its gate 87 instead of 79), by channel (90), distances on
-      what goes into the relation (84), symmetric (86) or left out (84), ranking by magnitude (86).
-      None is above ICA before CoMo (89) by more than the seeds' spread, so the default stays. On
-      microworld after is better (78 +- 4 against 72 +- 2), but that was seen on test videos.
+      what goes into the relation (84), symmetric (86) or left out (84). None is above ICA before
+      CoMo (89) by more than the seeds' spread, so the default stays. On microworld after is better
+      (78 +- 4 against 72 +- 2), but that was seen on test videos.
 
 Differs from the paper:
     - The paper uses RGB features alone. That is `stream_dims=(("rgb", 2048),)` here; the default
