@@ -1,6 +1,6 @@
 """A training as TensorBoard files. The only door to TensorBoard, which is optional.
 
-Importing this module without `lookaround[tensorboard]` raises an ImportError.
+Importing this module without TensorBoard installed raises an ImportError.
 """
 
 from collections.abc import Iterator

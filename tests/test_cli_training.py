@@ -183,7 +183,7 @@ def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path,
     make_world(tmp_path)
     monkeypatch.setitem(sys.modules, "pipeline.tensorboard", None)  # importing it now fails
     before = files_below(tmp_path)
-    assert_one_line_error(train(tmp_path, "--tensorboard"), "pip install 'lookaround[tensorboard]'")
+    assert_one_line_error(train(tmp_path, "--tensorboard"), "pip install tensorboard")
     assert files_below(tmp_path) == before
 
 

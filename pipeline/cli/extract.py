@@ -73,7 +73,7 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: a task for each video on a Ray cluster (pip install 'lookaround[ray]').",
+    help="ray: a task for each video on a Ray cluster (pip install ray).",
 )
 @click.option("--ray-address", help="Of the Ray cluster.  [default: one on this machine alone]")
 @device_option
@@ -167,5 +167,5 @@ def _ray_engine() -> "Callable[..., Iterator[ExtractRecord]]":
     try:
         from pipeline.ray_extract import extract_on_ray
     except ImportError as error:
-        raise click.ClickException("Ray is not installed; pip install 'lookaround[ray]'") from error
+        raise click.ClickException("Ray is not installed; pip install ray") from error
     return extract_on_ray

@@ -127,6 +127,6 @@ def load_tensorboard() -> Callable[[Iterator[EpochRecord], Path], Iterator[Epoch
     except ImportError as error:
         raise ConfigError(
             "--tensorboard needs a package that is not installed; "
-            "install it with: pip install 'lookaround[tensorboard]'"
+            "install it with: pip install tensorboard"
         ) from error
     return with_tensorboard
