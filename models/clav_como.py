@@ -380,7 +380,7 @@ class ClavComo(AnomalyModel):
             features: (B, T, D), the streams side by side in the order of `config.stream_dims`.
             mask: (B, T) bool, True where the snippet is real; padding at the end of a bag only.
             context: (B, T, D) what the context path reads instead of `features`: a control that
-                takes the true surroundings away (METHODS 1.6, A8). By default `features`; without
+                takes the true surroundings away. By default `features`; without
                 CoMo there is no such path.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What `pipeline ablate` compares: the tables of METHODS 1.6, 2.3 and 3.3.
+"""What `pipeline ablate` compares: for each model the arms that test what its paper claims.
 
 An arm is nothing but settings of the model, so that whatever is compared can also be trained with
 `pipeline train --set`.

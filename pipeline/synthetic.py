@@ -55,7 +55,7 @@ class SyntheticSet:
 
 
 def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:
-    """Videos in which only certain pairs of context and motion are anomalous (METHODS 1.5).
+    """Videos in which only certain pairs of context and motion are anomalous.
 
     A video has one of four contexts, a snippet one of four motions; its features are the sum of
     both codes and noise. In context c the motions c and c + 1 are anomalous, the other two are
@@ -82,7 +82,7 @@ def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> 
 
 
 def bursts(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:
-    """Videos with weak anomalies of six kinds, and strong bursts that are normal (METHODS 5.6).
+    """Videos with weak anomalies of six kinds, and strong bursts that are normal.
 
     Features are noise. In an anomalous video a run of 8 to 16 of the 64 snippets has a weak code of
     one of six kinds added to it; in every video a run of 2 to 8 has a strong one of twelve others.

@@ -1,4 +1,4 @@
-"""CBCG: its clustering and losses against slow loops (METHODS 3.2), and its memory."""
+"""CBCG: its clustering and losses against slow loops, and its memory."""
 
 import copy
 import math
@@ -52,7 +52,7 @@ def center(vectors):
 
 
 def clustered_slowly(directions, logits, labels, lengths, keep_one_in, share):
-    """The pairs (bag, snippet) in the anomalous cluster, as METHODS 3.2 says it."""
+    """The pairs (bag, snippet) in the anomalous cluster."""
     everything = [(b, t) for b, length in enumerate(lengths) for t in range(length)]
 
     def highest(values, bag, k):

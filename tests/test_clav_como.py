@@ -171,7 +171,7 @@ def test_a_config_out_of_range_is_refused(changes, message):
 
 
 def exclusive_or_bags(n_bags, generator, codes, *, n_snippets=8):
-    """Bags in which only certain pairs of context and motion are anomalous (METHODS 1.5).
+    """Bags in which only certain pairs of context and motion are anomalous.
 
     One context per bag, one motion per snippet. Every context and every motion is anomalous in
     half of its pairs, so neither tells alone. The rgb half of the features carries the context,

@@ -1,4 +1,4 @@
-"""LA-Net and DDL: the counts that are known, and each loss against a slow loop (METHODS 2.3)."""
+"""LA-Net and DDL: the counts that are known, and each loss against a slow loop."""
 
 import math
 

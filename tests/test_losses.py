@@ -1,4 +1,4 @@
-"""Each loss against a slow loop written from the formulas of METHODS 1.4."""
+"""Each loss against a slow loop written from the formulas of the reconstruction."""
 
 import math
 
