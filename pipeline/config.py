@@ -34,7 +34,8 @@ class ConfigError(ValueError):
 class TrainConfig:
     """The settings of one training.
 
-    The defaults are those of the reconstruction of CLAV-CoMo: 5,000 steps of 32 + 32 bags of 32 bins.
+    The defaults are those of the reconstruction of CLAV-CoMo: 5,000 steps of 32 + 32 bags of 32
+    bins.
 
     Attributes:
         model_name: Key of `MODELS`.

@@ -1,6 +1,7 @@
 """From a bag of any length to one of a fixed length, and from all snippets to a fair sample.
 
-The two samplers are those of the field: bins as in RTFM, index sampling as in XDVioDet. Both are fixed functions of a bag: nothing is drawn.
+The two samplers are those of the field: bins as in RTFM, index sampling as in XDVioDet. Both are
+fixed functions of a bag: nothing is drawn.
 """
 
 from typing import Literal
