@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
@@ -193,7 +193,7 @@ class DecodePool:
                 idle = _start()
                 self._workers.append(idle)
             idle.task = task
-            idle.deadline = time.monotonic() + self._patience_seconds + _seconds_to_read(task.path)
+            idle.deadline = self._deadline_of_opening(task)
             # A worker that is gone already is noticed when it is listened to.
             _send(idle, task)
 
@@ -216,7 +216,7 @@ class DecodePool:
         match message:
             case Ready():
                 worker.is_ready = True
-                worker.deadline = time.monotonic() + self._patience_seconds + _seconds_to_read(path)
+                worker.deadline = self._deadline_of_opening(worker.task)
                 return
             case Opened():
                 worker.slots = map_slots(worker.memory.fd, message)
@@ -229,10 +229,8 @@ class DecodePool:
                 worker.task = worker.slots = None
                 yield VideoEnded(path, n_missing)
             case Refused(kind=kind, reason=reason, is_decoder=is_decoder):
-                retry, worker.task, worker.slots = worker.task, None, None
-                if is_decoder and retry.decoder is None:
-                    self._retries.append(Task(path, "pyav", self._snippet_len))
-                else:
+                task, worker.task, worker.slots = worker.task, None, None
+                if not (is_decoder and self._retry(task)):
                     yield VideoLost(path, kind, reason, is_quarantined=False)
         worker.deadline = time.monotonic() + self._patience_seconds
 
@@ -244,11 +242,20 @@ class DecodePool:
         how = how or _way_of_death(worker.process)
         if not is_ready:
             raise RuntimeError(f"a decoding process {how} before it began; its words are above")
-        if task.decoder is None:
-            self._retries.append(Task(task.path, "pyav", self._snippet_len))
+        if self._retry(task):
             return
         reason = f"{task.path}: the process that decodes it {how}, twice; check or remove the file"
         yield VideoLost(task.path, kind, reason, is_quarantined=True)
+
+    def _retry(self, task: Task) -> bool:
+        """Have a video read once more, with PyAV; False if that has been tried."""
+        if task.decoder is not None:
+            return False
+        self._retries.append(replace(task, decoder="pyav"))
+        return True
+
+    def _deadline_of_opening(self, task: Task) -> float:
+        return time.monotonic() + self._patience_seconds + _seconds_to_read(task.path)
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
