@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 
 Contract = dict[str, str | int | float | bool]
-# One snippet, ready for its crops, by stream: (T, C, H, W) on the extractor's device.
+# What an extractor keeps of one snippet until its batch is full, on the extractor's device. It owns
+# its memory: nothing in it is a view of the frames that were given.
 Prepared = dict[str, Tensor]
 
 
@@ -97,6 +98,28 @@ class Features:
                 raise ValueError(f"{name} features must be finite, instead some are not")
 
 
+class FlowMethod(Protocol):
+    """Computes the optical flow from each frame to the next."""
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Compute the flow of T pairs of frames, of one snippet or of many.
+
+        The flow of a pair does not depend on the other pairs.
+
+        Args:
+            frames: (..., T + 1, 3, H, W) uint8 RGB.
+
+        Returns:
+            (..., T, 2, H, W) float32 pixels, x to the right and y down, on the frames' device.
+
+        Raises:
+            ValueError: If the frames are not of this shape and type.
+        """
+
+    def describe(self) -> Contract:
+        """Return the parameters of the method: flat, JSON's types."""
+
+
 class Extractor(Protocol):
     """Turns frames into features, one vector per snippet, crop and stream."""
 
@@ -128,11 +151,15 @@ class Extractor(Protocol):
         """The network of each stream."""
 
     @property
+    def flow(self) -> FlowMethod | None:
+        """What computes the flow stream; None where there is none."""
+
+    @property
     def n_snippets_per_batch(self) -> int:
         """Snippets that `embed` takes at once at its best speed."""
 
     def prepare(self, frames: Tensor) -> Prepared:
-        """Do for one snippet what is done once and not per crop: resizing, and flow.
+        """Do for one snippet what can be done before its batch is full.
 
         Args:
             frames: (snippet_len + 1, H, W, 3) uint8 RGB on the CPU, read before this returns. The

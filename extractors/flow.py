@@ -6,7 +6,7 @@ The only file that imports OpenCV.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,60 +14,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extractors.features import Contract
+from extractors.features import Contract, FlowMethod
 from extractors.raft import RAFTFlow
 from extractors.transforms import check_frame_pairs, to_grey
 from extractors.tvl1 import TVL1Config, tvl1_flow
 
 
-class FlowMethod(Protocol):
-    """Computes the optical flow from each frame to the next."""
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Compute the flow of T pairs of frames.
-
-        Args:
-            frames: (T + 1, 3, H, W) uint8 RGB.
-
-        Returns:
-            (T, 2, H, W) float32 pixels, x to the right and y down, on the frames' device.
-
-        Raises:
-            ValueError: If the frames are not of this shape and type.
-        """
-
-    def describe(self) -> Contract:
-        """Return the parameters of the method: flat, JSON's types."""
-
-
 class TVL1Flow:
     """TV-L1 flow, the method of the published features. A `FlowMethod`.
 
-    On a GPU by fused kernels, else by torch. The contract does not say which: where they take the
-    same number of iterations, which rounding can change by one, they differ by some 1e-5 pixels
-    (measured with the kernels interpreted on a CPU).
+    Args:
+        implementation: "torch" for any device, or "triton" for CUDA devices alone: fused kernels,
+            some ten times as fast there. See the README for how far they differ.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, implementation: Literal["torch", "triton"] = "torch") -> None:
         self.config = TVL1Config()
-        self._gpu_flow: Callable[[Tensor], Tensor] | None = None
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Compute the flow (T, 2, H, W) in pixels of frames (T + 1, 3, H, W)."""
-        check_frame_pairs(frames)
-        grey = to_grey(frames).float()
-        if not frames.is_cuda:
-            return tvl1_flow(grey, self.config)
-        if self._gpu_flow is None:
+        self._implementation = implementation
+        self._flow: Callable[[Tensor], Tensor] = tvl1_flow
+        if implementation == "triton":
             # Triton comes with torch's builds for GPUs only.
             from extractors.tvl1_gpu import KernelSolver  # noqa: PLC0415
 
-            self._gpu_flow = KernelSolver(self.config).flow
-        return self._gpu_flow(grey)
+            self._flow = KernelSolver(self.config).flow
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
+        check_frame_pairs(frames)
+        return self._flow(to_grey(frames).float())
 
     def describe(self) -> Contract:
-        """Return the parameters of TV-L1."""
-        return asdict(self.config)
+        """Return the parameters of TV-L1, and what computes it."""
+        return asdict(self.config) | {"implementation": self._implementation}
 
 
 class DISFlow:
@@ -78,37 +56,53 @@ class DISFlow:
     """
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Compute the flow (T, 2, H, W) in pixels of frames (T + 1, 3, H, W)."""
+        """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
         check_frame_pairs(frames)
         # OpenCV cuts the plane into as many stripes as it has threads, and a patch starts from its
-        # neighbour's flow in the same stripe: with one stripe the flow is the same everywhere. The
+        # neighbor's flow in the same stripe: with one stripe the flow is the same everywhere. The
         # pairs run side by side instead.
         cv2.setNumThreads(1)
         grey = to_grey(frames).cpu().numpy()
-        n_pairs = len(grey) - 1
-        flow = np.zeros((n_pairs, *grey.shape[1:], 2), np.float32)
-        n_workers = min(torch.get_num_threads(), n_pairs)
-        shares = [range(worker, n_pairs, n_workers) for worker in range(n_workers)]
+        T, H, W = grey.shape[-3] - 1, *grey.shape[-2:]
+        first, second = (
+            grey[..., :-1, :, :].reshape(-1, H, W),
+            grey[..., 1:, :, :].reshape(-1, H, W),
+        )
+        # As initial flow OpenCV takes what is in the array; without an array, its own default, it
+        # takes what the memory happens to hold.
+        flow = np.zeros((len(first), H, W, 2), np.float32)
+        n_workers = min(torch.get_num_threads(), len(first))
+        parts = [range(worker, len(first), n_workers) for worker in range(n_workers)]
         with ThreadPoolExecutor(n_workers) as pool:
-            list(pool.map(lambda share: _fill_in(flow, grey, share), shares))
-        # (T, H, W, 2) -> (T, 2, H, W)
-        return torch.from_numpy(flow).permute(0, 3, 1, 2).to(frames.device)
+            list(pool.map(lambda part: _fill_in(flow, first, second, part), parts))
+        # (P, H, W, 2) -> (..., T, 2, H, W)
+        planes = torch.from_numpy(flow).permute(0, 3, 1, 2).to(frames.device)
+        return planes.reshape(*frames.shape[:-4], T, 2, H, W)
 
     def describe(self) -> Contract:
-        """Return the preset of DIS."""
-        return {"preset": "medium"}
+        """Return the preset of DIS and the flow that it starts from."""
+        return {"preset": "medium", "initial_flow": "zero"}
 
 
-# Called without arguments, each has its defaults. The command line's "none" is no method: it leaves
-# the flow stream out.
-FLOWS: dict[str, Callable[[], FlowMethod]] = {"tvl1": TVL1Flow, "raft": RAFTFlow, "dis": DISFlow}
+def _tvl1_for(device: torch.device) -> TVL1Flow:
+    return TVL1Flow("triton" if device.type == "cuda" else "torch")
 
 
-def build_flow(name: str, weights: str | None = None) -> FlowMethod:
+# Each makes the method with its defaults for a device. The command line's "none" is no method: it
+# leaves the flow stream out.
+FLOWS: dict[str, Callable[[torch.device], FlowMethod]] = {
+    "tvl1": _tvl1_for,
+    "raft": lambda device: RAFTFlow(),
+    "dis": lambda device: DISFlow(),
+}
+
+
+def build_flow(name: str, device: torch.device, weights: str | None = None) -> FlowMethod:
     """Build a flow method by name.
 
     Args:
         name: A name in `FLOWS`.
+        device: Where the frames will be.
         weights: Of a method that is a network, as its class says; None for its own default.
 
     Raises:
@@ -121,11 +115,16 @@ def build_flow(name: str, weights: str | None = None) -> FlowMethod:
         return RAFTFlow(weights)
     if weights is not None:
         raise ValueError(f"flow {name} has no weights, instead got {weights}")
-    return FLOWS[name]()
+    return FLOWS[name](device)
 
 
-def _fill_in(flow: NDArray[np.float32], grey: NDArray[np.uint8], pairs: Iterable[int]) -> None:
-    """Compute the flow (T, H, W, 2) of some pairs of the frames (T + 1, H, W) where it stands."""
+def _fill_in(
+    flow: NDArray[np.float32],
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    pairs: Iterable[int],
+) -> None:
+    """Compute the flow (P, H, W, 2) of some pairs of frames (P, H, W) where it stands."""
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # one for each thread
     for pair in pairs:
-        method.calc(grey[pair], grey[pair + 1], flow[pair])  # starts from the zeros in there
+        method.calc(first[pair], second[pair], flow[pair])  # starts from the zeros in there

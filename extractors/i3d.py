@@ -7,7 +7,9 @@ Unlike the paper: the features are of the video's own frames, not of 25 per seco
 has the score of the snippet that it is in; and flow is not rounded to 8 bits before the network.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -25,6 +27,19 @@ from extractors.weights import load_weights
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
 # On two CPU cores more than two at once are no faster; a GPU has room for more, five crops and all.
 N_SNIPPETS_PER_BATCH = {"cpu": 2, "cuda": 32}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """The pictures of those snippets of a batch whose frames are of one size.
+
+    Attributes:
+        places: Where in the batch the snippets are.
+        streams: By stream (n, T, C, H, W).
+    """
+
+    places: list[int]
+    streams: dict[str, Tensor]
 
 
 class I3D:
@@ -74,7 +89,7 @@ class I3D:
         streams = ("rgb",) if flow is None else ("rgb", "flow")
         self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
-        self._flow = None if flow is None else build_flow(flow, flow_weights)
+        self.flow = None if flow is None else build_flow(flow, device, flow_weights)
         loaded = load_weights(weights or self.default_weights, self.name, streams)
         self._weights_contract: Contract = {
             "weights": loaded.name,
@@ -104,56 +119,77 @@ class I3D:
             "precision": self._precision,
             "flow_method": self._flow_name or "none",
         }
-        if self._flow is not None:
+        if self.flow is not None:
             contract["flow_bound_px"] = transforms.FLOW_BOUND_PX
-            contract |= {f"flow_{name}": value for name, value in self._flow.describe().items()}
+            contract |= {f"flow_{name}": value for name, value in self.flow.describe().items()}
         return contract | self._weights_contract
 
     @torch.inference_mode()
     def prepare(self, frames: Tensor) -> Prepared:
-        """Resize the frames of one snippet and compute their flow.
+        """Resize the frames of one snippet.
 
         Args:
             frames: (17, H, W, 3) uint8 RGB; the last one is the one after the snippet.
 
         Returns:
-            "rgb": (16, 3, H', W') uint8; "flow": (16, 2, H', W') pixels; min(H', W') = 256.
+            "frames": (17, 3, H', W') uint8, min(H', W') = 256, with memory of its own.
 
         Raises:
             ValueError: If the frames are not of this shape and type, or more than 8 times as long
                 as they are short.
         """
         _check_frames(frames)
-        frames = _to_device(frames, self.device).permute(0, 3, 1, 2)  # (T, H, W, C) to (T, C, H, W)
-        frames = transforms.resize_short_side(frames)
-        prepared = {"rgb": frames[:-1]}
-        if self._flow is not None:
-            prepared["flow"] = self._flow(frames)
-        return prepared
+        on_device = _to_device(frames, self.device).permute(0, 3, 1, 2)  # to (T, C, H, W)
+        resized = transforms.resize_short_side(on_device)
+        # Frames of the right size are not resized: the result is then a view of what was given.
+        is_view = resized.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr()
+        return {"frames": resized.clone() if is_view else resized}
 
     @torch.inference_mode()
     def embed(self, snippets: Sequence[Prepared]) -> dict[str, Tensor]:
-        """Compute the features of N snippets.
+        """Compute the flow and then the features of N snippets.
 
         Returns:
             By stream: (N, K, D) float32.
         """
-        crops: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
+        groups = [
+            _Group(places, self._streams(frames)) for places, frames in _stacked_by_size(snippets)
+        ]
+        features: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
         # One crop of all snippets at a time: ten crops take no more memory than one.
         for index in range(self.n_crops):
-            for stream, features in crops.items():
-                clips = torch.stack(
-                    [self._crop(stream, snippet[stream], index) for snippet in snippets]
-                )
-                # (N, T, C, H, W) -> (N, C, T, H, W)
-                features.append(self._run(stream, clips.transpose(1, 2)))
-        return {stream: torch.stack(features, dim=1) for stream, features in crops.items()}
+            for stream, of_crops in features.items():
+                clips = self._clips(stream, index, len(snippets), groups)
+                of_crops.append(self._run(stream, clips))
+        return {stream: torch.stack(of_crops, dim=1) for stream, of_crops in features.items()}
 
-    def _crop(self, stream: str, pictures: Tensor, index: int) -> Tensor:
-        """Cut one crop out of (T, C, H, W) and scale it as its network expects."""
-        if stream == "flow":
-            return transforms.scale_flow(transforms.crop_flow(pictures, index))
-        return self._scale_rgb(transforms.crop(pictures, index))
+    def _streams(self, frames: Tensor) -> dict[str, Tensor]:
+        """The pictures of each stream, (N, 16, C, H, W), of frames (N, 17, 3, H, W)."""
+        streams = {"rgb": frames[:, :-1]}
+        if self.flow is not None:
+            streams["flow"] = self.flow(frames)
+        return streams
+
+    def _clips(self, stream: str, index: int, n_clips: int, groups: Sequence[_Group]) -> Tensor:
+        """Cut one crop out of all snippets and scale it as its network expects.
+
+        Returns:
+            (N, C, 16, 224, 224)
+        """
+        clips = torch.empty(
+            (n_clips, IN_CHANNELS[stream], self.snippet_len, *2 * (transforms.CROP_SIDE,)),
+            dtype=self._dtype,
+            device=self.device,
+            memory_format=torch.channels_last_3d,
+        )
+        for group in groups:
+            pictures = group.streams[stream]  # (n, T, C, H, W)
+            if stream == "flow":
+                scaled = transforms.scale_flow(transforms.crop_flow(pictures, index))
+            else:
+                scaled = self._scale_rgb(transforms.crop(pictures, index))
+            clips[group.places] = scaled.transpose(1, 2).to(self._dtype)  # to (n, C, T, H, W)
+        return clips
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = InceptionI3D(IN_CHANNELS[stream])
@@ -164,11 +200,20 @@ class I3D:
         return transforms.scale_rgb(frames)
 
     def _run(self, stream: str, clips: Tensor) -> Tensor:
-        """Map (N, C, 16, 224, 224), scaled, to (N, D)."""
+        """Map (N, C, 16, 224, 224), scaled and of the networks' dtype, to (N, D)."""
         # By default cuDNN would round convolutions to the 10 bits of TF32.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            features: Tensor = self.networks[stream](clips.to(self._dtype))
+            features: Tensor = self.networks[stream](clips)
         return features.float()
+
+
+def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[int], Tensor]]:
+    """The frames (n, 17, 3, H, W) of each size, and which snippets they are of."""
+    places = defaultdict(list)
+    for place, snippet in enumerate(snippets):
+        places[snippet["frames"].shape].append(place)
+    for of_size in places.values():
+        yield of_size, torch.stack([snippets[place]["frames"] for place in of_size])
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:

@@ -20,7 +20,7 @@ DEFAULT_WEIGHTS = "raft-small"
 N_UPDATES = 12  # of the flow by the recurrent unit: torchvision's default
 STRIDE = 8  # sides of the pictures are multiples of it
 MIN_SIDE = 128  # the coarsest level of the correlations must have two places
-PAIRS_PER_BATCH = 8
+PAIRS_PER_BATCH = 16
 
 
 class RAFTFlow:
@@ -54,8 +54,15 @@ class RAFTFlow:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> Tensor:
-        """Compute the flow (T, 2, H, W) in pixels of frames (T + 1, 3, H, W)."""
+        """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
         check_frame_pairs(frames)
+        sequences = frames.reshape(-1, *frames.shape[-4:])  # (..., T + 1, 3, H, W) -> (N, ...)
+        # One snippet at a time, so that the batch, and with it the rounding, is always the same.
+        flows = [self._flow(sequence) for sequence in sequences]
+        return torch.stack(flows).reshape(*frames.shape[:-4], *flows[0].shape)
+
+    def _flow(self, frames: Tensor) -> Tensor:
+        """The flow (T, 2, H, W) of frames (T + 1, 3, H, W)."""
         pictures, top, left = _pad(scale_rgb(frames))
         H, W = frames.shape[2:]
         network = self._network.to(frames.device)

@@ -51,11 +51,11 @@ def check_frame_pairs(frames: Tensor) -> None:
     """Refuse what a flow method cannot take.
 
     Raises:
-        ValueError: If the frames are not (T + 1, 3, H, W) uint8 of at least one pair.
+        ValueError: If the frames are not (..., T + 1, 3, H, W) uint8 of at least one pair.
     """
-    if frames.ndim != 4 or frames.shape[0] < 2 or frames.shape[1] != 3:
+    if frames.ndim < 4 or frames.shape[-4] < 2 or frames.shape[-3] != 3:
         raise ValueError(
-            f"frames must be (T + 1, 3, H, W) of at least one pair, "
+            f"frames must be (..., T + 1, 3, H, W) of at least one pair, "
             f"instead got {tuple(frames.shape)}"
         )
     if frames.dtype != torch.uint8:
@@ -66,12 +66,12 @@ def to_grey(frames: Tensor) -> Tensor:
     """Turn RGB into grey: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
 
     Args:
-        frames: (T, 3, H, W) uint8.
+        frames: (..., 3, H, W) uint8.
 
     Returns:
-        (T, H, W) uint8.
+        (..., H, W) uint8.
     """
-    red, green, blue = frames.unbind(dim=1)
+    red, green, blue = frames.unbind(dim=-3)
     # OpenCV's fixed-point weights; they add up to 2 ** 15.
     grey = red.to(torch.int32).mul_(9798).add_(green, alpha=19235).add_(blue, alpha=3735)
     return grey.add_(1 << 14).bitwise_right_shift_(15).to(torch.uint8)
@@ -96,17 +96,17 @@ def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
     """Cut one square out of frames.
 
     Args:
-        frames: (T, C, H, W), both H and W at least `side`.
+        frames: (..., H, W), both H and W at least `side`.
         index: Which of `CROP_NAMES`.
         side: Pixels.
 
     Returns:
-        (T, C, side, side); a view where it is not mirrored.
+        (..., side, side); a view where it is not mirrored.
 
     Raises:
         ValueError: If there is no such crop or the frames are too small for it.
     """
-    H, W = frames.shape[2:]
+    H, W = frames.shape[-2:]
     if min(H, W) < side:
         raise ValueError(f"frames must be at least {side}x{side} to crop, instead got {W}x{H}")
     if not 0 <= index < len(CROP_NAMES):
@@ -118,16 +118,16 @@ def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
         (H - side, 0),
         (H - side, W - side),
     )[index % N_PLACES]
-    square = frames[:, :, top : top + side, left : left + side]
+    square = frames[..., top : top + side, left : left + side]
     return square.flip(-1) if index >= N_PLACES else square
 
 
 def crop_flow(flow: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
-    """Cut one square out of flow (T, 2, H, W) as `crop` does.
+    """Cut one square out of flow (..., 2, H, W) as `crop` does.
 
     In a mirror what moves right moves left: a mirrored crop's x component is negated.
     """
     square = crop(flow, index, side)
     if index >= N_PLACES:
-        square[:, 0].neg_()  # not the caller's: flip has made a copy
+        square[..., 0, :, :].neg_()  # not the caller's: flip has made a copy
     return square

@@ -23,7 +23,7 @@ from torch import Tensor
 
 MIN_LEVEL_SIDE = 16  # as in OpenCV: no level of the pyramid is smaller, except the image itself
 MIN_SQUARED_GRADIENT = torch.finfo(torch.float32).eps
-PIXELS_PER_SOLVE = 1_500_000  # 0.7 GB of working memory
+PIXELS_PER_SOLVE = 6_000_000  # 64 pairs of 341x256: 3 GB of working memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,72 +80,91 @@ def tvl1_flow(grey: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
     with the number of frames, only the result does.
 
     Args:
-        grey: (T + 1, H, W) float32 grey values in 0..255, on any device.
+        grey: (..., T + 1, H, W) float32 gray values in 0..255, on any device.
         config: Parameters of the method.
 
     Returns:
-        (T, 2, H, W) float32 displacement (x, y) in pixels, on the device of grey.
+        (..., T, 2, H, W) float32 displacement (x, y) in pixels, on the device of grey.
 
     Raises:
-        ValueError: If grey is not float32, not (T + 1, H, W), or has fewer than two frames.
+        ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two frames.
     """
     check_grey(grey)
-    T, H, W = len(grey) - 1, *grey.shape[1:]
+    first, second = frame_pairs(grey)
     # A CPU is fastest with the planes of one pair, which fit its cache; a GPU needs many pairs.
-    n_pairs = 1 if grey.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // (H * W))
-    flow = grey.new_empty(T, 2, H, W)
-    for start in range(0, T, n_pairs):
-        flow[start : start + n_pairs] = solve_jointly(grey[start : start + n_pairs + 1], config)
-    return flow
+    n_pairs = 1 if grey.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // first[0].numel())
+    flow = grey.new_empty(len(first), 2, *grey.shape[-2:])
+    for start in range(0, len(first), n_pairs):
+        pairs = slice(start, start + n_pairs)
+        flow[pairs] = solve_jointly(first[pairs], second[pairs], config)
+    # (P, 2, H, W) -> (..., T, 2, H, W)
+    return flow.reshape(*grey.shape[:-3], -1, *flow.shape[1:])
+
+
+def frame_pairs(grey: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second frames (P, H, W) of all pairs of neighbors in (..., T + 1, H, W)."""
+    H, W = grey.shape[-2:]
+    return grey[..., :-1, :, :].reshape(-1, H, W), grey[..., 1:, :, :].reshape(-1, H, W)
 
 
 def check_grey(grey: Tensor) -> None:
-    """Refuse what is not grey frames.
+    """Refuse what is not gray frames.
 
     Raises:
-        ValueError: If grey is not float32, not (T + 1, H, W), or has fewer than two frames.
+        ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two frames.
     """
-    if grey.ndim != 3 or len(grey) < 2 or grey.numel() == 0:
-        raise ValueError(f"grey must be (T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}")
+    if grey.ndim < 3 or grey.shape[-3] < 2 or grey.numel() == 0:
+        raise ValueError(
+            f"grey must be (..., T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}"
+        )
     if grey.dtype != torch.float32:
         raise ValueError(f"grey must be float32, instead got {grey.dtype}")
 
 
-def solve_jointly(grey: Tensor, config: TVL1Config) -> Tensor:
-    """Flow (T, 2, H, W) between the frames grey (T + 1, H, W), all pairs at once."""
-    levels = build_pyramid(grey, config)
-    flow = levels[-1].new_zeros(len(grey) - 1, 2, *levels[-1].shape[1:])
-    _refine(levels[-1], flow, config)
-    for level in reversed(levels[:-1]):
-        flow = F.interpolate(flow, size=level.shape[1:], mode="bilinear") / config.scale_step
-        _refine(level, flow, config)
+def solve_jointly(first: Tensor, second: Tensor, config: TVL1Config) -> Tensor:
+    """Flow (P, 2, H, W) from the frames first to the frames second, each (P, H, W)."""
+    flow: Tensor | None = None
+    for level in reversed(build_pyramid(torch.stack([first, second]), config)):  # (2, P, H, W)
+        flow = start_level(flow, level, config)
+        _refine(level[0], level[1], flow, config)
+    assert flow is not None  # a pyramid has at least one level
     return flow
 
 
+def start_level(coarser_flow: Tensor | None, level: Tensor, config: TVL1Config) -> Tensor:
+    """The flow (P, 2, H, W) that the iteration starts from at a level (2, P, H, W) of the pyramid.
+
+    Zero at the coarsest level, else the flow of the next coarser one, enlarged.
+    """
+    _, P, H, W = level.shape
+    if coarser_flow is None:
+        return level.new_zeros(P, 2, H, W)
+    return F.interpolate(coarser_flow, size=(H, W), mode="bilinear") / config.scale_step
+
+
 def build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
-    """Levels (T + 1, H, W) of grey, the finest first."""
+    """Levels (2, P, H, W) of the pairs of frames grey, the finest first."""
     levels = [grey]
     while len(levels) < config.n_scales:
         level = shrink(levels[-1], config.scale_step)
-        if min(level.shape[1:]) < MIN_LEVEL_SIDE:
+        if min(level.shape[2:]) < MIN_LEVEL_SIDE:
             break
         levels.append(level)
     return levels
 
 
 def shrink(images: Tensor, scale_step: float) -> Tensor:
-    """Bilinear samples of images (T, H, W) at distances of exactly 1 / scale_step."""
+    """Bilinear samples of images (N, C, H, W) at distances of exactly 1 / scale_step."""
     # Unlike the paper: no Gaussian before it. With a size, F.interpolate would take the distances
     # from the rounded sides; with a scale, it rounds the sides down, which the padding makes good.
-    H, W = (round(side * scale_step) for side in images.shape[1:])
+    H, W = (round(side * scale_step) for side in images.shape[2:])
     pad_len = int(1 / scale_step) + 1
-    padded = F.pad(images.unsqueeze(1), (0, pad_len, 0, pad_len), mode="replicate")  # (T, 1, ., .)
-    return F.interpolate(padded, scale_factor=scale_step, mode="bilinear")[:, 0, :H, :W]
+    padded = F.pad(images, (0, pad_len, 0, pad_len), mode="replicate")
+    return F.interpolate(padded, scale_factor=scale_step, mode="bilinear")[..., :H, :W]
 
 
-def _refine(frames: Tensor, flow: Tensor, config: TVL1Config) -> None:
-    """Improve the flow (T, 2, H, W) of frames (T + 1, H, W) at one scale, in place."""
-    first, second = frames[:-1], frames[1:]
+def _refine(first: Tensor, second: Tensor, flow: Tensor, config: TVL1Config) -> None:
+    """Improve the flow (P, 2, H, W) of pairs of frames (P, H, W) at one scale, in place."""
     padded = F.pad(second.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
     second_dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     second_dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2

@@ -149,15 +149,15 @@ def _cubic_weight(distance):
 
 
 @triton.jit
-def linearise_kernel(frames, flow, data, H, W, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
+def linearise_kernel(first, second, flow, data, H, W, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
     """The data term of one tile of one pair about its flow: gradient x, y, and rho at flow 0.
 
     The second frame and its central differences are sampled at p + flow(p), bicubic, 0 outside.
     """
     tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     plane = H * W
-    first = frames + pair * plane
-    second = first + plane
+    first += pair * plane
+    second += pair * plane
     flow += 2 * pair * plane
     data += 3 * pair * plane
     n_columns = (W + BLOCK_X - 1) // BLOCK_X

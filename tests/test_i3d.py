@@ -74,7 +74,7 @@ def features_by_hand(frames: Tensor, weights: Path, crop: int) -> dict[str, Tens
     pictures = {
         "rgb": [crop_by_hand(picture, crop) / 127.5 - 1 for picture in resized[:-1]],
     }
-    flows = FLOWS["dis"]()(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2))
+    flows = FLOWS["dis"](CPU)(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2))
     mirror = np.array([-1 if crop >= 5 else 1, 1])
     pictures["flow"] = [
         crop_by_hand(flow.permute(1, 2, 0).numpy(), crop).clip(-20, 20) / 20 * mirror

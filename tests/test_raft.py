@@ -14,6 +14,8 @@ from extractors.transforms import resize_short_side
 from extractors.video import Video
 from extractors.weights import WeightsError
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,7 +54,7 @@ def test_small_pictures_are_padded_to_what_the_network_takes(untrained: Path) ->
 
 
 def test_the_contract_carries_the_checksum_of_the_weights(untrained: Path) -> None:
-    described = build_flow("raft", str(untrained)).describe()
+    described = build_flow("raft", CPU, str(untrained)).describe()
     assert json.loads(json.dumps(described)) == described
     assert (described["network"], described["weights"]) == ("raft-small", "raft.pth")
     assert len(str(described["weights_sha256"])) == 64
@@ -107,7 +109,7 @@ def test_trained_weights_find_the_shift_of_a_real_picture(
 
 @pytest.mark.real
 def test_trained_weights_agree_in_kind_with_tvl1(trained: RAFTFlow, real_frames: Tensor) -> None:
-    flow, reference = trained(real_frames)[0], build_flow("tvl1")(real_frames)[0]
+    flow, reference = trained(real_frames)[0], build_flow("tvl1", CPU)(real_frames)[0]
     moves = reference.norm(dim=0) > 1
     assert 0.05 < moves.float().mean() < 0.5
     similarity = torch.cosine_similarity(flow, reference, dim=0)[moves]

@@ -121,7 +121,8 @@ def test_the_flow_of_a_pair_does_not_depend_on_its_neighbours() -> None:
     alone = torch.cat([tvl1_flow(pair) for pair in frames.unfold(0, 2, 1).permute(0, 3, 1, 2)])
     assert torch.equal(tvl1_flow(frames), alone)
     # On a GPU the pairs are solved together; they converge after unequal numbers of iterations.
-    torch.testing.assert_close(solve_jointly(frames, TVL1Config()), alone, rtol=0, atol=1e-5)
+    together = solve_jointly(frames[:-1], frames[1:], TVL1Config())
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [(0.5, 0.25), (-0.3, 1.7), (4.0, -3.0)])
@@ -207,7 +208,7 @@ def test_a_level_of_the_pyramid_is_that_of_opencv(
     expected = cv2.resize(
         image.numpy(), None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR
     )
-    shrunk = shrink(image[None], scale_step)[0]
+    shrunk = shrink(image[None, None], scale_step)[0, 0]
     np.testing.assert_allclose(shrunk.numpy(), expected, rtol=0, atol=1e-2)
 
 
@@ -236,7 +237,7 @@ def test_the_median_filter_takes_the_median_of_each_square(side_len: int) -> Non
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (torch.zeros(1, 8, 8), r"\(T \+ 1, H, W\) with T >= 1, instead got \(1, 8, 8\)"),
+        (torch.zeros(1, 8, 8), r"\(\.\.\., T \+ 1, H, W\) with T >= 1, instead got \(1, 8, 8\)"),
         (torch.zeros(8, 8), r"instead got \(8, 8\)"),
         (torch.zeros(2, 0, 8), r"instead got \(2, 0, 8\)"),
         (torch.zeros(2, 8, 8, dtype=torch.uint8), "must be float32, instead got torch.uint8"),

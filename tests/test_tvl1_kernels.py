@@ -23,7 +23,8 @@ from extractors.tvl1_gpu import KernelSolver
 
 frames, settings = torch.load(sys.argv[1], weights_only=True)
 config = TVL1Config(**settings)
-torch.save((KernelSolver(config).flow(frames), tvl1_flow(frames, config)), sys.argv[1])
+solver = KernelSolver(config, pixels_per_solve=2 * frames[0].numel())
+torch.save((solver.flow(frames), tvl1_flow(frames, config)), sys.argv[1])
 """
 
 
@@ -65,7 +66,12 @@ def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) ->
 
 
 SIGNATURES = {
-    linearise_kernel: ("frames flow data", "H W", "", {"BLOCK_Y": BLOCK_Y, "BLOCK_X": BLOCK_X}),
+    linearise_kernel: (
+        "first second flow data",
+        "H W",
+        "",
+        {"BLOCK_Y": BLOCK_Y, "BLOCK_X": BLOCK_X},
+    ),
     iterate_kernel: (
         "flow flow_out dual dual_out data sums sums_out",
         "H W n_tiles",
