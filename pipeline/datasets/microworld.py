@@ -14,7 +14,7 @@ scene nor the motion tells. Nor does anything else but the pair:
 - Two actors are in every frame, on the same ground, whatever they do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -132,7 +132,7 @@ def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = N_VIDEOS) ->
     for plan in plans:
         path = folder / f"{plan.video_id}.mp4"
         with replacing(path) as temporary:
-            _write_video(temporary, render(plan))
+            write_video(temporary, render(plan), fps=FRAMES_PER_SECOND)
         yield path
     with replacing(manifest) as temporary:
         rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
@@ -214,17 +214,24 @@ def _plan_acts(
     return tuple(acts)
 
 
-def _write_video(path: Path, frames: Iterator[NDArray[np.uint8]]) -> None:
+def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
+    """Encode frames as H.264 in mp4, the same bytes on any number of cores.
+
+    Args:
+        path: Where to.
+        frames: At least one, each (H, W, 3) uint8 RGB with even sides.
+        fps: Frames per second.
+    """
     with av.open(path, "w", format="mp4") as container:
         # Frames in the order of presentation, as cameras write them.
         stream = container.add_stream(
-            "libx264",
-            rate=FRAMES_PER_SECOND,
-            options={"crf": "20", "preset": "veryfast", "bf": "0"},
+            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "bf": "0"}
         )
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.thread_count = 1  # the same bytes on any number of cores
-        for frame in frames:
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        for index, frame in enumerate(frames):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 

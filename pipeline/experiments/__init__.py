@@ -1,0 +1,1 @@
+"""What is measured rather than used: checks on a GPU, test beds, benchmarks."""
