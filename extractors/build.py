@@ -72,6 +72,7 @@ class ExtractorChoice:
             WeightsError: If the weights cannot be had.
         """
         if device.type == "cuda":
+            device = torch.device("cuda", device.index or 0)
             torch.cuda.set_device(device)  # for streams, events and kernels that name none
         try:
             return EXTRACTORS[self.extractor](

@@ -194,7 +194,7 @@ class I3D:
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = InceptionI3D(IN_CHANNELS[stream])
         network.load_state_dict(state_dict)
-        return inception_i3d.folded(network)
+        return inception_i3d.folded(network, self.device)
 
     def _scale_rgb(self, frames: Tensor) -> Tensor:
         return transforms.scale_rgb(frames)

@@ -23,9 +23,9 @@ from extractors.tvl1 import (
 )
 from extractors.tvl1_kernels import MEDIAN_LEN, iterate_kernel, linearise_kernel, median_kernel
 
-PIXELS_PER_SOLVE = 6_000_000  # 68 pairs of 341x256: 0.4 GB of state
-BLOCK_Y, BLOCK_X = 8, 64  # pixels of a program
-N_WARPS = 8  # 2 pixels for each thread
+PIXELS_PER_SOLVE = 12_000_000  # 137 pairs of 341x256: 0.8 GB of state
+BLOCK_Y, BLOCK_X = 8, 32  # pixels of a program
+N_WARPS = 4  # 2 pixels for each thread
 MEDIAN_BLOCK = 256  # pixels of a program of the median filter
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
 
@@ -77,7 +77,9 @@ class LevelSolver:
         P, H, W = dims
         self.config = config
         self._state = _State(block, dims)
-        self._n_tiles = _n_blocks(H, BLOCK_Y) * _n_blocks(W, BLOCK_X)
+        self._n_blocks = _n_blocks(H, BLOCK_Y) * _n_blocks(W, BLOCK_X)
+        # The tiles of an iteration overlap by a row and a column.
+        self._n_tiles = _n_blocks(H, BLOCK_Y - 1) * _n_blocks(W, BLOCK_X - 1)
         # Of squared changes, for each tile: which pairs are done (see `iterate_kernel`).
         self._sums = [torch.zeros(P, self._n_tiles, device=block.device) for _ in range(2)]
         self._max_squared_change = config.epsilon**2 * H * W
@@ -112,7 +114,7 @@ class LevelSolver:
 
     def _linearise(self, n_pairs: int) -> None:
         H, W = self._state.first.shape[1:]
-        linearise_kernel[(self._n_tiles, n_pairs)](
+        linearise_kernel[(self._n_blocks, n_pairs)](
             self._state.first,
             self._state.second,
             self._state.flows[0],

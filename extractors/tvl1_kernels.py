@@ -1,21 +1,18 @@
 """TV-L1 optical flow in fused Triton kernels, for CUDA devices. The only file that imports Triton.
 
 The method, its parameters and the order of its steps are those of `tvl1.py`, which is what CPUs
-run and what these kernels are tested against: on a CPU by Triton's interpreter, and compiled for
-compute capability 9.0 without a device. **They have not run on a GPU**: no speed below is measured.
+run and what these kernels are tested against: on a GPU, and on a CPU by Triton's interpreter.
 
 What it costs. One inner iteration reads for each pixel the flow (2 numbers), the dual (4) and the
-data term (3), and writes flow and dual: 15 numbers, 60 bytes, and about 150 operations. A pair of
-341x256 frames takes 271 iterations in the median, counted in pixels of the finest level (23 real
-clips): 1.4 GB and 4 Gflop. An H100 (3.35 TB/s; 67 Tflop/s in float32) is then bound by memory, at
-about 2,300 pairs a second. The state of a pair is 15 planes, 5.2 MB: 8 pairs stay in the 50 MB of
-the second-level cache, and that bound falls. What is left is the launches, one for each iteration
-of the slowest pair of a batch, at all levels. They are recorded once for each size of picture in
-CUDA graphs, a round of inner iterations each.
+data term (3), and writes flow and dual: 15 numbers, 60 bytes. A pair of 341x256 frames takes 271
+iterations in the median, counted in pixels of the finest level (23 real clips): 1.4 GB, or about
+2,300 pairs a second from the 3.35 TB/s of an H100. The launches, one for each iteration of the
+slowest pair of a batch at all levels, are recorded once for each size of frames in CUDA graphs, a
+round of inner iterations each.
 
 - An iteration is one kernel. The dual's ascent needs the new flow of the pixels to the right and
-  below: each program computes these again instead of waiting for its neighbours, so flow and dual
-  go from one buffer to another.
+  below. Programs cannot wait for each other, so their tiles overlap by a row and a column, whose
+  flow two programs compute alike; flow and dual go from one buffer to another.
 - No iteration waits for the host. Each program leaves the sum of its squared changes; in the next
   iteration every program of the pair adds these up, in the same order, and so all of them know
   alike whether the pair goes on.
@@ -34,41 +31,19 @@ N_EXCHANGES = tl.constexpr(len(_NETWORK))
 
 
 @triton.jit
-def _step(flow, dual, data, y, x, H, W, theta, max_length, min_squared):
-    """The flow's two changes, and the flow itself, at the pixels (y, x); 0 outside."""
-    plane = H * W
-    at = y * W + x
-    inside = (y < H) & (x < W)
-    u1 = tl.load(flow + at, inside, 0.0)
-    u2 = tl.load(flow + plane + at, inside, 0.0)
-    gx = tl.load(data + at, inside, 0.0)
-    gy = tl.load(data + plane + at, inside, 0.0)
-    constant = tl.load(data + 2 * plane + at, inside, 0.0)
-    squared = gx * gx + gy * gy
-    has_gradient = squared > min_squared
-    rho = constant + gx * u1 + gy * u2
-    length = tl.where(has_gradient, -rho / tl.where(has_gradient, squared, 1.0), 0.0)
-    length = tl.minimum(tl.maximum(length, -max_length), max_length)
-    has_left = inside & (x > 0)
-    has_upper = inside & (y > 0)
-    divergence1 = tl.load(dual + at, inside, 0.0) - tl.load(dual + at - 1, has_left, 0.0)
-    divergence1 += tl.load(dual + plane + at, inside, 0.0)
-    divergence1 -= tl.load(dual + plane + at - W, has_upper, 0.0)
-    divergence2 = tl.load(dual + 2 * plane + at, inside, 0.0)
-    divergence2 -= tl.load(dual + 2 * plane + at - 1, has_left, 0.0)
-    divergence2 += tl.load(dual + 3 * plane + at, inside, 0.0)
-    divergence2 -= tl.load(dual + 3 * plane + at - W, has_upper, 0.0)
-    return gx * length + theta * divergence1, gy * length + theta * divergence2, u1, u2
+def _divergence(dual, at, own_x, own_y, has_left, has_upper, plane, W):
+    """Backward differences of the dual (x, y) of one component of the flow."""
+    left = tl.load(dual + at - 1, has_left, 0.0)
+    upper = tl.load(dual + plane + at - W, has_upper, 0.0)
+    return (own_x - left) + own_y - upper
 
 
 @triton.jit
-def _ascend(dual, dual_out, at, inside, plane, dx, dy, step):
+def _ascend(dual_out, at, owned, plane, own_x, own_y, dx, dy, step):
     """Move two planes of the dual along the gradient (dx, dy) of one component of the flow."""
     norm = 1.0 + step * tl.sqrt(dx * dx + dy * dy)
-    px = (tl.load(dual + at, inside, 0.0) + step * dx) / norm
-    py = (tl.load(dual + plane + at, inside, 0.0) + step * dy) / norm
-    tl.store(dual_out + at, px, inside)
-    tl.store(dual_out + plane + at, py, inside)
+    tl.store(dual_out + at, (own_x + step * dx) / norm, owned)
+    tl.store(dual_out + plane + at, (own_y + step * dy) / norm, owned)
 
 
 @triton.jit
@@ -94,6 +69,9 @@ def iterate_kernel(
 ):
     """One inner iteration of one tile of one pair.
 
+    A tile's last row and column belong to its neighbors: only their flow is computed here, and it
+    is stored by two programs with the same value.
+
     Sums of squared changes are infinite before the first iteration, and -1 in all tiles of a pair
     that was done in the iteration before: both buffers then hold its flow and its dual.
     """
@@ -109,33 +87,52 @@ def iterate_kernel(
     total = tl.sum(tl.load(sums + pair * n_tiles + tiles, tiles < n_tiles, 0.0).to(tl.float64))
     left = -1.0
     if total >= 0:
-        n_columns = (W + BLOCK_X - 1) // BLOCK_X
-        y = (tile // n_columns) * BLOCK_Y + tl.arange(0, BLOCK_Y)[:, None]
-        x = (tile % n_columns) * BLOCK_X + tl.arange(0, BLOCK_X)[None, :]
+        n_columns = (W + BLOCK_X - 2) // (BLOCK_X - 1)
+        row, column = tl.arange(0, BLOCK_Y)[:, None], tl.arange(0, BLOCK_X)[None, :]
+        y = (tile // n_columns) * (BLOCK_Y - 1) + row
+        x = (tile % n_columns) * (BLOCK_X - 1) + column
         at = y * W + x
         inside = (y < H) & (x < W)
+        owned = inside & (row < BLOCK_Y - 1) & (column < BLOCK_X - 1)
         is_active = (total > max_squared_change).to(tl.float32)
-        c1, c2, u1, u2 = _step(flow, dual, data, y, x, H, W, theta, max_length, min_squared)
+
+        u1 = tl.load(flow + at, inside, 0.0)
+        u2 = tl.load(flow + plane + at, inside, 0.0)
+        gx = tl.load(data + at, inside, 0.0)
+        gy = tl.load(data + plane + at, inside, 0.0)
+        constant = tl.load(data + 2 * plane + at, inside, 0.0)
+        dual1x = tl.load(dual + at, inside, 0.0)
+        dual1y = tl.load(dual + plane + at, inside, 0.0)
+        dual2x = tl.load(dual + 2 * plane + at, inside, 0.0)
+        dual2y = tl.load(dual + 3 * plane + at, inside, 0.0)
+        has_left, has_upper = inside & (x > 0), inside & (y > 0)
+        second = dual + 2 * plane
+        divergence1 = _divergence(dual, at, dual1x, dual1y, has_left, has_upper, plane, W)
+        divergence2 = _divergence(second, at, dual2x, dual2y, has_left, has_upper, plane, W)
+
+        squared = gx * gx + gy * gy
+        has_gradient = squared > min_squared
+        rho = constant + gx * u1 + gy * u2
+        length = tl.where(has_gradient, -rho / tl.where(has_gradient, squared, 1.0), 0.0)
+        length = tl.minimum(tl.maximum(length, -max_length), max_length)
+        c1 = gx * length + theta * divergence1
+        c2 = gy * length + theta * divergence2
         if is_active > 0:
-            left = tl.sum(c1 * c1 + c2 * c2)
+            left = tl.sum(tl.where(owned, c1 * c1 + c2 * c2, 0.0))
         u1 += is_active * c1
         u2 += is_active * c2
         tl.store(flow_out + at, u1, inside)
         tl.store(flow_out + plane + at, u2, inside)
-        r1, r2, right1, right2 = _step(
-            flow, dual, data, y, x + 1, H, W, theta, max_length, min_squared
-        )
-        l1, l2, lower1, lower2 = _step(
-            flow, dual, data, y + 1, x, H, W, theta, max_length, min_squared
-        )
-        has_right, has_lower = x < W - 1, y < H - 1
-        dx1 = tl.where(has_right, right1 + is_active * r1 - u1, 0.0)
-        dx2 = tl.where(has_right, right2 + is_active * r2 - u2, 0.0)
-        dy1 = tl.where(has_lower, lower1 + is_active * l1 - u1, 0.0)
-        dy2 = tl.where(has_lower, lower2 + is_active * l2 - u2, 0.0)
+        tl.debug_barrier()  # what follows reads what other threads of this program have stored
+
+        has_right, has_lower = owned & (x < W - 1), owned & (y < H - 1)
+        dx1 = tl.where(has_right, tl.load(flow_out + at + 1, has_right, 0.0) - u1, 0.0)
+        dx2 = tl.where(has_right, tl.load(flow_out + plane + at + 1, has_right, 0.0) - u2, 0.0)
+        dy1 = tl.where(has_lower, tl.load(flow_out + at + W, has_lower, 0.0) - u1, 0.0)
+        dy2 = tl.where(has_lower, tl.load(flow_out + plane + at + W, has_lower, 0.0) - u2, 0.0)
         step = is_active * tau_over_theta
-        _ascend(dual, dual_out, at, inside, plane, dx1, dy1, step)
-        _ascend(dual + 2 * plane, dual_out + 2 * plane, at, inside, plane, dx2, dy2, step)
+        _ascend(dual_out, at, owned, plane, dual1x, dual1y, dx1, dy1, step)
+        _ascend(dual_out + 2 * plane, at, owned, plane, dual2x, dual2y, dx2, dy2, step)
     tl.store(sums_out + pair * n_tiles + tile, left)
 
 
@@ -172,7 +169,7 @@ def linearise_kernel(first, second, flow, data, H, W, BLOCK_Y: tl.constexpr, BLO
     warped = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
     gx = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
     gy = tl.zeros([BLOCK_Y, BLOCK_X], tl.float32)
-    for tap in range(16):
+    for tap in tl.static_range(16):
         column, row = x0 + (tap % 4 - 1), y0 + (tap // 4 - 1)
         weight = _cubic_weight(to_x - column) * _cubic_weight(to_y - row)
         seen = inside & (column >= 0) & (column < W) & (row >= 0) & (row < H)

@@ -6,9 +6,10 @@ from pipeline.config import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there.
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there; a GPU has its index.
 
-    `auto` takes the first GPU, else the CPU. A device that was named is never replaced by another.
+    `auto` takes the first GPU, else the CPU, and `cuda` the first GPU. A device that was named is
+    never replaced by another.
 
     Raises:
         ConfigError: If the name is not a device or this machine has no such device.
@@ -26,7 +27,8 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} was asked for, but this machine has {n_gpus} GPUs")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, instead got {name!r}")
-    return device
+    # Much of torch wants a GPU's index, and a device without one is not equal to one with it.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def choose_devices(names: str) -> list[torch.device]:

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.inception_i3d import ConvUnit, InceptionI3D, MaxPool, folded, same_padding
+from extractors.inception_i3d import (
+    BlockedUnit,
+    ConvUnit,
+    InceptionI3D,
+    MaxPool,
+    folded,
+    same_padding,
+)
+
+CPU = torch.device("cpu")
 
 # Fig. 3 of the paper; the widths of the Inception blocks are GoogLeNet's (Szegedy et al. 2015,
 # Table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection).
@@ -161,7 +170,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
     expected = reference_features(make_state_dict(shape[1]), clips)
     assert expected.shape == (shape[0], 1024)
     assert relative_difference(network(clips), expected) < 1e-4
-    assert relative_difference(folded(network)(clips), expected) < 1e-4
+    assert relative_difference(folded(network, CPU)(clips), expected) < 1e-4
 
 
 @pytest.mark.slow
@@ -170,7 +179,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
 def test_features_of_a_full_clip_are_those_of_an_independent_network(in_channels: int) -> None:
     clips = make_clips(2, in_channels, 16, 224, 224)
     expected = reference_features(make_state_dict(in_channels), clips)
-    assert relative_difference(folded(build(in_channels))(clips), expected) < 1e-4
+    assert relative_difference(folded(build(in_channels), CPU)(clips), expected) < 1e-4
 
 
 def test_same_padding_is_the_least_that_lets_every_output_have_its_window() -> None:
@@ -218,9 +227,48 @@ def test_convolutions_and_pools_see_the_windows_of_the_definition(
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("dims", [(16, 32, 30), (5, 9, 14), (1, 2, 7)])
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [(m[3], m[4]) for m in STEM if m[0] == "pool"]
+    + [BLOCKS["4a"], BLOCKS["5a"], ((3, 3, 3), (1, 1, 1))],
+)
+def test_a_pool_is_the_maximum_over_zero_padded_volumes(
+    kernel: tuple[int, ...], stride: tuple[int, ...], dims: tuple[int, int, int]
+) -> None:
+    x = torch.rand(2, 3, *dims, generator=torch.Generator().manual_seed(0))
+    pads = [same_padding(*axis) for axis in zip(dims, kernel, stride, strict=True)]
+    padded = functional.pad(x, (*pads[2], *pads[1], *pads[0]))
+    expected = functional.max_pool3d(padded, kernel, stride)
+    assert torch.equal(MaxPool(kernel, stride)(x), expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("in_channels", [2, 3])
+@pytest.mark.parametrize("dims", [(16, 32, 32), (15, 33, 30)])
+def test_the_first_layer_over_blocks_is_the_strided_convolution(
+    in_channels: int, dims: tuple[int, int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    conv = nn.Conv3d(in_channels, 8, 7, stride=2)
+    conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator) / 30)
+    conv.bias.copy_(torch.randn(8, generator=generator))
+    clips = torch.rand(2, in_channels, *dims, generator=generator)
+    pads = [same_padding(n, 7, 2) for n in dims]
+    padded = functional.pad(clips, (*pads[2], *pads[1], *pads[0]))
+    expected = functional.conv3d(padded, conv.weight, conv.bias, stride=2).relu()
+    torch.testing.assert_close(BlockedUnit(conv)(clips), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_that_blocks_cannot_stand_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="stride 2 and an odd kernel, instead got 1 and 7"):
+        BlockedUnit(nn.Conv3d(3, 8, 7))
+
+
+@torch.inference_mode()
 def test_folding_leaves_the_original_as_it_was() -> None:
     network = build(3)
-    inference = folded(network)
+    inference = folded(network, CPU)
     assert not any(isinstance(module, nn.BatchNorm3d) for module in inference.modules())
     state_dict = make_state_dict(3)
     assert all(torch.equal(state_dict[name], t) for name, t in network.state_dict().items())
@@ -228,7 +276,7 @@ def test_folding_leaves_the_original_as_it_was() -> None:
 
 @torch.inference_mode()
 def test_features_do_not_depend_on_the_batch_and_are_the_same_every_time() -> None:
-    network = folded(build(2))
+    network = folded(build(2), CPU)
     clips = make_clips(5, 2, 16, 48, 48)
     together = network(clips)
     assert torch.equal(together, network(clips))

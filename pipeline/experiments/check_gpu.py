@@ -103,9 +103,7 @@ def _run_in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         try:
-            done = subprocess.run(
-                command, stdout=log, stderr=log, check=False, timeout=max_seconds
-            )
+            done = subprocess.run(command, stdout=log, stderr=log, check=False, timeout=max_seconds)
             status = "ok" if done.returncode == 0 else f"failed ({done.returncode})"
         except subprocess.TimeoutExpired:
             status = f"stopped after {max_seconds:.0f} s"
