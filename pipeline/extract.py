@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from extractors.decode_pool import VideoLost
@@ -20,6 +19,15 @@ from extractors.video import VideoError
 from pipeline.atomic import remove_abandoned
 from pipeline.claims import Claims
 from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extract_records import (
+    ExtractRecord,
+    FramesDone,
+    VideoDone,
+    VideoFailed,
+    VideoKept,
+    VideoRedone,
+    VideoTaken,
+)
 from pipeline.extraction_status import (
     Failure,
     StatusTable,
@@ -40,63 +48,27 @@ from pipeline.feature_file import (
 from pipeline.feature_paths import feature_path, videos_without_place
 from pipeline.source import Source, identify_source
 
+__all__ = [
+    "ExtractRecord",
+    "FramesDone",
+    "VideoDone",
+    "VideoFailed",
+    "VideoKept",
+    "VideoRedone",
+    "VideoTaken",
+    "extract_dataset",
+    "extract_entries",
+    "finish_folder",
+    "in_order",
+    "stream_features",
+]
+
 # Errors of writing that the next video would meet, too.
 NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # What can be read with more memory: such a failure is not remembered as the video's own.
 MACHINE_ERRORS = ("MemoryError",)
 MOST_UNWRITTEN = 4  # videos whose features wait for the disk
 SECONDS_BETWEEN_TABLES = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class FramesDone:
-    """Some frames of a video are through; `share` is how much of it, in [0, 1]."""
-
-    video_id: str
-    n_frames: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class VideoDone:
-    """A video's features are on disk; `n_missing` of its frames could not be decoded."""
-
-    video_id: str
-    n_frames: int
-    n_missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class VideoKept:
-    """A video's features were there already, made in the same way."""
-
-    video_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoRedone:
-    """A video has features that cannot be kept, for a reason in one line: they are made anew."""
-
-    video_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoTaken:
-    """Another process that shares the folder is extracting the video."""
-
-    video_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFailed:
-    """A video gave no features, and why; `is_earlier` if it was not even tried again."""
-
-    failure: Failure
-    is_earlier: bool = False
-
-
-ExtractRecord = FramesDone | VideoDone | VideoKept | VideoRedone | VideoTaken | VideoFailed
 
 
 def extract_dataset(
