@@ -1,5 +1,6 @@
 """The networks that weights are for: how each is built, named and drawn at random."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,11 @@ from extractors.resnet_i3d import ResNetI3D
 
 StateDict = dict[str, Tensor]
 
-CLASSIFIER = ("logits.", "blocks.6.")  # what the names of a classifier's tensors start with
+CLASSIFIER = (
+    "logits.",
+    "Conv3d_0c_1x1.",
+    "blocks.6.",
+)  # what the names of a classifier's tensors start with
 PARALLEL_PREFIX = "module."  # of the names in files that were saved with DataParallel
 
 
@@ -45,11 +50,39 @@ def _without_classifier(content: StateDict) -> StateDict:
     }
 
 
+def _i3d_names(content: StateDict) -> StateDict:
+    """Give tensors under the names of hassony2/kinetics_i3d_pytorch those of the network.
+
+    These are what UR-DMU and video_features ship. Unlike here and in the original, a normalisation
+    there adds 1e-5 to the variance and not 1e-3, so that features differ a little from theirs.
+    """
+    return _without_classifier({_i3d_name(name): tensor for name, tensor in content.items()})
+
+
+def _i3d_name(name: str) -> str:
+    """Return the network's name of a tensor.
+
+    >>> _i3d_name("mixed_3b.branch_1.0.batch3d.bias"), _i3d_name("conv3d_1a_7x7.conv3d.weight")
+    ('Mixed_3b.b1a.bn.bias', 'Conv3d_1a_7x7.conv3d.weight')
+    """
+    name = name.removeprefix(PARALLEL_PREFIX)
+    match = re.fullmatch(
+        r"(conv3d_|mixed_)(\w+?)(?:\.branch_([0-3])(?:\.([01]))?)?\.(conv3d|batch3d)\.(\w+)", name
+    )
+    if match is None:
+        return name
+    kind, place, branch, unit, layer, tensor = match.groups()
+    parts = [f"{kind.capitalize()}{place}"]
+    if branch is not None:
+        parts.append(f"b{branch}" + ("" if unit is None else "ab"[int(unit)]))
+    return ".".join([*parts, "bn" if layer == "batch3d" else layer, tensor])
+
+
 NETWORKS = {
     "i3d": Network(
         title="Inception-I3D",
         build=lambda stream: InceptionI3D(IN_CHANNELS[stream]),
-        rename=_without_classifier,
+        rename=_i3d_names,
         draw=random_weights,
     ),
     "i3d_r50": Network(

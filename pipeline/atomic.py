@@ -1,10 +1,18 @@
-"""Files that appear under their final name whole or not at all."""
+"""Files that appear under their final name whole or not at all.
 
+A temporary file is locked by the process that writes it. The operating system releases the lock
+when the process ends, however it ends, so that a file without a lock is known to be abandoned.
+"""
+
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+TEMPORARY_PREFIX = ".lookaround-"
+TEMPORARY_SUFFIX = ".tmp"  # keeps a temporary file from being read as a result
 
 
 @contextmanager
@@ -18,13 +26,13 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The final name.
 
     Yields:
-        The name to write to.
+        The name to write to, which is short whatever the length of the final one.
 
     Raises:
         OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_name(path)
+    temporary, descriptor = _open_temporary(path.parent)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -34,6 +42,30 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove the temporary files that killed processes left in a folder and in those below it.
+
+    A file that a process is writing, on this machine or on another, is left alone. So is every
+    file where the file system has no locks.
+
+    Returns:
+        How many files were removed.
+    """
+    n_removed = 0
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
+        with suppress(OSError):  # in use, without locks, or removed by another process
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                n_removed += 1
+            finally:
+                os.close(descriptor)
+    return n_removed
 
 
 def check_writable(path: Path) -> None:
@@ -55,5 +87,27 @@ def check_writable(path: Path) -> None:
 
 
 def _temporary_name(path: Path) -> Path:
-    """A name of its own, also between machines; its ending keeps it from being read as a result."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """A name of its own, also between machines."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
+def _open_temporary(folder: Path) -> tuple[Path, int]:
+    """Make a temporary file and lock it; the lock holds until the descriptor is closed."""
+    while True:
+        temporary = _temporary_name(folder / "any")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        # `remove_abandoned` of another process may have seen it before it was locked.
+        if _lock(descriptor) and temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file; False if another process has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks, where nothing is removed either
+    return True

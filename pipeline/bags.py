@@ -28,6 +28,7 @@ from pipeline.feature_file import (
     feature_path,
     read_features,
 )
+from pipeline.printable import printable
 from pipeline.samplers import Sampler, SnippetSample
 
 N_SAMPLE_SNIPPETS = 2**15
@@ -171,8 +172,13 @@ def entries_with_features(
     entries = dataset.split(split)
     if not entries:
         raise DatasetError(f"{dataset.name}: has no videos in the split '{split}'")
-    there = tuple(e for e in entries if feature_path(folder, e.video_id).exists())
-    absent = [entry.video_id for entry in entries if entry not in there]
+    there: list[VideoEntry] = []
+    absent: list[str] = []
+    for entry in entries:
+        if feature_path(folder, entry.video_id).exists():
+            there.append(entry)
+        else:
+            absent.append(entry.video_id)
     command = (
         f"pipeline extract {dataset.name if dataset.name in DATASETS else dataset.name + '.csv'}"
     )
@@ -184,9 +190,9 @@ def entries_with_features(
     if absent:
         logger.warning(
             "%s: %d of %d %s videos have no features and are left out, first %s; see: %s",
-            *(folder, len(absent), len(entries), split, absent[0], command),
+            *(folder, len(absent), len(entries), split, printable(absent[0]), command),
         )
-    return there
+    return tuple(there)
 
 
 def load_bags(
@@ -223,7 +229,7 @@ def load_bags(
         )
     folder = features_folder / dataset.name
     paths = [feature_path(folder, entry.video_id) for entry in entries]
-    first = read_features(paths[0])
+    first = read_features(paths[0], video_id=entries[0].video_id)
     collection = _Collection(
         len(entries) * first.features.n_crops,
         sampler,
@@ -231,7 +237,7 @@ def load_bags(
         tuple((name, v.shape[2]) for name, v in first.features.streams.items()),
         np.float16 if sampler == "sequence" else np.float32,
     )
-    for entry, path, stored in zip(entries, paths, _read_in_order(paths), strict=True):
+    for entry, path, stored in zip(entries, paths, _read_in_order(entries, paths), strict=True):
         differences = contract_differences(first.contract, stored.contract)
         if differences:
             raise FeatureFileError(
@@ -242,12 +248,14 @@ def load_bags(
     return collection.bag_set(first.contract)
 
 
-def _read_in_order(paths: Sequence[Path]) -> Iterator[StoredFeatures]:
+def _read_in_order(
+    entries: Sequence[VideoEntry], paths: Sequence[Path]
+) -> Iterator[StoredFeatures]:
     """Read files ahead of their use, but only a few, for a long video's features are large."""
     with ThreadPoolExecutor(N_READERS) as readers:
         ahead: deque[Future[StoredFeatures]] = deque()
-        for path in paths:
-            ahead.append(readers.submit(read_features, path))
+        for entry, path in zip(entries, paths, strict=True):
+            ahead.append(readers.submit(read_features, path, video_id=entry.video_id))
             if len(ahead) > N_READERS:
                 yield ahead.popleft().result()
         while ahead:

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipeline.feature_paths import LOCKS_NAME
+
 logger = logging.getLogger(__name__)
 
-CLAIMS_NAME = ".claims"
+INDEX_BYTE = 2**56  # beyond those of the videos
 
 
 class Claims:
@@ -28,7 +30,7 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / CLAIMS_NAME).open("ab")
+        self._file = (folder / LOCKS_NAME).open("ab")
         self._can_lock = True
 
     def __enter__(self) -> Self:
@@ -49,8 +51,19 @@ class Claims:
         file is still written whole.
         """
         digest = hashlib.blake2b(video_id.encode(), digest_size=7).digest()
+        return self._lock(int.from_bytes(digest), fcntl.LOCK_NB)
+
+    def wait_for_index(self) -> None:
+        """Wait until no other process is listing the folder and writing its index.
+
+        Without the wait, the index of a process that listed the folder early could replace that of
+        a process which listed it later.
+        """
+        self._lock(INDEX_BYTE, 0)
+
+    def _lock(self, byte: int, how: int) -> bool:
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int.from_bytes(digest))
+            fcntl.lockf(self._file, fcntl.LOCK_EX | how, 1, byte)
         except (BlockingIOError, PermissionError):  # the two ways to say that another has it
             return False
         except OSError as error:

@@ -78,7 +78,7 @@ def load_test_videos(
     videos = []
     for entry in entries_with_features(dataset, "test", features_folder):
         path = feature_path(features_folder / dataset.name, entry.video_id)
-        stored = read_features(path)
+        stored = read_features(path, video_id=entry.video_id)
         differences = contract_differences(contract, stored.contract)
         if differences:
             raise FeatureFileError(

@@ -4,81 +4,71 @@ The stage is a generator of small records; the caller shows them. One bad video 
 others, and never hides: it comes out as a `VideoFailed`.
 """
 
+import errno
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from extractors.decode_pool import VideoLost
 from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
 from extractors.features import Extractor, Features
 from extractors.video import VideoError
+from pipeline.atomic import remove_abandoned
 from pipeline.claims import Claims
 from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extract_records import (
+    ExtractRecord,
+    FramesDone,
+    VideoDone,
+    VideoFailed,
+    VideoKept,
+    VideoRedone,
+    VideoTaken,
+)
 from pipeline.extraction_status import (
     Failure,
+    StatusTable,
     forget_failure,
     note_failure,
     read_failure,
-    write_status,
 )
 from pipeline.feature_file import (
     Contract,
+    DamagedFileError,
     FeatureFileError,
+    FeatureValueError,
     contract_differences,
-    feature_path,
-    read_contract,
+    read_header,
     write_features,
     write_index,
 )
+from pipeline.feature_paths import feature_path, videos_without_place
+from pipeline.source import Source, identify_source
 
+__all__ = [
+    "ExtractRecord",
+    "FramesDone",
+    "VideoDone",
+    "VideoFailed",
+    "VideoKept",
+    "VideoRedone",
+    "VideoTaken",
+    "extract_dataset",
+    "extract_entries",
+    "finish_folder",
+    "in_order",
+    "stream_features",
+]
+
+# Errors of writing that the next video would meet, too.
+NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# What can be read with more memory: such a failure is not remembered as the video's own.
+MACHINE_ERRORS = ("MemoryError",)
 MOST_UNWRITTEN = 4  # videos whose features wait for the disk
 SECONDS_BETWEEN_TABLES = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class FramesDone:
-    """Some frames of a video are through; `share` is how much of it, in [0, 1]."""
-
-    video_id: str
-    n_frames: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class VideoDone:
-    """A video's features are on disk; `n_missing` of its frames could not be decoded."""
-
-    video_id: str
-    n_frames: int
-    n_missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class VideoKept:
-    """A video's features were there already, made in the same way."""
-
-    video_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoTaken:
-    """Another process that shares the folder is extracting the video."""
-
-    video_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFailed:
-    """A video gave no features, and why; `is_earlier` if it was not even tried again."""
-
-    failure: Failure
-    is_earlier: bool = False
-
-
-ExtractRecord = FramesDone | VideoDone | VideoKept | VideoTaken | VideoFailed
 
 
 def extract_dataset(
@@ -103,20 +93,58 @@ def extract_dataset(
 
     Raises:
         FeatureFileError: If the folder holds features that were made in another way, and nothing
-            is extracted then: features of two kinds never mix. Also if the folder cannot be
-            written.
+            is extracted then: features of two kinds never mix. Also if the disk is full.
+        OSError: If the folder cannot be written.
         torch.OutOfMemoryError: If the device has no room for a single snippet.
     """
     folder = features_folder / dataset.name
-    written_at = time.monotonic()
     wanted = dataset.entries if entries is None else entries
-    for record in extract_entries(wanted, folder, extractor, retry_failed=retry_failed):
+    return in_order(
+        dataset,
+        folder,
+        wanted,
+        lambda some: extract_entries(some, folder, extractor, retry_failed=retry_failed),
+    )
+
+
+def in_order(
+    dataset: Dataset,
+    folder: Path,
+    entries: Sequence[VideoEntry],
+    extract: Callable[[Sequence[VideoEntry]], Iterator[ExtractRecord]],
+) -> Iterator[ExtractRecord]:
+    """Keep a dataset's folder of features in order while videos are extracted into it.
+
+    What killed processes left is removed first; the table of videos is written every minute and
+    at the end, the index at the end. Videos whose names have no place in the folder fail at once.
+
+    Args:
+        dataset: All videos, for the table of them.
+        folder: The dataset's folder of features.
+        entries: Those of the videos that are wanted.
+        extract: Extracts some videos.
+
+    Yields:
+        What `extract` yields, and a `VideoFailed` for every video without a place.
+    """
+    remove_abandoned(folder)
+    table = StatusTable(folder, dataset)
+    written_at = time.monotonic()
+    reasons = videos_without_place(folder, [entry.video_id for entry in dataset.entries])
+    for entry in entries:
+        if entry.video_id in reasons:
+            reason = reasons[entry.video_id]
+            yield VideoFailed(
+                Failure(entry.video_id, "FeatureFileError", reason, is_quarantined=False)
+            )
+    for record in extract([entry for entry in entries if entry.video_id not in reasons]):
         yield record
         is_end = isinstance(record, VideoDone | VideoFailed)
-        if is_end and time.monotonic() - written_at > SECONDS_BETWEEN_TABLES:
-            write_status(folder, dataset)
+        if is_end and folder.is_dir() and time.monotonic() - written_at > SECONDS_BETWEEN_TABLES:
+            table.write()
             written_at = time.monotonic()
-    finish_folder(folder, dataset)
+    if folder.is_dir():
+        finish_folder(table)
 
 
 def extract_entries(
@@ -129,22 +157,22 @@ def extract_entries(
     contract = extractor.contract()
     todo: list[VideoEntry] = []
     for entry in entries:
-        if _is_done(folder, entry, contract):
-            yield VideoKept(entry.video_id)
-        elif not retry_failed and (failure := read_failure(folder, entry.video_id)) is not None:
-            yield VideoFailed(failure, is_earlier=True)
-        else:
+        record = _earlier_end(folder, entry, contract, retry_failed)
+        if record is not None:
+            yield record
+        if record is None or isinstance(record, VideoRedone):
             todo.append(entry)
     if todo:
         with Claims(folder) as claims, ThreadPoolExecutor(1) as writer:
-            yield from _extract(todo, folder, extractor, claims, writer)
+            yield from _extract(_Work(todo, folder, contract, claims), extractor, writer)
 
 
-def finish_folder(folder: Path, dataset: Dataset) -> None:
-    """Write the table of videos and the index, if there is a folder at all."""
-    if folder.is_dir():
-        write_status(folder, dataset)
-        write_index(folder)
+def finish_folder(table: StatusTable) -> None:
+    """Write the table of videos and the index; the index by one process after the other."""
+    table.write()
+    with Claims(table.folder) as claims:
+        claims.wait_for_index()
+        write_index(table.folder)
 
 
 def stream_features(path: Path, extractor: Extractor) -> Generator[FramesDone, None, Features]:
@@ -174,76 +202,174 @@ def stream_features(path: Path, extractor: Extractor) -> Generator[FramesDone, N
     return features
 
 
-def _extract(
-    todo: Sequence[VideoEntry],
-    folder: Path,
-    extractor: Extractor,
-    claims: Claims,
-    writer: Executor,
-) -> Iterator[ExtractRecord]:
-    contract = extractor.contract()
-    by_path = {entry.path: entry for entry in todo}
-    elsewhere: deque[ExtractRecord] = deque()
-    writing: deque[Future[VideoDone]] = deque()
-    for event in extract_videos(extractor, _unclaimed(todo, folder, claims, elsewhere)):
-        entry = by_path[event.path]
+class _Work:
+    """The videos of one process, claimed one by one as they are asked for.
+
+    Args:
+        todo: The videos that are wanted.
+        folder: The dataset's folder of features.
+        contract: How features are made.
+        claims: The claims on the folder's videos.
+
+    Attributes:
+        ended: Records of videos that need not, or cannot, be read; to be taken out.
+    """
+
+    def __init__(
+        self, todo: Sequence[VideoEntry], folder: Path, contract: Contract, claims: Claims
+    ) -> None:
+        self.ended: deque[ExtractRecord] = deque()
+        self._todo, self._folder, self._contract, self._claims = todo, folder, contract, claims
+        self._begun: dict[Path, tuple[VideoEntry, Source]] = {}
+
+    def paths(self) -> Iterator[Path]:
+        """Yield the files that are to be read."""
+        for entry in self._todo:
+            path = feature_path(self._folder, entry.video_id)
+            if not self._claims.take(entry.video_id):
+                self.ended.append(VideoTaken(entry.video_id))
+                continue
+            try:
+                # Another process may have written them since.
+                if path.is_file() and not _reason_to_redo(path, entry, self._contract):
+                    self.ended.append(VideoKept(entry.video_id))
+                    continue
+                if path.is_dir():
+                    raise IsADirectoryError(
+                        f"{path}: is a folder, expected to write the features of "
+                        f"{entry.video_id!r} there; remove it, or rename the video"
+                    )
+                self._begun[entry.path] = entry, identify_source(entry.path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except FeatureFileError:
+                raise
+            except OSError as error:
+                self.ended.append(_failed(entry, error))
+            else:
+                yield entry.path
+
+    def entry_of(self, path: Path) -> VideoEntry:
+        """The video of a file that was yielded."""
+        return self._begun[path][0]
+
+    def write(self, path: Path, features: Features) -> VideoDone | VideoFailed:
+        """Write the features of a file that was yielded."""
+        entry, source = self._begun[path]
+        try:
+            write_features(
+                feature_path(self._folder, entry.video_id),
+                features,
+                self._contract,
+                video_id=entry.video_id,
+                source_name=entry.path.name,
+                source=source,
+            )
+            forget_failure(self._folder, entry.video_id)
+        except FeatureValueError as error:
+            failure = Failure(
+                entry.video_id, type(error).__name__, str(error), is_quarantined=False
+            )
+            note_failure(self._folder, failure)
+            return VideoFailed(failure)
+        except (OSError, MemoryError) as error:
+            return _failed(entry, error)
+        return VideoDone(entry.video_id, features.n_frames, features.n_missing)
+
+    def lose(self, lost: VideoLost) -> VideoFailed:
+        """Note that a file cannot be read, unless it is not there yet or the machine failed."""
+        entry = self.entry_of(lost.path)
+        failure = Failure(entry.video_id, lost.kind, lost.reason, lost.is_quarantined)
+        if entry.path.is_file() and lost.kind not in MACHINE_ERRORS:
+            note_failure(self._folder, failure)
+            path = feature_path(self._folder, entry.video_id)
+            with suppress(OSError):
+                if path.is_file() and _reason_to_redo(path, entry, self._contract):
+                    path.unlink()  # features of another file must not pass for its own
+        return VideoFailed(failure)
+
+
+def _extract(work: _Work, extractor: Extractor, writer: Executor) -> Iterator[ExtractRecord]:
+    writing: deque[Future[VideoDone | VideoFailed]] = deque()
+    for event in extract_videos(extractor, work.paths()):
         match event:
             case FramesDecoded():
-                yield FramesDone(entry.video_id, event.n_frames, event.share)
+                video_id = work.entry_of(event.path).video_id
+                yield FramesDone(video_id, event.n_frames, event.share)
             case VideoLost():
-                yield VideoFailed(_failure(event, entry, folder))
+                yield work.lose(event)
             case VideoFeatures():
-                write = writer.submit(_write, folder, entry, event.features, contract)
-                writing.append(write)
+                writing.append(writer.submit(work.write, event.path, event.features))
         while writing and (writing[0].done() or len(writing) > MOST_UNWRITTEN):
             yield writing.popleft().result()
+        while work.ended:
+            yield work.ended.popleft()
     for write in writing:
         yield write.result()
-    yield from elsewhere
+    yield from work.ended
 
 
-def _unclaimed(
-    todo: Sequence[VideoEntry], folder: Path, claims: Claims, elsewhere: deque[ExtractRecord]
-) -> Iterator[Path]:
-    """Claim one video after the other as they are asked for; note those that others have."""
-    for entry in todo:
-        if not claims.take(entry.video_id):
-            elsewhere.append(VideoTaken(entry.video_id))
-        elif feature_path(folder, entry.video_id).exists():
-            elsewhere.append(VideoKept(entry.video_id))
-        else:
-            yield entry.path
-
-
-def _write(folder: Path, entry: VideoEntry, features: Features, contract: Contract) -> VideoDone:
-    write_features(
-        feature_path(folder, entry.video_id),
-        features,
-        contract,
-        video_id=entry.video_id,
-        source_name=entry.path.name,
-    )
-    forget_failure(folder, entry.video_id)
-    return VideoDone(entry.video_id, features.n_frames, features.n_missing)
-
-
-def _failure(lost: VideoLost, entry: VideoEntry, folder: Path) -> Failure:
-    """Note a failure, unless the file is only not there yet."""
-    failure = Failure(entry.video_id, lost.kind, lost.reason, lost.is_quarantined)
-    if entry.path.is_file():
-        note_failure(folder, failure)
-    return failure
-
-
-def _is_done(folder: Path, entry: VideoEntry, contract: Contract) -> bool:
-    """Whether the video's features exist; features of another kind are an error."""
+def _earlier_end(
+    folder: Path, entry: VideoEntry, contract: Contract, retry_failed: bool
+) -> VideoKept | VideoRedone | VideoFailed | None:
+    """What became of a video in earlier runs; None if nothing did."""
     path = feature_path(folder, entry.video_id)
-    if not path.exists():
-        return False
-    differences = contract_differences(contract, read_contract(path))
+    try:
+        if path.is_file():
+            reason = _reason_to_redo(path, entry, contract)
+            return VideoRedone(entry.video_id, reason) if reason else VideoKept(entry.video_id)
+    except FeatureFileError:
+        raise
+    except OSError as error:
+        return _failed(entry, error)
+    failure = None if retry_failed else read_failure(folder, entry.video_id)
+    return None if failure is None else VideoFailed(failure, is_earlier=True)
+
+
+def _reason_to_redo(path: Path, entry: VideoEntry, contract: Contract) -> str:
+    """Why the features that are there are not those of the video; empty if they are.
+
+    Where the video itself is not at hand, its features count as its own.
+
+    Raises:
+        FeatureFileError: If they were made in another way.
+        OSError: If the video cannot be read.
+    """
+    try:
+        header = read_header(path)
+    except DamagedFileError as error:
+        return str(error).removesuffix("; remove it and extract the video again")
+    differences = contract_differences(contract, header.contract)
     if differences:
         raise FeatureFileError(
             f"{path}: was made in another way ({'; '.join(differences)}); "
             "give the same options, or another folder with --features"
         )
-    return True
+    if header.video_id != entry.video_id:
+        return f"{path}: holds the features of another video, {header.video_id!r}"
+    if header.source is not None and entry.path.is_file():
+        source = identify_source(entry.path)
+        if source != header.source:
+            return (
+                f"{entry.path}: is not the file that {path} was made from "
+                f"({source.n_bytes} bytes, instead of {header.source.n_bytes})"
+                if source.n_bytes != header.source.n_bytes
+                else f"{entry.path}: is not the file that {path} was made from (other content)"
+            )
+    return ""
+
+
+def _failed(entry: VideoEntry, error: OSError | MemoryError) -> VideoFailed:
+    """A failure to reach or write a file, which the next run is to try again.
+
+    Raises:
+        OSError: The error itself, if the next video would meet it, too.
+    """
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, OSError) and cause.errno in NO_MORE_FILES:
+        raise error
+    reason = str(error)
+    if isinstance(error, MemoryError):
+        reason = f"{entry.path}: not enough memory for its features"
+    elif error.filename is not None and error.strerror:
+        reason = f"{error.filename}: {error.strerror}"
+    return VideoFailed(Failure(entry.video_id, type(error).__name__, reason, is_quarantined=False))

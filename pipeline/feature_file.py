@@ -1,46 +1,89 @@
 """The HDF5 layout of features: one file per video, and an index over a folder of them.
 
-The only door to h5py. A feature file `features/<dataset>/<video_id>.h5` holds one float16 array
+A feature file `features/<dataset>/<video_id>.h5` holds one float16 array
 (n_snippets, K, D) per stream, `timestamps` (n_frames,) float64 in seconds, and attributes that
-say what was extracted and how. The arrays are stored whole and uncompressed: features hardly
-compress, and the size of a plain array can be checked against the file before it is read.
-
-Nothing here takes HDF5's file locks. They fail on many network file systems, and they guard
-against a reader who meets a writer; here a file has its final name only once it is complete, and
-is never written again.
+say what was extracted, from which file and how. The arrays are stored whole and uncompressed:
+features hardly compress, and the size of a plain array can be checked against the file before it is
+read. `arrays_sha256` is the SHA-256 of the arrays (for each in the order of `streams`, then
+`timestamps`: a line of JSON with name and shape, then its bytes), `header_sha256` that of all other
+attributes as JSON with sorted keys. Both are verified at reading.
 """
 
+import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Contract as Contract
 from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
-from pipeline.atomic import replacing
+from pipeline.feature_paths import INDEX_NAME
+from pipeline.feature_paths import FeatureFileError as FeatureFileError
+from pipeline.feature_paths import feature_path as feature_path
+from pipeline.hdf5 import (
+    DamagedFileError as DamagedFileError,
+)
+from pipeline.hdf5 import (
+    ExternalLink,
+    File,
+    attribute,
+    fixed_text,
+    read_array,
+    reading,
+    writing,
+)
+from pipeline.source import Source
 
 FORMAT = "lookaround features"
-FORMAT_VERSION = 1
-INDEX_NAME = "index.h5"
+FORMAT_VERSION = 2
 STREAM_DTYPE = np.dtype("<f2")
 TIMESTAMP_DTYPE = np.dtype("<f8")
 
-MAX_ATTRIBUTE_BYTES = 2**16
+Header = dict[str, str | int | float]
+ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
+    "format": str,
+    "format_version": int,
+    "video_id": str,
+    "source_name": str,
+    "source_bytes": int,
+    "source_sha256": str,
+    "streams": str,
+    "snippet_len": int,
+    "n_frames": int,
+    "n_missing": int,
+    "fps": float,
+    "decoder": str,
+    "contract": str,
+    "arrays_sha256": str,
+    "header_sha256": str,
+}
 
-T = TypeVar("T", str, int, float)
-_KINDS: dict[type, str] = {str: "S", int: "i", float: "f"}  # NumPy's letters
+
+class FeatureValueError(FeatureFileError):
+    """Features have values that the file cannot hold."""
 
 
-class FeatureFileError(OSError):
-    """A feature file is missing, cut short, foreign, or made in another way than expected."""
+@dataclass(frozen=True, slots=True)
+class FeatureHeader:
+    """What a feature file says without its arrays.
+
+    Attributes:
+        video_id: The video's name within its dataset.
+        contract: How the features were made.
+        n_missing: Frames of the video that could not be decoded.
+        source: Identity of the video file; None where the features were not made from a file.
+    """
+
+    video_id: str
+    contract: Contract
+    n_missing: int
+    source: Source | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,30 +101,14 @@ class StoredFeatures:
     contract: Contract
 
 
-def feature_path(folder: Path, video_id: str) -> Path:
-    """The file of a video in a dataset's folder of features.
-
-    Args:
-        folder: The dataset's, such as `features/xd_violence`.
-        video_id: Relative, with `/` between its parts.
-
-    Raises:
-        FeatureFileError: If the id would lead out of the folder or take the index's name.
-    """
-    parts = video_id.split("/")
-    if PurePosixPath(video_id).is_absolute() or {"", ".", ".."} & set(parts) or "\0" in video_id:
-        raise FeatureFileError(
-            f"{folder}: video id must be a relative path that stays in the folder, "
-            f"instead got {video_id!r}; rename the video"
-        )
-    path = folder.joinpath(*parts[:-1], f"{parts[-1]}.h5")
-    if path == folder / INDEX_NAME:
-        raise FeatureFileError(f"{path}: is the name of the index; rename the video {video_id!r}")
-    return path
-
-
 def write_features(
-    path: Path, features: Features, contract: Contract, *, video_id: str, source_name: str
+    path: Path,
+    features: Features,
+    contract: Contract,
+    *,
+    video_id: str,
+    source_name: str,
+    source: Source | None = None,
 ) -> None:
     """Write one video's features; the file appears whole or not at all.
 
@@ -91,74 +118,119 @@ def write_features(
         contract: How they were made.
         video_id: The video's name within its dataset.
         source_name: File name of the video.
+        source: Identity of the video file; None if the features were not made from a file.
 
     Raises:
-        FeatureFileError: If a value is too large for float16 or the file cannot be written.
+        FeatureValueError: If a value is too large for float16.
+        FeatureFileError: If the file cannot be written.
     """
     streams = {name: _as_float16(path, name, values) for name, values in features.streams.items()}
-    attributes = {
+    attributes: Header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "video_id": video_id,
         "source_name": source_name,
+        "source_bytes": -1 if source is None else source.n_bytes,
+        "source_sha256": "" if source is None else source.sha256,
         "streams": json.dumps(list(streams)),  # HDF5 lists names by the alphabet
-        "snippet_len": features.snippet_len,
-        "n_frames": features.n_frames,
-        "n_missing": features.n_missing,
-        "fps": features.fps,
+        "snippet_len": int(features.snippet_len),
+        "n_frames": int(features.n_frames),
+        "n_missing": int(features.n_missing),
+        "fps": float(features.fps),
         "decoder": features.decoder,
         "contract": json.dumps(contract, allow_nan=False),
     }
-    with _writing(path) as file:
-        for name, values in streams.items():
+    arrays: dict[str, NDArray[Any]] = {
+        **streams,
+        "timestamps": features.timestamps.astype(TIMESTAMP_DTYPE),
+    }
+    attributes["arrays_sha256"] = _digest_of_arrays(arrays)
+    attributes["header_sha256"] = _digest_of_header(attributes)
+    with writing(path) as file:
+        for name, values in arrays.items():
             file.create_dataset(name, data=values)
-        file.create_dataset("timestamps", data=features.timestamps.astype(TIMESTAMP_DTYPE))
         for name, value in attributes.items():
-            file.attrs[name] = _fixed_text(value) if isinstance(value, str) else value
+            file.attrs[name] = fixed_text(value) if isinstance(value, str) else value
 
 
-def read_features(path: Path) -> StoredFeatures:
+def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
     """Read and check one feature file.
 
     Sizes are checked against the header and the length of the file before anything is allocated,
     and only plain arrays within the file itself are read: a file from elsewhere is only data.
 
+    Args:
+        path: The file.
+        video_id: Whose features it must hold; None takes any video's.
+
     Raises:
-        FeatureFileError: If the file is missing, cut short, or not such a file.
+        FeatureFileError: If the file is missing, damaged, not such a file, or another video's.
     """
-    with _reading(path) as file:
-        contract = _read_contract(file)
-        n_frames = _attribute(file, "n_frames", int)
-        snippet_len = _attribute(file, "snippet_len", int)
+    with reading(path) as file:
+        header = _read_attributes(file)
+        contract = _parse_contract(header)
+        n_frames, snippet_len = int(header["n_frames"]), int(header["snippet_len"])
         if n_frames < 1 or snippet_len < 1:
             raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
         tail_rule = str(contract.get("tail_rule", REPEAT_LAST_FRAME))
         n_rows = n_snippets(n_frames, snippet_len, tail_rule)
-        streams = {
-            name: _read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3).astype(np.float32)
-            for name in _read_stream_names(file)
+        arrays = {
+            name: read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3)
+            for name in _parse_stream_names(header)
         }
+        arrays["timestamps"] = read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1)
         features = Features(
-            streams=streams,
+            streams={
+                name: values.astype(np.float32)
+                for name, values in arrays.items()
+                if name != "timestamps"
+            },
             snippet_len=snippet_len,
             n_frames=n_frames,
-            n_missing=_attribute(file, "n_missing", int),
-            fps=_attribute(file, "fps", float),
-            timestamps=_read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1),
-            decoder=_attribute(file, "decoder", str),
+            n_missing=int(header["n_missing"]),
+            fps=float(header["fps"]),
+            timestamps=arrays["timestamps"],
+            decoder=str(header["decoder"]),
             tail_rule=tail_rule,
         )
-        return StoredFeatures(_attribute(file, "video_id", str), features, contract)
+        _check_header(header)
+        if _digest_of_arrays(arrays) != header["arrays_sha256"]:
+            raise ValueError("the checksum of its arrays is wrong")
+        stored = StoredFeatures(str(header["video_id"]), features, contract)
+    if video_id is not None and stored.video_id != video_id:
+        raise FeatureFileError(
+            f"{path}: holds the features of the video {stored.video_id!r}, expected those of "
+            f"{video_id!r}; remove it and extract the video again"
+        )
+    return stored
 
 
-def read_contract(path: Path) -> Contract:
-    """How a file's features were made; reads the header only.
+def read_header(path: Path) -> FeatureHeader:
+    """Read what a file says without its arrays.
 
     Raises:
-        FeatureFileError: If the file is missing, cut short, or not such a file.
+        FeatureFileError: If the file is missing, damaged, or not such a file.
     """
-    with _reading(path) as file:
-        return _read_contract(file)
+    with reading(path) as file:
+        header = _read_attributes(file)
+        contract = _parse_contract(header)
+        _check_header(header)
+        n_bytes, sha256 = int(header["source_bytes"]), str(header["source_sha256"])
+        return FeatureHeader(
+            video_id=str(header["video_id"]),
+            contract=contract,
+            n_missing=int(header["n_missing"]),
+            source=Source(n_bytes, sha256) if sha256 else None,
+        )
+
+
+def precision_of_folder(folder: Path) -> str | None:
+    """The precision in which a folder's features were made; None if it holds none that can tell."""
+    for path in list_feature_files(folder):
+        with suppress(FeatureFileError):
+            if "precision" in (contract := read_header(path).contract):
+                return str(contract["precision"])
+    return None
 
 
 def contract_differences(expected: Contract, found: Contract) -> list[str]:
@@ -177,7 +249,8 @@ def contract_differences(expected: Contract, found: Contract) -> list[str]:
 
 def list_feature_files(folder: Path) -> list[Path]:
     """The feature files of a dataset's folder, sorted; the index is none of them."""
-    return sorted(path for path in folder.rglob("*.h5") if path != folder / INDEX_NAME)
+    paths = (path for path in folder.rglob("*.h5") if path != folder / INDEX_NAME)
+    return sorted(path for path in paths if path.is_file())
 
 
 def write_index(folder: Path) -> Path:
@@ -199,16 +272,16 @@ def write_index(folder: Path) -> Path:
     names = [path.relative_to(folder).as_posix() for path in list_feature_files(folder)]
     video_ids = {name.removesuffix(".h5"): name for name in names}
     parents = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-    with _writing(index_path) as index:
+    with writing(index_path) as index:
         for video_id, name in video_ids.items():
             if video_id not in parents:
-                index[video_id] = h5py.ExternalLink(name, "/")
+                index[video_id] = ExternalLink(name, "/")
                 continue
             # A video `a` beside videos `a/b`: nothing can be hung below a link, so `a` is a group
             # of its own that links to the arrays.
-            with _reading(folder / name) as file:
-                for array in [*_read_stream_names(file), "timestamps"]:
-                    index[f"{video_id}/{array}"] = h5py.ExternalLink(name, f"/{array}")
+            with reading(folder / name) as file:
+                for array in [*_parse_stream_names(_read_attributes(file)), "timestamps"]:
+                    index[f"{video_id}/{array}"] = ExternalLink(name, f"/{array}")
     return index_path
 
 
@@ -216,63 +289,45 @@ def _as_float16(path: Path, stream: str, values: NDArray[np.float32]) -> NDArray
     with np.errstate(over="ignore"):
         halves = values.astype(STREAM_DTYPE)
     if not np.isfinite(halves).all():
-        raise FeatureFileError(
+        raise FeatureValueError(
             f"{path}: stream {stream} must fit float16 (at most 65504), instead got "
             f"{np.abs(values).max():g}; check the weights and the range of the network's input"
         )
     return halves
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes its place when the body is done.
-
-    It is built in memory: when a disk is full, HDF5 ends the process instead of raising.
-    """
-    with h5py.File(path.name, "w", driver="core", backing_store=False, locking=False) as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(image)
-    except OSError as error:
-        raise FeatureFileError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """A file of this layout; whatever is found wrong inside becomes one line with a remedy."""
-    if path.is_dir():
-        raise FeatureFileError(f"{path}: is a folder, expected a feature file")
-    if not path.is_file():
-        raise FeatureFileError(
-            f"{path}: there is no such feature file; `pipeline extract` makes it"
-        )
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except PermissionError as error:
-        raise FeatureFileError(f"{path}: cannot be read (permission denied)") from error
-    # What h5py raises for bytes that make no sense, and what the checks of this file raise.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise FeatureFileError(
-            f"{path}: is not a whole feature file ({_first_line(error)}); "
-            "remove it and extract the video again"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _read_contract(file: h5py.File) -> Contract:
-    if _attribute(file, "format", str) != FORMAT:
+def _read_attributes(file: File) -> Header:
+    if attribute(file, "format", str) != FORMAT:
         raise ValueError("it is of another program")
-    version = _attribute(file, "format_version", int)
+    version = attribute(file, "format_version", int)
     if version != FORMAT_VERSION:
-        raise ValueError(f"format version {FORMAT_VERSION} expected, instead got {version}")
-    contract = json.loads(_attribute(file, "contract", str))
+        raise FeatureFileError(
+            f"{file.filename}: has format version {version}, but this program reads and writes "
+            f"{FORMAT_VERSION}; extract into another folder with --features, or remove the old one"
+        )
+    return {name: attribute(file, name, kind) for name, kind in ATTRIBUTES.items()}
+
+
+def _check_header(header: Header) -> None:
+    if _digest_of_header(header) != header["header_sha256"]:
+        raise ValueError("the checksum of its header is wrong")
+
+
+def _digest_of_header(header: Header) -> str:
+    covered = {name: value for name, value in header.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, values in arrays.items():
+        digest.update(f"{json.dumps([name, *values.shape])}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _parse_contract(header: Header) -> Contract:
+    contract = json.loads(str(header["contract"]))
     is_flat = isinstance(contract, Mapping) and all(
         isinstance(value, str | int | float) for value in contract.values()
     )
@@ -281,50 +336,9 @@ def _read_contract(file: h5py.File) -> Contract:
     return dict(contract)
 
 
-def _read_stream_names(file: h5py.File) -> list[str]:
-    names = json.loads(_attribute(file, "streams", str))
+def _parse_stream_names(header: Header) -> list[str]:
+    names = json.loads(str(header["streams"]))
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not is_list or len(set(names)) != len(names) or "timestamps" in names:
         raise ValueError("its streams must be a list of different names")
     return list(names)
-
-
-def _attribute(file: h5py.File, name: str, kind: type[T]) -> T:
-    """One scalar attribute of exactly this type; nothing large is read."""
-    if name not in file.attrs:
-        raise ValueError(f"attribute {name} is missing")
-    stored = file.attrs.get_id(name)
-    dtype = stored.dtype
-    if stored.shape != () or dtype.kind != _KINDS[kind] or dtype.itemsize > MAX_ATTRIBUTE_BYTES:
-        raise ValueError(f"attribute {name} must be one {kind.__name__}")
-    value = file.attrs[name].item()
-    return kind(value.decode("utf-8") if isinstance(value, bytes) else value)
-
-
-def _fixed_text(text: str) -> NDArray[np.bytes_]:
-    """Text as HDF5 stores it in place, which is how other programs read it, too.
-
-    Text of variable length lies in a heap, and a damaged heap can keep HDF5 busy for ever.
-    """
-    encoded = text.encode("utf-8")
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
-
-
-def _read_array(
-    file: h5py.File, name: str, dtype: np.dtype[Any], n_rows: int, *, n_axes: int
-) -> NDArray[Any]:
-    """One array that lies within the file, plain and whole, with so many rows and axes."""
-    if "/" in name or not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"array {name} is missing or lies elsewhere")
-    array = file[name]
-    if not isinstance(array, h5py.Dataset) or array.dtype != dtype:
-        raise ValueError(f"{name} must be an array of {dtype.name}")
-    if len(array.shape) != n_axes or array.shape[0] != n_rows:
-        raise ValueError(f"{name} must have {n_axes} axes and {n_rows} rows, got {array.shape}")
-    n_bytes = math.prod(array.shape) * dtype.itemsize
-    is_plain = array.chunks is None and not array.is_virtual and array.external is None
-    end = (array.id.get_offset() or 0) + n_bytes
-    if not is_plain or array.id.get_storage_size() != n_bytes or end > file.id.get_filesize():
-        raise ValueError(f"{name} must be stored whole")
-    values: NDArray[Any] = array[()]
-    return values

@@ -13,8 +13,8 @@ import torch
 
 from extractors.build import ExtractorChoice
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extract import ExtractRecord, extract_entries, finish_folder
-from pipeline.shards import Shard, durations_of, entries_of_shard
+from pipeline.extract import ExtractRecord, extract_entries, in_order
+from pipeline.shards import Shard, entries_of_shard
 
 
 class DeviceProcessError(OSError):
@@ -37,7 +37,7 @@ def extract_on_devices(
     entries: Sequence[VideoEntry],
     retry_failed: bool,
 ) -> Iterator[ExtractRecord]:
-    """Extract what is not there yet of a dataset, its videos shared out by their durations.
+    """Extract what is not there yet of a dataset, its videos shared out by their ids.
 
     Args:
         dataset: All videos, for the table of them.
@@ -55,11 +55,25 @@ def extract_on_devices(
         FeatureFileError, WeightsError, ExtractorError: As with one device.
     """
     folder = features_folder / dataset.name
-    seconds = durations_of(entries)
+    return in_order(
+        dataset,
+        folder,
+        entries,
+        lambda some: _extract_shares(some, folder, choice, devices, retry_failed),
+    )
+
+
+def _extract_shares(
+    entries: Sequence[VideoEntry],
+    folder: Path,
+    choice: ExtractorChoice,
+    devices: Sequence[torch.device],
+    retry_failed: bool,
+) -> Iterator[ExtractRecord]:
     with ExitStack() as stack:
         processes: list[tuple[Connection, torch.device, BaseProcess]] = []
         for index, device in enumerate(devices):
-            share = entries_of_shard(entries, seconds, Shard(index, len(devices)))
+            share = entries_of_shard(entries, Shard(index, len(devices)))
             connection, process = _start(share, folder, choice, device, retry_failed)
             stack.callback(_end, connection, process)
             processes.append((connection, device, process))
@@ -73,7 +87,6 @@ def extract_on_devices(
                     raise record.error
                 else:
                     processes.remove(speaker)
-    finish_folder(folder, dataset)
 
 
 def _start(
@@ -88,7 +101,12 @@ def _start(
     process = context.Process(
         target=_extract, args=(theirs, entries, folder, choice, device, retry_failed)
     )
-    process.start()
+    # Ctrl-C reaches the parent, which ends this process; a child inherits the mask.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return ours, process
 
@@ -102,7 +120,6 @@ def _extract(
     retry_failed: bool,
 ) -> None:
     """Run in a device's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
     try:
         extractor = choice.build(device)
         for record in extract_entries(entries, folder, extractor, retry_failed=retry_failed):

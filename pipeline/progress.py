@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.printable import printable
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -36,6 +38,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, title: str, *, total: int, unit: str) -> None:
+        title = printable(title)
         self._title, self._total, self._unit = title, total, unit
         self._watch = Stopwatch()
         self._last_line_seconds = 0.0
@@ -90,7 +93,8 @@ class ProgressDisplay:
             self._write(", ".join(filter(None, words)))
 
     def say(self, line: str) -> None:
-        """Write a line that stays, above the bar."""
+        """Write a line that stays, above the bar; line breaks and the like are escaped."""
+        line = printable(line)
         if self._console.is_terminal:
             self._console.print(line, markup=False, soft_wrap=True)
         else:

@@ -16,7 +16,7 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.features import Extractor
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extract import ExtractRecord, FramesDone, VideoFailed, extract_entries, finish_folder
+from pipeline.extract import ExtractRecord, FramesDone, VideoFailed, extract_entries, in_order
 from pipeline.extraction_status import Failure
 
 MOST_RETRIES = 3
@@ -55,6 +55,22 @@ def extract_on_ray(
         FeatureFileError, WeightsError, ExtractorError: As without Ray.
     """
     folder = (features_folder / dataset.name).absolute()
+    return in_order(
+        dataset,
+        folder,
+        entries,
+        lambda some: _extract_on_cluster(some, folder, choice, address, device, retry_failed),
+    )
+
+
+def _extract_on_cluster(
+    entries: Sequence[VideoEntry],
+    folder: Path,
+    choice: ExtractorChoice,
+    address: str | None,
+    device: str,
+    retry_failed: bool,
+) -> Iterator[ExtractRecord]:
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -83,7 +99,6 @@ def extract_on_ray(
                 raise error.cause from error
             except ray.exceptions.RayError as error:
                 yield VideoFailed(_lost(entry, error))
-    finish_folder(folder, dataset)
 
 
 def _extract_one(

@@ -9,10 +9,12 @@ from pipeline.extract import (
     VideoDone,
     VideoFailed,
     VideoKept,
+    VideoRedone,
     VideoTaken,
 )
 from pipeline.extraction_status import Failure
 from pipeline.frame_scores import Scores
+from pipeline.printable import printable
 from pipeline.progress import ProgressDisplay, Stopwatch
 from pipeline.trainer import EpochRecord
 
@@ -68,7 +70,7 @@ class ExtractionSummary:
 
 def _failure_line(failure: Failure) -> str:
     status = "quarantined" if failure.is_quarantined else "failed"
-    return f"{status}: {failure.video_id}: {failure.reason}"
+    return printable(f"{status}: {failure.video_id}: {failure.reason}")
 
 
 def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> ExtractionSummary:
@@ -95,6 +97,8 @@ def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> Extracti
                         display.say(f"{video_id}: {record.n_missing} frames could not be decoded")
                 case VideoKept():
                     n_kept += 1
+                case VideoRedone(reason=reason):
+                    display.say(f"extracted anew: {reason}")
                 case VideoTaken():
                     n_taken += 1
                 case VideoFailed(failure=failure, is_earlier=is_earlier):

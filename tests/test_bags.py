@@ -1,5 +1,6 @@
 """Bags in memory and the batches drawn from them, by their properties."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from extractors.features import Features
 from pipeline import bag_store
 from pipeline.bag_set import BagSet, draw_batches
-from pipeline.bags import Bag, collect_bags, load_bags
+from pipeline.bags import Bag, collect_bags, entries_with_features, load_bags
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.feature_file import FeatureFileError, feature_path, write_features
 
@@ -285,3 +286,34 @@ def test_a_dataset_of_one_class_cannot_be_trained_on(tmp_path, labels):
     dataset = make_dataset(tmp_path, labels)
     with pytest.raises(DatasetError, match="small: training needs normal and anomalous videos"):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
+
+
+class CountingEntry(VideoEntry):
+    """A video that counts how often it is compared with another one."""
+
+    n_comparisons = 0
+
+    def __eq__(self, other):
+        CountingEntry.n_comparisons += 1
+        return super().__eq__(other)
+
+    __hash__ = VideoEntry.__hash__
+
+
+def test_looking_for_features_compares_no_video_with_all_the_others(tmp_path):
+    entries = [CountingEntry(str(i), tmp_path / str(i), "train", i % 2) for i in range(400)]
+    for entry in entries[::2]:
+        write_video(tmp_path / "small", entry.video_id, {"rgb": np.ones((2, 1, 3), "float32")})
+    CountingEntry.n_comparisons = 0
+    found = entries_with_features(Dataset("small", tuple(entries)), "train", tmp_path)
+    assert [entry.video_id for entry in found] == [str(i) for i in range(0, 400, 2)]
+    assert CountingEntry.n_comparisons <= 400
+
+
+def test_features_of_another_video_under_its_name_are_refused(tmp_path):
+    entries = [VideoEntry(str(i), tmp_path / str(i), "train", i % 2) for i in range(4)]
+    for entry in entries:
+        write_video(tmp_path / "small", entry.video_id, {"rgb": np.ones((2, 1, 3), "float32")})
+    shutil.copy(tmp_path / "small/0.h5", tmp_path / "small/3.h5")
+    with pytest.raises(FeatureFileError, match=r"3\.h5: holds the features of the video '0'"):
+        load_bags(Dataset("small", tuple(entries)), tmp_path, sampler="bins", bag_len=4)

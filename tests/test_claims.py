@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipeline.claims import Claims
+from pipeline.datasets.catalog import Dataset
+from pipeline.extract import finish_folder
+from pipeline.extraction_status import StatusTable
 
 HOLDER = """
 import sys
@@ -49,3 +53,37 @@ def test_a_claim_can_be_taken_twice_by_its_owner(tmp_path: Path) -> None:
     with Claims(tmp_path / "new" / "folder") as claims:
         assert claims.take("a")
         assert claims.take("a")
+
+
+INDEX_WRITER = """
+import sys
+from pathlib import Path
+from pipeline.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    claims.wait_for_index()
+    print("its turn", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_only_one_process_at_a_time_writes_the_index(tmp_path: Path) -> None:
+    """The index of a process that listed the folder early never replaces a newer one."""
+    (tmp_path / "small").mkdir()
+    first = subprocess.Popen(
+        [sys.executable, "-c", INDEX_WRITER, str(tmp_path / "small")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "its turn\n"
+    table = StatusTable(tmp_path / "small", Dataset("small", ()))
+    waiting = threading.Thread(target=finish_folder, args=(table,))
+    waiting.start()
+    waiting.join(timeout=0.5)
+    assert waiting.is_alive()
+    assert not (tmp_path / "small/index.h5").exists()
+    first.communicate()
+    waiting.join(timeout=10)
+    assert (tmp_path / "small/index.h5").exists()

@@ -3,8 +3,10 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.feature_file import read_features, write_features
 
 HEADER = "path,split,label,anomalies\n"
 
@@ -298,7 +301,6 @@ def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--shard", "3/2"], "shard must be i/N with i from 1 to N, instead got 3/2"),
         (["--device", "cpu", "--precision", "bfloat16"], "precision must be float32 on a device"),
         (["--devices", "cpu,cpu"], "devices must be different ones, instead got 'cpu,cpu'"),
         (["--extractor", "c3d"], "extractor must be one of i3d, i3d_r50, instead got c3d"),
@@ -310,6 +312,165 @@ def test_choices_of_extraction_that_cannot_be_are_refused(world, monkeypatch, op
     result = run("extract", "small.csv", "--weights", "random:0", *options, folder=world)
     assert_one_line_error(result, complaint)
     assert files_below(world) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--shard", "3/2"], "shard must be i/N with i from 1 to N, instead got 3/2"),
+        (["--shard", "1/99999999999999999999"], "N below a million"),
+        (["--shard", "one"], "shard must be i/N with i from 1 to N"),
+        (["--device", "gpu"], "must be auto, cpu, cuda or cuda:N, instead got gpu"),
+        (["--device", "cuda:x"], "must be auto, cpu, cuda or cuda:N"),
+        (["--devices", "cpu,tpu"], "must be auto, cpu, cuda or cuda:N, instead got tpu"),
+        (["--device", "cpu", "--devices", "cpu"], "--devices does not go together with --device"),
+        (["--ray-address", "auto"], "--ray-address needs --engine ray"),
+        (["--devices", "cpu", "--engine", "ray"], "--devices does not go together with --engine"),
+    ],
+)
+def test_options_that_cannot_be_are_usage_errors(world, options, complaint):
+    before = files_below(world)
+    result = run("extract", "small.csv", "--weights", "random:0", *options, folder=world)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert files_below(world) == before
+
+
+def test_a_step_of_zero_in_slurms_array_is_one_line(world, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_STEP", "0")
+    result = run("extract", "small.csv", "--weights", "random:0", folder=world)
+    assert_one_line_error(result, "give --shard i/N")
+
+
+FAST = ("--flow", "none", "--crops", 1, "--weights", "random:0", "--device", "cpu")
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_extraction_goes_on_in_the_precision_of_the_folder(
+    world, tmp_path, monkeypatch, has_bfloat16
+):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    folder = shutil.copytree(world / "videos", tmp_path / "videos").parent
+    manifest = folder / "small.csv"
+    manifest.write_text(HEADER + "videos/0.mp4,train,0,\n")
+    first = run("extract", "small.csv", *FAST, "--precision", "float32", folder=folder)
+    assert first.exit_code == 0, first.output
+    manifest.write_text(HEADER + "videos/0.mp4,train,0,\nvideos/1.mp4,train,0,\n")
+    result = run("extract", "small.csv", *FAST, folder=folder)
+    assert result.exit_code == 0, result.output
+    assert "precision: float32, as of the features in features/small" in result.stderr
+    assert "1 extracted (20 frames), 1 there already" in result.stdout
+
+
+def test_a_folder_in_a_precision_that_the_device_lacks_is_named(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
+    stored = read_features(world / "features/small/videos/0.h5")
+    write_features(
+        tmp_path / "small/videos/0.h5",
+        stored.features,
+        {**stored.contract, "precision": "bfloat16"},
+        video_id="videos/0",
+        source_name="0.mp4",
+    )
+    result = run("extract", "small.csv", *FAST, "--features", tmp_path, folder=world)
+    assert_one_line_error(
+        result, "small: holds features in bfloat16, which cpu cannot", "--feature"
+    )
+
+
+def test_names_without_a_place_are_told_beforehand_and_cost_only_themselves(world, tmp_path):
+    names = ["index.mp4", "a.mp4", "a.h5/b.mp4", "x" * 246 + ".mp4", "good.mp4"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(world / "clip.mp4", tmp_path / name)
+    rows = "".join(f"{name},train,0,\n" for name in names)
+    (tmp_path / "odd.csv").write_text(HEADER + rows)
+    checked = run("datasets", "check", "odd.csv", folder=tmp_path)
+    assert checked.exit_code == 3
+    assert checked.stdout.count("no place for its features") == 2
+    result = run("extract", "odd.csv", *FAST, folder=tmp_path)
+    assert result.exit_code == 3, result.output
+    assert "3 extracted (60 frames), 0 there already, 2 failed" in result.stdout
+    assert len([line for line in result.stderr.splitlines() if "rename the video" in line]) == 2
+
+
+def test_control_characters_of_names_reach_neither_terminal_nor_table(world, tmp_path):
+    name = "red\x1b[31m\u202eevil"
+    shutil.copy(world / "clip.mp4", tmp_path / f"{name}.mp4")
+    (tmp_path / "broken\x1b]0;title\x07.mp4").write_bytes(b"no video")
+    rows = f"{name}.mp4,train,0,\nbroken\x1b]0;title\x07.mp4,train,0,\ngone\x1bc.mp4,train,0,\n"
+    (tmp_path / "odd.csv").write_text(HEADER + rows)
+    outputs = [
+        run(*arguments, folder=tmp_path).output
+        for arguments in (
+            ("datasets", "check", "odd.csv"),
+            ("extract", "odd.csv", *FAST),
+            ("extract", "odd.csv", *FAST),
+        )
+    ]
+    outputs.append((tmp_path / "features/odd/status.csv").read_text())
+    for output in outputs:
+        assert not {"\x1b", "\u202e", "\x07"} & set(output)
+        assert "\\x1b" in output
+
+
+def test_an_error_of_a_manifest_does_not_wait_for_torch(tmp_path):
+    (tmp_path / "bad.csv").write_text("path\n")
+    (tmp_path / "absent.csv").write_text(HEADER + "a.mp4,train,0,\n")
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print('torch' in sys.modules)"
+    )
+    for arguments in (
+        ["extract", "bad.csv"],
+        ["extract", "absent.csv"],
+        ["datasets", "check", "bad.csv"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "Error: " in done.stderr
+        assert done.stdout == "False\n"
+
+
+def test_missing_frames_are_in_the_table(world):
+    lines = (world / "features/small/status.csv").read_text().splitlines()
+    assert lines[0] == "video_id,status,n_missing,error,message"
+    assert lines[1] == "videos/0,done,0,,"
+
+
+@pytest.mark.parametrize("seconds", [1.5, 8.0])
+def test_ctrl_c_is_exit_code_130_and_no_traceback(tmp_path, write_clip, seconds):
+    """Before and after the libraries are loaded."""
+    write_clip(tmp_path / "long.mp4", n_frames=3000)
+    (tmp_path / "long.csv").write_text(HEADER + "long.mp4,train,0,\n")
+    running = subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "extract", "long.csv"]
+        + [str(option) for option in FAST],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(timeout=seconds)
+    os.killpg(running.pid, signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in stderr
 
 
 def test_shards_together_make_the_whole_and_their_table_knows_all(world, tmp_path):

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,15 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
 from extractors.snippets import REPEAT_LAST_FRAME
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extract import (
+    FramesDone,
     VideoDone,
     VideoFailed,
     VideoKept,
+    VideoRedone,
     VideoTaken,
     extract_dataset,
     stream_features,
@@ -180,6 +185,158 @@ def test_a_video_in_the_hands_of_another_process_is_left_to_it(dataset, tmp_path
     assert status_by_id(tmp_path / "small")["b"] == "waiting"
 
 
+def number_of(folder: Path, video_id: str) -> int:
+    """The frames of a video's features."""
+    return read_features(folder / f"{video_id}.h5", video_id=video_id).features.n_frames
+
+
+def test_a_video_that_was_replaced_is_reported_and_extracted_anew(dataset, write_clip, tmp_path):
+    list(extract_dataset(dataset, tmp_path, Brightness()))
+    video = dataset.entries[1].path
+    times = (video.stat().st_atime_ns, video.stat().st_mtime_ns)
+    write_clip(video, n_frames=48)
+    os.utime(video, ns=times)
+    records = list(extract_dataset(dataset, tmp_path, Brightness()))
+    (redone,) = [record for record in records if isinstance(record, VideoRedone)]
+    assert redone.video_id == "b"
+    assert re.search(r"b\.mp4: is not the file that \S+b\.h5 was made from", redone.reason)
+    assert [type(endings(records)[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+    assert number_of(tmp_path / "small", "b") == 48
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert set(map(type, again.values())) == {VideoKept}
+
+
+def test_two_lists_of_one_name_do_not_share_features_in_silence(write_clip, tmp_path):
+    datasets = []
+    for n_frames in (32, 64):
+        path = write_clip(tmp_path / f"videos/{n_frames}.mp4", n_frames=n_frames)
+        datasets.append(Dataset("cameras", (VideoEntry("yard", path, "train", 0),)))
+    for dataset, n_frames in zip(datasets, (32, 64), strict=True):
+        assert isinstance(
+            endings(extract_dataset(dataset, tmp_path, Brightness()))["yard"], VideoDone
+        )
+        assert number_of(tmp_path / "cameras", "yard") == n_frames
+
+
+def test_features_are_kept_where_the_videos_are_not_at_hand(dataset, tmp_path):
+    list(extract_dataset(dataset, tmp_path, Brightness()))
+    shutil.rmtree(tmp_path / "videos")
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert set(map(type, again.values())) == {VideoKept}
+
+
+def test_features_that_are_damaged_or_of_another_video_are_made_anew(dataset, tmp_path):
+    list(extract_dataset(dataset, tmp_path, Brightness()))
+    folder = tmp_path / "small"
+    whole = (folder / "a.h5").read_bytes()
+    (folder / "a.h5").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(folder / "c.h5", folder / "b.h5")
+    records = list(extract_dataset(dataset, tmp_path, Brightness()))
+    reasons = {r.video_id: r.reason for r in records if isinstance(r, VideoRedone)}
+    assert "a.h5: is not a whole feature file" in reasons["a"]
+    assert "b.h5: holds the features of another video, 'c'" in reasons["b"]
+    assert [type(endings(records)[name]) for name in "abc"] == [VideoDone, VideoDone, VideoKept]
+    for name in "abc":
+        assert number_of(folder, name) == 200
+
+
+def test_features_of_another_file_do_not_stay_when_the_new_one_cannot_be_read(dataset, tmp_path):
+    list(extract_dataset(dataset, tmp_path, Brightness()))
+    dataset.entries[1].path.write_bytes(b"no video")
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert [type(ends[name]) for name in "abc"] == [VideoKept, VideoFailed, VideoKept]
+    assert not (tmp_path / "small/b.h5").exists()
+    assert status_by_id(tmp_path / "small")["b"] == "failed"
+
+
+def test_videos_without_a_place_for_their_features_fail_and_the_others_go_on(write_clip, tmp_path):
+    clip = write_clip(tmp_path / "videos/clip.mp4", n_frames=20)
+    ids = ["index", "a", "a.h5/b", "x" * 245, "y" * 255, "status.csv/d", "good"]
+    paths = [tmp_path / f"videos/{index}.mp4" for index in range(len(ids))]
+    for path in paths:
+        shutil.copy(clip, path)
+    entries = [VideoEntry(i, path, "train", 0) for i, path in zip(ids, paths, strict=True)]
+    dataset = Dataset("small", tuple(entries))
+    for kind in (VideoDone, VideoKept):
+        ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+        for video_id in ("index", "a", "y" * 255, "status.csv/d"):
+            assert "rename the video" in ends[video_id].failure.reason
+        assert {i for i, end in ends.items() if isinstance(end, kind)} == {
+            "a.h5/b",
+            "x" * 245,
+            "good",
+        }
+    with h5py.File(tmp_path / "small/index.h5") as index:
+        assert {"good", "a.h5", "x" * 245} == set(index)
+    assert status_by_id(tmp_path / "small")["a"] == "failed"
+
+
+def test_a_feature_file_that_cannot_be_written_is_its_videos_failure(write_clip, tmp_path):
+    """Of an earlier list a file lies where a folder is needed, and a folder lies for a file."""
+    ids = ["day/a", "b", "good"]
+    entries = [
+        VideoEntry(i, write_clip(tmp_path / f"videos/{n}.mp4", n_frames=20), "train", 0)
+        for n, i in enumerate(ids)
+    ]
+    (tmp_path / "small/b.h5/deep").mkdir(parents=True)
+    (tmp_path / "small/day").write_text("of the user")
+    dataset = Dataset("small", tuple(entries))
+    for kind in (VideoDone, VideoKept):
+        ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+        assert [type(ends[i]) for i in ids] == [VideoFailed, VideoFailed, kind]
+        assert not any(ends[i].is_earlier for i in ("day/a", "b"))  # nothing is remembered
+
+
+def test_values_that_do_not_fit_are_their_videos_failure(dataset, tmp_path):
+    class Bright(Brightness):
+        def embed(self, snippets):
+            features = super().embed(snippets)
+            return {"rgb": torch.full_like(features["rgb"], 1e6)}
+
+    ends = endings(extract_dataset(dataset, tmp_path, Bright()))
+    assert set(map(type, ends.values())) == {VideoFailed}
+    assert "must fit float16" in ends["a"].failure.reason
+    assert read_failure(tmp_path / "small", "a") == ends["a"].failure
+
+
+def test_a_file_size_limit_is_reported_and_not_remembered(dataset, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    one = Dataset("small", dataset.entries[:1])
+    ends = []
+    try:
+        for record in extract_dataset(one, tmp_path, Brightness()):
+            if isinstance(record, FramesDone):  # the decoder has its memory by now
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+                ends.append(record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    (failed,) = ends
+    assert "cannot be written (File too large)" in failed.failure.reason
+    again = endings(extract_dataset(one, tmp_path, Brightness()))
+    assert isinstance(again["a"], VideoDone)
+
+
+def test_a_pipe_fails_at_once_each_time(dataset, tmp_path):
+    pipe = dataset.entries[0].path
+    pipe.unlink()
+    os.mkfifo(pipe)
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert "is not a regular file, expected a video" in ends["a"].failure.reason
+    assert [type(ends[name]) for name in "bc"] == [VideoDone, VideoDone]
+
+
+def test_a_damaged_note_on_a_failure_is_as_good_as_none(dataset, tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/b.failed.json").write_bytes(b"{")
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert set(map(type, ends.values())) == {VideoDone}
+    assert not (tmp_path / "small/b.failed.json").exists()
+
+
 def run_where(mounts: str, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program where other file systems are mounted, seen by itself alone."""
     unshare = shutil.which("unshare")
@@ -302,6 +459,7 @@ def test_kills_at_random_moments_change_nothing_in_the_features(
                 assert inodes.setdefault(path, path.stat().st_ino) == path.stat().st_ino
     assert start(program, tmp_path, "killed").wait() == 0
     assert n_killed > 0
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
     for i in range(8):
         name = f"small/videos/{i}.h5"
         found = read_features(tmp_path / "killed" / name)

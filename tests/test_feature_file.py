@@ -1,9 +1,11 @@
 """The feature file against h5py itself, against damage, and against files made with bad intent."""
 
 import fcntl
+import hashlib
 import json
 import resource
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from pipeline.feature_file import (
     contract_differences,
     feature_path,
     list_feature_files,
-    read_contract,
+    precision_of_folder,
     read_features,
+    read_header,
     write_features,
     write_index,
 )
+from pipeline.source import Source
 
 CONTRACT = {"extractor": "i3d", "n_crops": 2, "flow_tau": 0.25, "has_semantics": False}
 
@@ -43,7 +47,14 @@ def make_features(n_frames: int = 35, names: tuple[str, ...] = ("rgb", "flow")) 
 
 def write(path: Path, features: Features | None = None, video_id: str = "some/video") -> Features:
     features = features or make_features()
-    write_features(path, features, CONTRACT, video_id=video_id, source_name="video.mp4")
+    write_features(
+        path,
+        features,
+        CONTRACT,
+        video_id=video_id,
+        source_name="video.mp4",
+        source=Source(7, "00ff"),
+    )
     return features
 
 
@@ -85,13 +96,27 @@ def test_the_layout_is_what_other_programs_are_told(tmp_path):
             name: value.decode() if isinstance(value, bytes) else value
             for name, value in file.attrs.items()
         }
+        arrays = hashlib.sha256()
+        for name in ("rgb", "flow", "timestamps"):
+            arrays.update(json.dumps([name, *file[name].shape]).encode() + b"\n")
+            arrays.update(file[name][()].tobytes())
+    covered = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in attributes.items()
+        if name != "header_sha256"
+    }
+    header = json.dumps(covered, sort_keys=True)
     assert json.loads(attributes.pop("contract")) == CONTRACT
     assert json.loads(attributes.pop("streams")) == ["rgb", "flow"]
     assert attributes == {
         "format": "lookaround features",
-        "format_version": 1,
+        "format_version": 2,
         "video_id": "some/video",
         "source_name": "video.mp4",
+        "source_bytes": 7,
+        "source_sha256": "00ff",
+        "arrays_sha256": arrays.hexdigest(),
+        "header_sha256": hashlib.sha256(header.encode()).hexdigest(),
         "snippet_len": 16,
         "n_frames": 35,
         "n_missing": 3,
@@ -102,7 +127,7 @@ def test_the_layout_is_what_other_programs_are_told(tmp_path):
 
 def test_the_contract_is_read_on_its_own(tmp_path):
     write(tmp_path / "v.h5")
-    assert read_contract(tmp_path / "v.h5") == CONTRACT
+    assert read_header(tmp_path / "v.h5").contract == CONTRACT
 
 
 def test_writing_again_replaces_the_file(tmp_path):
@@ -140,7 +165,7 @@ def test_a_file_that_somebody_has_locked_can_be_read(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(BlockingIOError):
             h5py.File(tmp_path / "v.h5", locking=True)
-        assert read_contract(tmp_path / "v.h5") == CONTRACT
+        assert read_header(tmp_path / "v.h5").contract == CONTRACT
 
 
 def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path):
@@ -183,7 +208,7 @@ def test_damaged_bytes_give_features_or_one_error_and_never_another(tmp_path):
 )
 def test_what_is_no_feature_file_is_refused_by_name(tmp_path, make, text):
     make(tmp_path / "v.h5")
-    for read in (read_features, read_contract):
+    for read in (read_features, read_header):
         with pytest.raises(FeatureFileError, match=rf"v\.h5: .*{text}"):
             read(tmp_path / "v.h5")
 
@@ -191,9 +216,73 @@ def test_what_is_no_feature_file_is_refused_by_name(tmp_path, make, text):
 def test_a_file_of_another_format_version_is_refused(tmp_path):
     write(tmp_path / "v.h5")
     with h5py.File(tmp_path / "v.h5", "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(FeatureFileError, match=r"version 1 expected, instead got 2.*extract"):
-        read_contract(tmp_path / "v.h5")
+        file.attrs["format_version"] = 1
+    for read in (read_features, read_header):
+        with pytest.raises(
+            FeatureFileError, match=r"v\.h5: has format version 1, but .* 2; extract into another"
+        ):
+            read(tmp_path / "v.h5")
+
+
+def test_features_of_another_video_are_refused_by_name(tmp_path):
+    write(tmp_path / "a.h5", video_id="a")
+    assert read_features(tmp_path / "a.h5", video_id="a").video_id == "a"
+    shutil.copy(tmp_path / "a.h5", tmp_path / "b.h5")
+    with pytest.raises(
+        FeatureFileError, match=r"b\.h5: holds the features of the video 'a', expected .*'b'"
+    ):
+        read_features(tmp_path / "b.h5", video_id="b")
+
+
+def test_the_header_says_whose_features_they_are_and_of_which_file(tmp_path):
+    write(tmp_path / "v.h5")
+    header = read_header(tmp_path / "v.h5")
+    assert (header.video_id, header.n_missing) == ("some/video", 3)
+    assert header.source == Source(7, "00ff")
+    write_features(tmp_path / "v.h5", make_features(), {}, video_id="v", source_name="none")
+    assert read_header(tmp_path / "v.h5").source is None
+
+
+@pytest.mark.parametrize("n_flips", [250, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_is_one_error_or_changes_nothing(tmp_path, n_flips):
+    write(tmp_path / "whole.h5")
+    whole = (tmp_path / "whole.h5").read_bytes()
+    expected = read_features(tmp_path / "whole.h5")
+    header = read_header(tmp_path / "whole.h5")
+    path = tmp_path / "flipped.h5"
+    rng = np.random.default_rng(n_flips)
+    n_refused = 0
+    for bit in rng.integers(8 * len(whole), size=n_flips).tolist():
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        message = str(path)
+        try:
+            found = read_features(path)
+        except FeatureFileError as error:
+            message = str(error)
+            n_refused += 1
+        else:
+            assert (found.video_id, found.contract) == (expected.video_id, expected.contract)
+            for name, values in expected.features.streams.items():
+                np.testing.assert_array_equal(found.features.streams[name], values)
+            np.testing.assert_array_equal(found.features.timestamps, expected.features.timestamps)
+            for name in ("snippet_len", "n_frames", "n_missing", "fps", "decoder", "tail_rule"):
+                assert getattr(found.features, name) == getattr(expected.features, name)
+        assert message.startswith(str(path))
+        assert "\n" not in message
+        with suppress(FeatureFileError):
+            assert read_header(path) == header
+    assert n_refused > n_flips / 10
+
+
+def test_a_folder_tells_the_precision_of_its_features(tmp_path):
+    assert precision_of_folder(tmp_path) is None
+    (tmp_path / "a.h5").write_bytes(b"damaged")
+    write(tmp_path / "b.h5")
+    contract = {"precision": "bfloat16"}
+    write_features(tmp_path / "c.h5", make_features(), contract, video_id="c", source_name="c")
+    assert precision_of_folder(tmp_path) == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -256,13 +256,12 @@ def test_the_folder_becomes_a_dataset(tmp_path, monkeypatch):
     assert row["acts"] == ";".join(f"{a.motion}:{a.start}-{a.stop}" for a in plans[1].acts)
 
 
-def test_a_run_that_is_broken_off_leaves_no_dataset(tmp_path, monkeypatch):
+def test_a_run_that_is_broken_off_leaves_no_dataset_and_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
-    (tmp_path / "manifest.csv").write_text("that of an earlier run")
-
     making = make_microworld(tmp_path, n_videos=16)
-    next(making)
+    first = next(making)
     making.close()
+    content = first.read_bytes()
 
     with pytest.raises(DatasetError) as caught:
         load_dataset("microworld", tmp_path)
@@ -270,6 +269,20 @@ def test_a_run_that_is_broken_off_leaves_no_dataset(tmp_path, monkeypatch):
         f"{tmp_path / 'manifest.csv'}: no such file; make it with: "
         "pipeline datasets make microworld"
     )
+    for _ in range(2):
+        assert len(list(make_microworld(tmp_path, n_videos=16))) == 16
+    assert first.read_bytes() == content
+    assert len(load_dataset("microworld", tmp_path).entries) == 16
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "road_00.mp4"])
+def test_files_of_others_are_not_replaced(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
+    (tmp_path / name).write_text("of the user")
+    with pytest.raises(FileExistsError, match=rf"{name}: is there already, with other content"):
+        list(make_microworld(tmp_path, n_videos=16))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "of the user"
 
 
 def test_a_missing_microworld_is_refused_with_the_command_that_makes_it(tmp_path, monkeypatch):

@@ -193,6 +193,49 @@ def test_a_file_of_the_port_loads_and_its_classifier_is_dropped(
     )
 
 
+HASSONY2_UNITS = {
+    "b0": "branch_0",
+    "b1a": "branch_1.0",
+    "b1b": "branch_1.1",
+    "b2a": "branch_2.0",
+    "b2b": "branch_2.1",
+    "b3b": "branch_3.1",
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_under_hassony2s_names_gives_the_same_features(
+    tmp_path: Path, rgb_state_dict: dict[str, Tensor], prefix: str
+) -> None:
+    content = {}
+    for name, tensor in rgb_state_dict.items():
+        parts = name.replace("Conv3d_", "conv3d_").replace("Mixed_", "mixed_").split(".")
+        renamed = [{"bn": "batch3d", **HASSONY2_UNITS}.get(part, part) for part in parts]
+        content[prefix + ".".join(renamed)] = tensor
+    assert f"{prefix}conv3d_1a_7x7.batch3d.running_var" in content
+    assert f"{prefix}mixed_4c.branch_3.1.conv3d.weight" in content
+    content[f"{prefix}conv3d_0c_1x1.conv3d.weight"] = torch.zeros(400, 1024, 1, 1, 1)
+    content[f"{prefix}conv3d_0c_1x1.conv3d.bias"] = torch.zeros(400)
+    torch.save(content, tmp_path / "i3d_rgb.pth")
+    ours, theirs = InceptionI3D(3).eval(), InceptionI3D(3).eval()
+    ours.load_state_dict(rgb_state_dict)
+    theirs.load_state_dict(
+        load_weights(str(tmp_path / "i3d_rgb.pth"), "i3d", ("rgb",)).state_dicts["rgb"]
+    )
+    clip = torch.rand(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(ours(clip), theirs(clip))
+
+
+def test_a_name_that_is_almost_hassony2s_is_unknown(
+    tmp_path: Path, rgb_state_dict: dict[str, Tensor]
+) -> None:
+    content = {**rgb_state_dict, "mixed_3b.branch_1.2.conv3d.weight": torch.zeros(1)}
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=r"1 unknown \(mixed_3b.branch_1.2.conv3d.weight\)"):
+        load_weights(str(tmp_path / "other.pt"), "i3d", ("rgb",))
+
+
 def test_a_folder_holds_one_file_for_each_stream(
     tmp_path: Path, rgb_state_dict: dict[str, Tensor]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.shared import SOME_VIDEOS_FAILED, errors_in_one_line, videos_option
+from pipeline.printable import printable
 
 
 @click.group()
@@ -35,7 +36,9 @@ def list_datasets() -> None:
 @click.argument("dataset")
 @videos_option
 def check(dataset: str, videos: Path | None) -> None:
-    """Read a dataset's lists or manifest, and count its videos and those that are not there.
+    """Read a dataset's lists or manifest, and count its videos.
+
+    Files that are not there are listed, and names for which features have no place.
 
     \b
     pipeline datasets check my_cameras.csv
@@ -43,6 +46,7 @@ def check(dataset: str, videos: Path | None) -> None:
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
         from pipeline.datasets.catalog import SPLITS
+        from pipeline.feature_paths import videos_without_place
 
         loaded = load_dataset(dataset, videos)
         for split in SPLITS:
@@ -52,10 +56,16 @@ def check(dataset: str, videos: Path | None) -> None:
                 f"{split:5} {len(entries):5} videos: {len(entries) - n_anomalous} normal, "
                 f"{n_anomalous} anomalous"
             )
-        missing = loaded.missing_videos()
-        for path in missing:
-            click.echo(f"not there: {path}")
-    if missing:
+        problems = [f"not there: {path}" for path in loaded.missing_videos()]
+        problems += [
+            f"no place for its features: {reason}"
+            for reason in videos_without_place(
+                Path("features", loaded.name), [entry.video_id for entry in loaded.entries]
+            ).values()
+        ]
+        for problem in problems:
+            click.echo(printable(problem))
+    if problems:
         sys.exit(SOME_VIDEOS_FAILED)
 
 

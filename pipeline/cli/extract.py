@@ -1,7 +1,9 @@
 """`pipeline extract`: the features of a dataset's videos."""
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +12,47 @@ import click
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
-    device_option,
     errors_in_one_line,
     features_option,
+    interrupt_as_exit_code,
     say,
     videos_option,
 )
+from pipeline.printable import printable
 
 if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
+    import torch
+
+    from extractors.build import ExtractorChoice
     from pipeline.extract import ExtractRecord
+
+
+def _check_shard(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse what is no shard as a usage error."""
+    if value is None:
+        return None
+    from pipeline.config import ConfigError
+    from pipeline.shards import Shard
+
+    try:
+        Shard.parse(value)
+    except ConfigError as error:
+        raise click.BadParameter(printable(str(error))) from error
+    return value
+
+
+def _check_devices(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse what names no device, on any machine, as a usage error."""
+    for name in [] if value is None else value.split(","):
+        if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name.strip()) is None:
+            raise click.BadParameter(
+                f"must be auto, cpu, cuda or cuda:N, instead got {printable(name)}"
+            )
+    return value
 
 
 @click.command()
@@ -64,10 +98,13 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
 @click.option(
     "--shard",
     metavar="i/N",
-    help="Extract the i-th of N parts, equal by duration.  [default: what Slurm's array or RANK "
-    "and WORLD_SIZE say, else all]",
+    callback=_check_shard,
+    help="Extract the i-th of N parts.  [default: what Slurm's array or RANK and WORLD_SIZE say, "
+    "else all]",
 )
-@click.option("--devices", help="Several GPUs of this machine: cuda:0,cuda:1.")
+@click.option(
+    "--devices", callback=_check_devices, help="Several GPUs of this machine: cuda:0,cuda:1."
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -76,7 +113,13 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
     help="ray: a task for each video on a Ray cluster (pip install ray).",
 )
 @click.option("--ray-address", help="Of the Ray cluster.  [default: one on this machine alone]")
-@device_option
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_check_devices,
+    help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
+)
 def extract(
     dataset: str,
     videos: Path | None,
@@ -105,13 +148,23 @@ def extract(
     pipeline extract xd_violence --profile xd-official
     pipeline extract my_cameras.csv --flow dis --crops 1
     """
-    with errors_in_one_line():
+    if engine != "ray" and ray_address is not None:
+        raise click.UsageError("--ray-address needs --engine ray")
+    if devices is not None and (device != "auto" or engine == "ray"):
+        other = "--engine ray" if engine == "ray" else "--device"
+        raise click.UsageError(f"--devices does not go together with {other}")
+    with errors_in_one_line(), interrupt_as_exit_code():
         from pipeline.datasets import load_dataset
+
+        # What can be wrong about the dataset is found before torch is loaded.
+        loaded = load_dataset(dataset, videos)
+        loaded.check_any_video_is_there()
+
         from pipeline.device import choose_devices, describe_device
         from pipeline.extract import extract_dataset
         from pipeline.many_devices import extract_on_devices
         from pipeline.profiles import describe_profile, resolve_choices
-        from pipeline.shards import Shard, durations_of, entries_of_shard
+        from pipeline.shards import Shard, entries_of_shard
         from pipeline.show import show_extraction
 
         choice = resolve_choices(
@@ -125,15 +178,14 @@ def extract(
         )
         if profile is not None:
             say(describe_profile(profile))
-        loaded = load_dataset(dataset, videos)
-        loaded.check_any_video_is_there()
         chosen = choose_devices(device if devices is None else devices)
         say(f"device: {', '.join(describe_device(one) for one in chosen)}")
+        choice = _with_precision_of_folder(choice, features / loaded.name, chosen)
         entries = loaded.entries
         part = Shard.of_environment() if shard is None else Shard.parse(shard)
         if part is not None:
-            say(f"shard {part}, equal to the others by the videos' durations")
-            entries = entries_of_shard(entries, durations_of(entries), part)
+            entries = entries_of_shard(entries, part)
+            say(f"shard {part}: {len(entries)} of {len(loaded.entries)} videos")
         if choice.has_random_weights:
             say(RANDOM_WEIGHTS_NOTE)
         if engine == "ray":
@@ -157,9 +209,36 @@ def extract(
             )
         summary = show_extraction(records, n_videos=len(entries))
         click.echo(summary.in_words())
-        click.echo(f"features of {loaded.name} are in {features / loaded.name}")
+        click.echo(f"features of {printable(loaded.name)} are in {features / loaded.name}")
     if summary.failures:
         sys.exit(SOME_VIDEOS_FAILED)
+
+
+def _with_precision_of_folder(
+    choice: "ExtractorChoice", folder: Path, devices: "Sequence[torch.device]"
+) -> "ExtractorChoice":
+    """Take the precision of the features that are there, unless one was asked for.
+
+    Raises:
+        ExtractorError: If a device cannot compute in it.
+    """
+    from extractors.build import ExtractorError
+    from extractors.precision import check_precision
+    from pipeline.feature_file import precision_of_folder
+
+    precision = precision_of_folder(folder) if choice.precision is None else None
+    if precision is None:
+        return choice
+    say(f"precision: {precision}, as of the features in {folder}")
+    for device in devices:
+        try:
+            check_precision(precision, device)
+        except ValueError as error:
+            raise ExtractorError(
+                f"{folder}: holds features in {precision}, which {device} cannot compute fast "
+                f"({error}); give another folder with --features"
+            ) from error
+    return replace(choice, precision=precision)
 
 
 def _ray_engine() -> "Callable[..., Iterator[ExtractRecord]]":

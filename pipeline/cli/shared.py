@@ -1,12 +1,16 @@
 """What several commands share: options, notes, and errors that take one line."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from pipeline.printable import printable
+
 SOME_VIDEOS_FAILED = 3
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 RANDOM_WEIGHTS_NOTE = "random weights: no semantics"
 
 features_option = click.option(
@@ -47,20 +51,31 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         raise click.ClickException(_one_line(error)) from error
     except ValueError as error:
-        from extractors.build import ExtractorError
-        from pipeline.config import ConfigError
         from pipeline.datasets.catalog import DatasetError
 
-        if isinstance(error, (ConfigError, DatasetError, ExtractorError)):
-            raise click.ClickException(_one_line(error)) from error
-        raise
+        if not isinstance(error, DatasetError):
+            from extractors.build import ExtractorError  # loads torch
+            from pipeline.config import ConfigError
+
+            if not isinstance(error, (ConfigError, ExtractorError)):
+                raise
+        raise click.ClickException(_one_line(error)) from error
+
+
+@contextmanager
+def interrupt_as_exit_code() -> Iterator[None]:
+    """End the command with the usual exit code after Ctrl-C, without a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _one_line(error: Exception) -> str:
     """The message without line breaks; an operating system error names its file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        return printable(f"{error.filename}: {error.strerror}")
+    return printable(" ".join(str(error).split()))
 
 
 def say(line: str) -> None:

@@ -114,8 +114,11 @@ def load_microworld(videos: Path | None = None) -> Dataset:
 def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = N_VIDEOS) -> Iterator[Path]:
     """Write the videos, and when all are there the manifest that makes them a dataset.
 
+    A file that is there already must be the one that would be written: nobody's own videos or
+    manifest are replaced, and a call that was broken off can be repeated.
+
     Args:
-        folder: Made if it is missing. What an earlier call wrote there is replaced.
+        folder: Made if it is missing.
         seed: The same seed makes the same pixels.
         n_videos: A multiple of 8. Five eighths of them become the training split.
 
@@ -124,19 +127,31 @@ def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = N_VIDEOS) ->
 
     Raises:
         ValueError: If `n_videos` is not a multiple of 8, or less than 16.
+        FileExistsError: If a file of other content is in the way.
         OSError: If a file cannot be written.
     """
     plans = plan_microworld(seed=seed, n_videos=n_videos)
     manifest = folder / "manifest.csv"
-    manifest.unlink(missing_ok=True)  # it must not describe a mixture of old and new videos
+    rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
+    content = ("\n".join(rows) + "\n").encode()
+    _check_same(manifest, content)
     for plan in plans:
         path = folder / f"{plan.video_id}.mp4"
         with replacing(path) as temporary:
             write_video(temporary, render(plan), fps=FRAMES_PER_SECOND)
+            _check_same(path, temporary.read_bytes())
         yield path
     with replacing(manifest) as temporary:
-        rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
-        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def _check_same(path: Path, content: bytes) -> None:
+    is_there = path.exists() or path.is_symlink()
+    if is_there and not (path.is_file() and path.read_bytes() == content):
+        raise FileExistsError(
+            f"{path}: is there already, with other content than would be written; "
+            "remove it, or give another folder with --videos"
+        )
 
 
 def plan_microworld(*, seed: int = 0, n_videos: int = N_VIDEOS) -> list[VideoPlan]:
