@@ -10,6 +10,7 @@ import click
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
+    allow_outside_option,
     device_option,
     errors_in_one_line,
     features_option,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
 @click.command()
 @click.argument("dataset")
 @videos_option
+@allow_outside_option
 @features_option
 @click.option(
     "--profile",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
 def extract(
     dataset: str,
     videos: Path | None,
+    allow_outside: bool,
     features: Path,
     profile: str | None,
     extractor: str | None,
@@ -125,7 +128,7 @@ def extract(
         )
         if profile is not None:
             say(describe_profile(profile))
-        loaded = load_dataset(dataset, videos)
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
         chosen = choose_devices(device if devices is None else devices)
         say(f"device: {', '.join(describe_device(one) for one in chosen)}")
