@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.pyav_reader import StreamIndex, VideoError
+from extractors.pyav_file import VideoError
+from extractors.pyav_reader import StreamIndex
 
 # decord reads both when it is loaded.
 os.environ["DECORD_REWIND_RETRY_MAX"] = "-1"
@@ -36,6 +37,10 @@ except (ImportError, OSError):  # there is no wheel for aarch64
     decord = None
 else:
     decord.logging.set_level(decord.logging.QUIET)
+
+# decord opens a file by itself, with an FFmpeg of 2018. These begin with bytes that it takes for no
+# playlist, so it opens no other file.
+DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
 
 # Where decord fails or succeeds on damaged files as PyAV does, and has the same colours.
 DECORD_CODECS = {"h264"}
@@ -110,6 +115,7 @@ def _is_for_decord(index: StreamIndex) -> bool:
     is_mirrored = a * d - b * c < 0
     return (
         index.is_plain
+        and index.container in DECORD_CONTAINERS
         and index.codec in DECORD_CODECS
         and index.pixel_format in DECORD_PIXEL_FORMATS
         and height % 2 == width % 2 == 0

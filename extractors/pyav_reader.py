@@ -11,36 +11,28 @@ frames before an error, were seen to change from run to run.
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.sidedata.sidedata import Type
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-# 8192 x 8192, twice 8K: one RGB frame of it takes 200 MB. A forged header asks for more.
-MAX_PIXELS = 1 << 26
+from extractors.containers import is_cut_off
+from extractors.packets import has_picture, shows_frame
+from extractors.pyav_file import VideoError, open_video, read_packets, select_stream
 
-# A header's duration is wrong by less than this where nothing is cut off.
-CUT_OFF_SECONDS = 0.5
+# FFmpeg's numbers of side data that PyAV does not know; it has 32 of them now.
+UNKNOWN_SIDE_DATA = sorted(set(range(64)) - {kind.value for kind in Type})
 
 VERSION = f"pyav {av.__version__}"
-
-
-class VideoError(OSError):
-    """A video cannot be read."""
-
-    @classmethod
-    def about(cls, path: Path, problem: str) -> Self:
-        """The error whose one line is the file's name and its problem."""
-        # A name may hold line breaks, or bytes that no terminal prints.
-        name = "".join(letter if letter.isprintable() else "?" for letter in str(path))
-        return cls(f"{name} {problem}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +42,12 @@ class StreamIndex:
     Attributes:
         timestamps: (n,) float64 seconds, when the frames whose packets were found are shown,
             sorted. Packets without a time are not among them.
-        n_frames: Frames that the container says are shown, found or not.
+        n_frames: Packets that show a frame, and `n_cut_off`.
+        n_cut_off: Frames that the container lists and that the file ends before.
         fps: Average frames per second.
         first_frame: (H, W, 3) uint8 RGB, turned as shown.
         turn: Signs (a, b, c, d) of the display matrix: x' = ax + cy, y' = bx + dy.
+        container: FFmpeg's name, as "matroska,webm".
         codec: The decoder's name, as "h264".
         pixel_format: FFmpeg's name, as "yuv420p".
         is_plain: Every announced frame was found, whole, shown, with a time of its own; no other
@@ -62,9 +56,11 @@ class StreamIndex:
 
     timestamps: NDArray[np.float64]
     n_frames: int
+    n_cut_off: int
     fps: float
     first_frame: NDArray[np.uint8]
     turn: tuple[int, int, int, int]
+    container: str
     codec: str
     pixel_format: str
     is_plain: bool
@@ -78,34 +74,36 @@ def read_index(path: Path) -> StreamIndex:
     """
     first: av.VideoFrame | None = None
     times: list[int] = []
-    n_packets = n_shown = n_damaged = 0
-    with _open(path) as container:
-        stream = _select_stream(container, path)
+    n_packets = n_found = n_shown = n_damaged = 0
+    with open_video(path) as container:
+        stream = select_stream(container, path)
         decoder = _Decoder(stream)
-        for packet in _packets(container, stream):
+        for packet in read_packets(container, stream):
             if first is None:
-                first = next(iter(decoder.decode(packet)), None)
-            n_packets += packet.size > 0
+                first = next(filter(None, decoder.decode(packet)), None)
+            n_packets += 1
             n_damaged += packet.is_corrupt
-            if packet.size and not packet.is_discard:
-                n_shown += 1
+            if not packet.is_discard:
+                n_found += 1
+                n_shown += decoder.shows_frame(packet)
                 if packet.pts is not None:
                     times.append(packet.pts)
+        first = first or next(iter(decoder.drain()), None)
         if first is None:
             raise VideoError.about(path, "has no frame that can be decoded; convert or remove it")
         turn = _display_turn(first)
         timestamps = np.array([_seconds(pts, stream) for pts in sorted(times)])
         fps = _average_fps(stream, timestamps)
-        n_frames = max(n_shown, _n_listed(container, stream))
-        if "matroska" in container.format.name and len(timestamps):
-            n_frames = max(n_frames, round(_cut_off_seconds(path, timestamps[0]) * fps))
-        is_complete = n_packets == n_frames == len(set(times)) and not n_damaged
+        n_cut_off = max(0, _n_listed(path, container, stream, timestamps, fps) - n_found)
+        is_complete = n_packets == n_shown == len(set(times)) and not n_damaged and not n_cut_off
         return StreamIndex(
             timestamps=timestamps,
-            n_frames=n_frames,
+            n_frames=n_shown + n_cut_off,
+            n_cut_off=n_cut_off,
             fps=fps,
             first_frame=_turned(_rgb(first, first.width, first.height), turn),
             turn=turn,
+            container=container.format.name,
             codec=stream.codec_context.name,
             pixel_format=first.format.name,
             is_plain=is_complete and len(container.streams.video) == 1,
@@ -118,14 +116,14 @@ def read_duration(path: Path) -> float:
     Reads the header alone: an estimate to share out work by.
     """
     try:
-        with _open(path) as container:
+        with open_video(path) as container:
             return (container.duration or 0) / av.time_base
     except VideoError:
         return 0.0
 
 
-def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """Yield every frame that PyAV can decode, with its time.
+def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uint8], float] | None]:
+    """Yield every frame that PyAV can decode, with its time, and None where a packet is broken.
 
     A packet that cannot be decoded ends the frames up to the next keyframe: those between refer
     to what is lost.
@@ -141,17 +139,18 @@ def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uin
         height, width = width, height
     clock = _Clock(index)
     reformatter = VideoReformatter()
-    with _open(path) as container:
-        stream = _select_stream(container, path)
+    with open_video(path) as container:
+        stream = select_stream(container, path)
         # AVI times the order of decoding, which B-frames change.
         is_timed = "avi" not in container.format.name or not stream.codec_context.has_b_frames
-        decoder = _Decoder(stream)
-        for packet in _packets(container, stream):
-            for frame in decoder.decode(packet):
-                image = _rgb(frame, width, height, reformatter)
-                pts = frame.pts if is_timed else None
-                seconds = None if pts is None else _seconds(pts, stream)
-                yield _turned(image, index.turn), clock.tick(seconds)
+        for frame in _decode(container, stream):
+            if frame is None:
+                yield None
+                continue
+            image = _rgb(frame, width, height, reformatter)
+            pts = frame.pts if is_timed else None
+            seconds = None if pts is None else _seconds(pts, stream)
+            yield _turned(image, index.turn), clock.tick(seconds)
 
 
 class _Decoder:
@@ -160,20 +159,34 @@ class _Decoder:
     def __init__(self, stream: VideoStream) -> None:
         stream.codec_context.thread_count = 1
         self._context = stream.codec_context
+        self._codec = stream.codec_context.name
+        self._extradata = stream.codec_context.extradata or b""
         self._is_lost = False
 
-    def decode(self, packet: "av.Packet[VideoStream]") -> list[av.VideoFrame]:
-        if self._is_lost and packet.size and not packet.is_keyframe:
+    def decode(self, packet: "av.Packet[VideoStream]") -> list[av.VideoFrame | None]:
+        """The frames whose turn it is now, and None if this packet cannot be decoded."""
+        if self._is_lost and not packet.is_keyframe:
             return []
         try:
-            frames = self._context.decode(packet if packet.size else None)
+            frames = self._context.decode(packet)
         except av.FFmpegError:
+            if not has_picture(self._codec, bytes(packet), self._extradata):
+                return []
             self._is_lost = True
-            # Frames that wait here for their turn are given up with the broken one.
-            self._context.flush_buffers()
-            return []
+            return [*self.drain(), None]
         self._is_lost = False
+        return [*frames]
+
+    def drain(self) -> list[av.VideoFrame]:
+        """The frames that wait for their turn. The decoder begins anew after it."""
+        frames = []
+        with suppress(av.FFmpegError):
+            frames = self._context.decode(None)
+        self._context.flush_buffers()
         return frames
+
+    def shows_frame(self, packet: "av.Packet[VideoStream]") -> bool:
+        return shows_frame(self._codec, bytes(packet), self._extradata)
 
 
 class _Clock:
@@ -197,74 +210,44 @@ class _Clock:
         return seconds
 
 
-def _open(path: Path) -> InputContainer:
-    try:
-        with path.open("rb") as file:
-            is_empty = not file.read(1)
-    except OSError as error:
-        raise VideoError.about(path, f"cannot be read: {error.strerror}") from error
-    if is_empty:
-        raise VideoError.about(path, "is empty (0 bytes); copy it again")
-    # Absolute, so that a name such as "pipe:1.mp4" is not taken for a protocol.
-    name = str(path.absolute())
-    try:
-        try:
-            return av.open(name)
-        except UnicodeDecodeError:  # tags in another encoding, which PyAV >= 19 accepts
-            return av.open(name, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise VideoError.about(path, f"cannot be opened as a video: {error.strerror}") from error
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
+    """All frames in the order in which they are shown, and None where a packet is broken."""
+    decoder = _Decoder(stream)
+    for packet in read_packets(container, stream):
+        yield from decoder.decode(packet)
+    yield from decoder.drain()
 
 
-def _select_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream that players take; the cover picture of a song is none."""
-    moving = [
-        stream
-        for stream in container.streams.video
-        if Disposition.attached_pic not in stream.disposition
-    ]
-    # FFmpeg draws a text file as pictures of a terminal.
-    if not moving or container.format.name == "tty":
-        raise VideoError.about(path, "has no video stream; a video file is expected")
-    best = container.streams.best("video")
-    stream = next((stream for stream in moving if stream is best), moving[0])
-    if stream.codec_context is None:
-        raise VideoError.about(path, "has a video stream of an unknown codec; convert it to H.264")
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MAX_PIXELS:
-        problem = f"announces frames of {width}x{height}; at most {MAX_PIXELS} pixels are expected"
-        raise VideoError.about(path, problem)
-    # The decoder's own limit, for sizes that come with a frame.
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    return stream
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator["av.Packet[VideoStream]"]:
-    """The stream's packets and an empty one, or those before the file cannot be read further."""
-    with suppress(av.FFmpegError):
-        yield from container.demux(stream)
-
-
-def _n_listed(container: InputContainer, stream: VideoStream) -> int:
-    """Frames that the file's header or index promises, packets that are cut off included."""
-    if "mov" in container.format.name:  # its header counts frames that an edit list hides
+def _n_listed(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    timestamps: NDArray[np.float64],
+    fps: float,
+) -> int:
+    """Frames that a header or an index promises, if the file ends before; else 0."""
+    name = container.format.name
+    if "mov" in name:  # its header counts frames that an edit list hides
         return sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
-    return stream.frames
+    if not is_cut_off(path, name):
+        return 0
+    if name == "avi":
+        return stream.frames
+    # Matroska has no list of frames. Its duration counts sound, which may last longer.
+    announced_end = (container.duration or 0) / av.time_base
+    is_short = (announced_end - _read_end_seconds(path)) * fps > 0.5
+    return round((announced_end - timestamps[0]) * fps) if is_short and len(timestamps) else 0
 
 
-def _cut_off_seconds(path: Path, start_seconds: float) -> float:
-    """How long a Matroska file should be if it was cut off, else 0; it has no list of frames."""
+def _read_end_seconds(path: Path) -> float:
+    """When the last packet of all streams ends."""
     last_end = 0.0
-    with _open(path) as container:
-        announced_end = (container.duration or 0) / av.time_base
-        with suppress(av.FFmpegError):
-            for packet in container.demux():
-                if packet.pts is not None:
-                    end = _seconds(packet.pts + (packet.duration or 0), packet.stream)
-                    last_end = max(last_end, end)
-    # Sound may last longer than pictures. A file is cut off where nothing reaches the end.
-    is_cut_off = announced_end - last_end > CUT_OFF_SECONDS
-    return announced_end - start_seconds if is_cut_off else 0.0
+    with open_video(path) as container, suppress(av.FFmpegError):
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = _seconds(packet.pts + (packet.duration or 0), packet.stream)
+                last_end = max(last_end, end)
+    return last_end
 
 
 def _seconds(pts: int, stream: Stream) -> float:
@@ -282,13 +265,31 @@ def _average_fps(stream: VideoStream, timestamps: NDArray[np.float64]) -> float:
 
 
 def _display_turn(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    side_data: Any = frame.side_data  # PyAV types it as a mapping by str alone
+    side_data: Any  # PyAV types it as a mapping by str alone
+    try:
+        side_data = frame.side_data
+    except ValueError:  # PyAV 18 cannot list data of a kind that it does not know
+        side_data = _without_unknown_side_data(frame).side_data
     matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return 1, 0, 0, 1
     a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]).tolist()
     is_right_angle = (a and d and not b and not c) or (b and c and not a and not d)
     return (a, b, c, d) if is_right_angle else (1, 0, 0, 1)
+
+
+def _without_unknown_side_data(frame: av.VideoFrame) -> av.VideoFrame:
+    graph = Graph()
+    nodes = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)
+        ),
+        *(graph.add("sidedata", f"mode=delete:type={number}") for number in UNKNOWN_SIDE_DATA),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    graph.push(frame)
+    return graph.vpull()
 
 
 def _turned(image: NDArray[np.uint8], turn: tuple[int, int, int, int]) -> NDArray[np.uint8]:

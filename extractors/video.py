@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from extractors import decord_reader, pyav_reader
 from extractors.decord_reader import DecoderFailure
-from extractors.pyav_reader import VideoError, read_duration
+from extractors.pyav_file import VideoError
+from extractors.pyav_reader import read_duration
 
 __all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError", "read_duration"]
 
@@ -56,10 +57,12 @@ class Video:
         fps: Average frames per second.
         height: Pixels, after rotation.
         width: Pixels, after rotation.
-        n_frames_expected: Frames that the container says are shown. Of a Matroska file that was
-            cut off, its duration tells about how many; of a cut MPEG-TS nothing does.
-        n_missing: Frames of these that could not be decoded; known when `read` has come to its
-            end, 0 before.
+        n_frames_expected: Frames that the file's packets can show, and those that it lists beyond
+            its end. Of a Matroska file that was cut off, its duration tells about how many; of a
+            cut MPEG-TS nothing does.
+        n_missing: Frames of these that could not be decoded, or that the file ends before; known
+            when `read` has come to its end, 0 before. 0 as well if no packet was broken and the
+            file is whole: what is announced and never shown is not missing.
         decoder: "decord" or "pyav".
         decoder_version: Its name and version.
 
@@ -106,18 +109,23 @@ class Video:
         self.n_missing = 0
         reader = decord_reader if self.decoder == "decord" else pyav_reader
         n_frames = 0
+        is_damaged = self._index.n_cut_off > 0
         images: list[NDArray[np.uint8]] = []
         timestamps: list[float] = []
-        for image, seconds in reader.read_frames(self.path, self._index):
-            images.append(image)
-            timestamps.append(seconds)
+        for frame in reader.read_frames(self.path, self._index):
+            if frame is None:
+                is_damaged = True
+                continue
             n_frames += 1
+            images.append(frame[0])
+            timestamps.append(frame[1])
             if len(images) == chunk_len:
                 yield FrameChunk(_stack(images), np.array(timestamps))
                 timestamps = []
         if images:
             yield FrameChunk(_stack(images), np.array(timestamps))
-        self.n_missing = max(0, self.n_frames_expected - n_frames)
+        if is_damaged:
+            self.n_missing = max(0, self.n_frames_expected - n_frames)
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

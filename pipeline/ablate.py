@@ -106,7 +106,7 @@ def ablate(
         ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
         DatasetError, FeatureFileError: If a dataset cannot be read.
     """
-    name = dataset if dataset in SYNTHETIC else load_dataset(dataset).name
+    name = dataset if dataset in SYNTHETIC else load_dataset(dataset, allow_outside=True).name
     configs = [
         resolve_config(model_name, name, settings=[*settings, *arm.settings]) for arm in arms
     ]
@@ -125,7 +125,7 @@ def _material(
     if dataset in SYNTHETIC:
         drawn = SYNTHETIC[dataset](config.seed)
         return drawn.bags(config), drawn.test
-    loaded = load_dataset(dataset)
+    loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
     bags = load_bags(loaded, features, sampler=config.sampler, bag_len=config.bag_len)
     return bags, load_test_videos(loaded, features, bags.contract)
 

@@ -149,6 +149,62 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path, video):
     )
 
 
+@pytest.fixture
+def linked(tmp_path):
+    """A folder of videos, and links in it and out of it."""
+    folder = tmp_path / "videos"
+    (folder / "day").mkdir(parents=True)
+    (tmp_path / "secrets").mkdir()
+    for path in (folder / "day/real.mp4", tmp_path / "secrets/a.mp4"):
+        path.touch()
+    (folder / "inside.mp4").symlink_to("day/real.mp4")
+    (folder / "absolute.mp4").symlink_to(folder / "day/real.mp4")
+    (folder / "night").symlink_to("day")
+    (folder / "outside.mp4").symlink_to("../secrets/a.mp4")
+    (folder / "twice.mp4").symlink_to("outside.mp4")
+    (folder / "elsewhere").symlink_to(tmp_path / "secrets")
+    (folder / "broken.mp4").symlink_to("/nowhere/a.mp4")
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "videos2").mkdir()
+    (folder / "sibling.mp4").symlink_to("../videos2/a.mp4")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "video", ["day/real.mp4", "inside.mp4", "absolute.mp4", "night/real.mp4", "loop.mp4"]
+)
+def test_a_link_that_stays_in_the_folder_is_followed(linked, video):
+    path = write(linked, HEADER + f"{video},train,0,\n")
+    (entry,) = load_manifest(path).entries
+    assert entry.path == linked / video
+
+
+@pytest.mark.parametrize(
+    ("video", "target"),
+    [
+        ("outside.mp4", "secrets/a.mp4"),
+        ("twice.mp4", "secrets/a.mp4"),
+        ("elsewhere/a.mp4", "secrets/a.mp4"),
+        ("elsewhere/new.mp4", "secrets/new.mp4"),
+        ("sibling.mp4", "videos2/a.mp4"),
+        ("broken.mp4", "/nowhere/a.mp4"),
+    ],
+)
+def test_a_link_that_leads_out_of_the_folder_is_refused_unless_allowed(linked, video, target):
+    path = write(linked, HEADER + f"day/real.mp4,train,0,\n{video},train,0,\n")
+    assert message_of(path) == (
+        f"{path}, line 3: path {video!r} is a link that leads out of the folder of the videos, to "
+        f"{str(linked.parent / target)!r}; move the video there, or allow it with --allow-outside"
+    )
+    assert load_manifest(path, allow_outside=True).entries[1].path == linked / video
+
+
+def test_the_folder_itself_may_be_a_link(linked, tmp_path):
+    (tmp_path / "link").symlink_to("videos")
+    path = write(tmp_path, HEADER + "day/real.mp4,train,0,\ninside.mp4,train,0,\n")
+    assert len(load_manifest(path, tmp_path / "link").entries) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

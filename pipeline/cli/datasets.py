@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.shared import SOME_VIDEOS_FAILED, errors_in_one_line, videos_option
+from pipeline.cli.shared import (
+    SOME_VIDEOS_FAILED,
+    allow_outside_option,
+    errors_in_one_line,
+    videos_option,
+)
 from pipeline.printable import printable
 
 
@@ -35,7 +40,8 @@ def list_datasets() -> None:
 @datasets.command()
 @click.argument("dataset")
 @videos_option
-def check(dataset: str, videos: Path | None) -> None:
+@allow_outside_option
+def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
     """Read a dataset's lists or manifest, and count its videos.
 
     Files that are not there are listed, and names for which features have no place.
@@ -48,7 +54,7 @@ def check(dataset: str, videos: Path | None) -> None:
         from pipeline.datasets.catalog import SPLITS
         from pipeline.feature_paths import videos_without_place
 
-        loaded = load_dataset(dataset, videos)
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         for split in SPLITS:
             entries = loaded.split(split)
             n_anomalous = sum(entry.label for entry in entries)

@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
+    allow_outside_option,
     device_option,
     errors_in_one_line,
     features_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     "--dataset", help="A dataset's name or a manifest CSV.  [default: what the run was trained on]"
 )
 @videos_option
+@allow_outside_option
 @features_option
 @click.option(
     "--controls",
@@ -59,6 +61,7 @@ def evaluate(
     runs: Path,
     dataset: str | None,
     videos: Path | None,
+    allow_outside: bool,
     features: Path,
     controls: bool,
     threshold: float,
@@ -94,7 +97,11 @@ def evaluate(
         chosen = choose_device(device)
         first = latest_run(runs) if run is None else Run(run)
         description = read_description(first)
-        loaded = load_dataset(dataset or description.dataset_source, videos)
+        loaded = load_dataset(
+            dataset or description.dataset_source,
+            videos,
+            allow_outside=allow_outside or not controls,  # which alone open videos
+        )
         seeds = [other for other in runs_of_command(first) if other.is_finished] or [first]
         records = evaluate_runs(
             [load_checkpoint(seed.checkpoint_path) for seed in seeds],

@@ -12,6 +12,7 @@ import click
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
+    allow_outside_option,
     errors_in_one_line,
     features_option,
     interrupt_as_exit_code,
@@ -58,6 +59,7 @@ def _check_devices(
 @click.command()
 @click.argument("dataset")
 @videos_option
+@allow_outside_option
 @features_option
 @click.option(
     "--profile",
@@ -123,6 +125,7 @@ def _check_devices(
 def extract(
     dataset: str,
     videos: Path | None,
+    allow_outside: bool,
     features: Path,
     profile: str | None,
     extractor: str | None,
@@ -157,7 +160,7 @@ def extract(
         from pipeline.datasets import load_dataset
 
         # What can be wrong about the dataset is found before torch is loaded.
-        loaded = load_dataset(dataset, videos)
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
 
         from pipeline.device import choose_devices, describe_device

@@ -32,6 +32,11 @@ videos_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the videos.  [default: data/DATASET, or the manifest's folder]",
 )
+allow_outside_option = click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Read videos of a manifest through links that lead out of the folder of the videos.",
+)
 device_option = click.option(
     "--device",
     default="auto",

@@ -89,7 +89,7 @@ def train(
 
         if tensorboard:
             with_tensorboard = load_tensorboard()
-        loaded = load_dataset(dataset)
+        loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
         chosen = choose_device(device)
         if resume:
             to_train = unfinished_runs(runs, dataset=loaded.name, model_name=model)

@@ -17,12 +17,16 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 }
 
 
-def load_dataset(name_or_csv: str | Path, videos: Path | None = None) -> Dataset:
+def load_dataset(
+    name_or_csv: str | Path, videos: Path | None = None, *, allow_outside: bool = False
+) -> Dataset:
     """Find a dataset by its name, or read the one that a manifest CSV describes.
 
     Args:
         name_or_csv: A name in `DATASETS`, or the path of a manifest.
         videos: The folder of the videos. By default `data/<name>`, or that of the manifest.
+        allow_outside: Accept a manifest's links that lead out of this folder. For who opens no
+            video they do no harm.
 
     Raises:
         DatasetError: If there is no such dataset, or its manifest is not as it must be.
@@ -39,4 +43,4 @@ def load_dataset(name_or_csv: str | Path, videos: Path | None = None) -> Dataset
         raise DatasetError(
             f"{path}: its features would mix with those of the dataset {path.stem}; rename the file"
         )
-    return load_manifest(path, videos)
+    return load_manifest(path, videos, allow_outside=allow_outside)

@@ -4,7 +4,8 @@
     day/yard.mp4,train,0,
     night/fall.mp4,test,1,12-128;300-410
 
-Paths are relative to the CSV's folder, with `/` between folders. Anomalies are frames, counted
+Paths are relative to the CSV's folder, with `/` between folders, and stay in it, links as well
+unless they are allowed to lead out. Anomalies are frames, counted
 from 0, the second number excluded; empty when there are none or nobody has marked them. A column
 `class` may say what is anomalous (`fall`, or `fall;fire`), for an evaluation by class; it counts in
 rows with label 1. Other columns are left alone.
@@ -12,6 +13,7 @@ rows with label 1. Other columns are left alone.
 
 import csv
 import io
+import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, cast
@@ -25,12 +27,15 @@ CLASS_COLUMN = "class"
 MAX_BYTES = 64_000_000
 
 
-def load_manifest(path: Path, videos: Path | None = None) -> Dataset:
+def load_manifest(
+    path: Path, videos: Path | None = None, *, allow_outside: bool = False
+) -> Dataset:
     """Read a manifest. Whether the videos exist is not looked at here.
 
     Args:
         path: The CSV; its stem becomes the dataset's name.
         videos: The folder that the paths are relative to, if not the CSV's.
+        allow_outside: Accept videos behind links that lead out of this folder.
 
     Raises:
         DatasetError: If the file cannot be read or is not as this module's text says. The message
@@ -38,6 +43,7 @@ def load_manifest(path: Path, videos: Path | None = None) -> Dataset:
     """
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     folder = path.parent if videos is None else videos
+    root = None if allow_outside else Path(os.path.realpath(folder))
     entries: list[VideoEntry] = []
     places: dict[str, _Place] = {}
     try:
@@ -49,6 +55,8 @@ def load_manifest(path: Path, videos: Path | None = None) -> Dataset:
                 entry = _parse_row(names, fields, folder)
                 place = _Place(reader.line_num, entry.path.relative_to(folder).as_posix())
                 _check_new(place, places.setdefault(entry.video_id, place))
+                if root is not None:
+                    _check_inside(root, place.path)
             except ValueError as error:
                 raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
             entries.append(entry)
@@ -158,6 +166,16 @@ def _check_new(place: _Place, first: _Place) -> None:
         f"paths {place.path!r} and {first.path!r} (line {first.line}) differ in their suffix only, "
         "so their features would be one file; rename one of the videos"
     )
+
+
+def _check_inside(root: Path, relative: str) -> None:
+    """Refuse a path that leads out of `root`, which has no links, by a link."""
+    target = Path(os.path.realpath(root / relative))
+    if not target.is_relative_to(root):
+        raise ValueError(
+            f"path {relative!r} is a link that leads out of the folder of the videos, to "
+            f"{str(target)!r}; move the video there, or allow it with --allow-outside"
+        )
 
 
 def _shorten(text: str) -> str:
