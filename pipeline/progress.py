@@ -84,12 +84,10 @@ class ProgressDisplay:
         seconds = self._watch.seconds
         if seconds - self._last_line_seconds >= SECONDS_BETWEEN_LINES:
             self._last_line_seconds = seconds
-            seconds_left = seconds * (self._total / max(completed, 1e-9) - 1)
-            words = [
-                f"{self._title}: {count} {self._unit}",
-                detail,
-                f"{_in_words(seconds_left)} left",
-            ]
+            words = [f"{self._title}: {count} {self._unit}", detail]
+            if completed > 0:
+                seconds_left = seconds * (self._total / completed - 1)
+                words.append(f"{_in_words(seconds_left)} left")
             self._write(", ".join(filter(None, words)))
 
     def say(self, line: str) -> None:

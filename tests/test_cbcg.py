@@ -97,6 +97,29 @@ def test_normal_bags_never_join_and_anomalous_ones_stay_within_their_share():
         assert joins[bag, int(logits[bag, : lengths[bag]].argmax())]
 
 
+def slow_cluster_loss(margin, joined, lengths):
+    anomalous, normal = [], []
+    for bag, length in enumerate(lengths):
+        for t in range(length):
+            p = 1 / (1 + math.exp(-float(margin[bag, t])))
+            if (bag, t) in joined:
+                anomalous.append(-math.log(p))
+            else:
+                normal.append(-math.log(1 - p))
+    return 0.5 * sum(anomalous) / len(anomalous) + 0.5 * sum(normal) / len(normal)
+
+
+def slow_guidance(logits, margin, labels, lengths, confidence):
+    terms = []
+    for bag, length in enumerate(lengths):
+        for t in range(length):
+            p = 1 / (1 + math.exp(-float(margin[bag, t])))
+            s = 1 / (1 + math.exp(-float(logits[bag, t])))
+            if labels[bag] == 1 and (p > confidence or p < 1 - confidence):
+                terms.append(-p * math.log(s) - (1 - p) * math.log(1 - s))
+    return sum(terms) / len(terms) if terms else 0.0
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_both_clusters_weigh_alike_in_the_cluster_loss(size):
     _, margin, mask, labels, lengths = make_bags(*size)
@@ -104,15 +127,8 @@ def test_both_clusters_weigh_alike_in_the_cluster_loss(size):
         labels == 1
     )[:, None]
     joins[1, 0] = True
-    anomalous, normal = [], []
-    for bag, length in enumerate(lengths):
-        for t in range(length):
-            p = 1 / (1 + math.exp(-float(margin[bag, t])))
-            if joins[bag, t]:
-                anomalous.append(-math.log(p))
-            else:
-                normal.append(-math.log(1 - p))
-    expected = 0.5 * sum(anomalous) / len(anomalous) + 0.5 * sum(normal) / len(normal)
+    joined = {(int(b), int(t)) for b, t in joins.nonzero()}
+    expected = slow_cluster_loss(margin, joined, lengths)
     assert float(cluster_loss(margin, joins, mask)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -122,15 +138,8 @@ def test_only_sure_snippets_of_anomalous_bags_are_guided(size):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(margin.shape, generator=generator, requires_grad=True)
     margin.requires_grad_()
-    terms = []
-    for bag, length in enumerate(lengths):
-        for t in range(length):
-            p = 1 / (1 + math.exp(-float(margin[bag, t].detach())))
-            s = 1 / (1 + math.exp(-float(logits[bag, t].detach())))
-            if labels[bag] == 1 and (p > 0.8 or p < 0.2):
-                terms.append(-p * math.log(s) - (1 - p) * math.log(1 - s))
     loss = guidance(logits, margin, mask, labels, confidence=0.8)
-    expected = sum(terms) / len(terms) if terms else 0.0
+    expected = slow_guidance(logits.detach(), margin.detach(), labels, lengths, 0.8)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
     loss.backward()
     assert margin.grad is None
@@ -158,21 +167,26 @@ def test_the_score_is_fused_where_the_config_says_so(has_fusion):
     torch.testing.assert_close(output.scores, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_memory_keeps_the_centres_of_the_latest_batches_and_only_of_training():
+def centers_of(output, batch):
+    """The pairs (bag, snippet) in the anomalous cluster, and both clusters' centers (2, E)."""
+    joined, c_n, c_a = clustered_slowly(
+        output.directions.detach(),
+        output.regression_logits.detach(),
+        batch.labels,
+        batch.mask.sum(dim=1).tolist(),
+        keep_one_in=10,
+        share=0.25,
+    )
+    return joined, torch.stack([c_n, c_a])
+
+
+def test_the_memory_keeps_the_centers_of_the_latest_batches_and_only_of_training():
     model = make_model(memory_len=3)
     kept = []
     for seed in range(5):
         batch = make_batch(seed)
         output = model(batch.features, batch.mask)
-        joins = cluster_batch(
-            output.directions,
-            output.regression_logits,
-            batch.mask,
-            batch.labels,
-            keep_one_in=10,
-            largest_share=0.25,
-        )
-        kept.append(cluster_centers(output.directions, joins, batch.mask).detach())
+        kept.append(centers_of(output, batch)[1])
         model.losses(output, batch)
         n = min(seed + 1, 3)
         assert int(model.n_steps) == seed + 1
@@ -187,28 +201,25 @@ def test_the_memory_keeps_the_centres_of_the_latest_batches_and_only_of_training
 
 def test_memory_and_guidance_begin_at_their_steps():
     model = make_model(memory_start=2, guide_start=3, guide_confidence=0.5)
+    kept = []
     for step in range(5):
         batch = make_batch(step)
+        lengths = batch.mask.sum(dim=1).tolist()
         output = model(batch.features, batch.mask)
-        memory = model.memory[model.memory.abs().sum(dim=(1, 2)) > 0].mean(dim=0)
-        joins = cluster_batch(
-            output.directions,
-            output.regression_logits,
-            batch.mask,
-            batch.labels,
-            keep_one_in=10,
-            largest_share=0.25,
-        )
-        centers = cluster_centers(output.directions, joins, batch.mask)
+        joined, centers = centers_of(output, batch)
+        kept.append(centers)
         if step >= 2:
-            centers = 0.5 * centers + 0.5 * memory
-            centers = centers / centers.norm(dim=1, keepdim=True)
-        margin = output.directions @ (centers[1] - centers[0]) / 0.1
-        expected = float(cluster_loss(margin, joins, batch.mask).detach())
-        expected += max(0.0, float((centers[0] @ centers[1]).detach()))
+            memory = sum(kept[:-1]) / step
+            mixed = 0.5 * centers + 0.5 * memory
+            centers = torch.stack([vector / vector.norm() for vector in mixed])
+        margin = output.directions.detach() @ (centers[1] - centers[0]) / 0.1
+        expected = slow_cluster_loss(margin, joined, lengths)
+        expected += max(0.0, float(centers[0] @ centers[1]))
+        logits = output.regression_logits.detach()
+        guide = slow_guidance(logits, margin, batch.labels, lengths, 0.5) if step >= 3 else 0.0
         losses = model.losses(output, batch)
         assert float(losses["cluster"].detach()) == pytest.approx(0.1 * expected, rel=1e-4)
-        assert (float(losses["guide"].detach()) > 0) == (step >= 3)
+        assert float(losses["guide"].detach()) == pytest.approx(0.1 * guide, rel=1e-4)
 
 
 def test_padding_changes_nothing_where_the_memory_is_full():

@@ -1,5 +1,8 @@
 """CLAV-CoMo: its size, its gate, and whether it finds the relation of context and motion."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +98,27 @@ def test_each_control_has_as_many_parameters_as_what_it_stands_for(sizes):
     assert n_parameters_of(ica="wide", **sizes) - bare == pytest.approx(ica, rel=0.03)
 
 
+def affine(layer, x):
+    """What a linear layer makes of one vector, by its parameters alone."""
+    return layer.weight.detach().double().numpy() @ x + layer.bias.detach().double().numpy()
+
+
+def normalized(norm, x):
+    standard = (x - x.mean()) / math.sqrt(x.var() + 1e-5)
+    return standard * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def stem_of(model, features):
+    """Embeddings of one bag (T, D) of rgb, snippet by snippet."""
+    linear, norm, *_ = model.stems["rgb"]
+    hidden = [normalized(norm, affine(linear, f)) for f in features.double().numpy()]
+    return [x * np.array([(1 + math.erf(v / math.sqrt(2))) / 2 for v in x]) for x in hidden]
+
+
 @pytest.mark.parametrize(("kind", "position"), [("weights", "after"), ("channels", "before")])
 def test_each_snippet_is_mapped_by_the_mixture_that_its_class_code_says(kind, position):
     config = ClavComoConfig(
@@ -103,15 +127,20 @@ def test_each_snippet_is_mapped_by_the_mixture_that_its_class_code_says(kind, po
     model = ClavComo(config).eval()
     features, mask = torch.randn(1, 5, 6), torch.ones(1, 5).bool()
     output = model(features, mask)
-    x = model.stems["rgb"](features)[0]
-    for t in range(5):
-        first, second = (weights(x[t]) for weights in model.ica.class_weights)
-        a, b = output.gate[0, t]
+    xs = stem_of(model, features[0])
+    video_mean = sum(xs) / 5
+    for t, x in enumerate(xs):
+        code = affine(model.ica.encode, np.concatenate([x, video_mean]))
+        normal, anomalous = np.exp(affine(model.ica.gate, np.maximum(code, 0)))
+        a, b = normal / (normal + anomalous), anomalous / (normal + anomalous)
+        assert output.gate[0, t].tolist() == pytest.approx([a, b], rel=1e-4)
+        first, second = (affine(weights, x) for weights in model.ica.class_weights)
         if kind == "weights":
-            expected = torch.nn.functional.layer_norm(x[t] + a * first + b * second, (64,))
+            expected = normalized(model.ica.norm, x + a * first + b * second)
         else:
-            expected = 2 * x[t] * (a * first.sigmoid() + b * second.sigmoid())
-        torch.testing.assert_close(output.embeddings[0, t], expected, rtol=1e-4, atol=1e-5)
+            expected = 2 * x * (a * sigmoid(first) + b * sigmoid(second))
+        found = output.embeddings[0, t].detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("reads", "stream"), [("context", 0), ("motion", 1)])

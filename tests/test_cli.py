@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import av
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -80,17 +82,55 @@ def test_help_answers_without_loading_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
-def test_every_command_has_help(command):
-    result = run(*command, "--help")
+def commands_below(group: click.Group, *names: str) -> list[tuple[str, ...]]:
+    """Every command by the words that call it, such as ("datasets", "make")."""
+    found = [names]
+    for name, command in group.commands.items():
+        is_group = isinstance(command, click.Group)
+        found += commands_below(command, *names, name) if is_group else [(*names, name)]
+    return found
+
+
+@pytest.mark.parametrize("names", commands_below(main), ids=" ".join)
+def test_the_help_of_every_command_says_what_it_does_and_names_its_options(names):
+    result = run(*names, "--help")
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) > 4
+    usage, purpose = (" ".join(part.split()) for part in result.output.split("\n\n")[:2])
+    assert usage.startswith(" ".join(["Usage: main", *names]))
+    assert len(purpose.split()) >= 3
+    assert not purpose.startswith(("Options:", "Commands:"))
+    command: click.Command = main
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.opts[-1] in result.output
 
 
 def test_every_command_is_in_the_readme():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for name in main.commands:
-        assert f"pipeline {name}" in readme
+    shown = set(re.findall(r"\bpipeline ([a-z-]+)", readme))
+    assert set(main.commands) <= shown
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_openmp_threads_sleep_while_they_wait_unless_the_user_says_otherwise(chosen):
+    code = (
+        "from pipeline.cli import main\n"
+        "@main.command()\n"
+        "def probe():\n"
+        "    import torch\n"
+        "main(['probe'])\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    variables["OMP_DISPLAY_ENV"] = "TRUE"  # the runtime prints what it has read
+    if chosen:
+        variables["OMP_WAIT_POLICY"] = chosen
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    assert f"OMP_WAIT_POLICY = '{chosen or 'PASSIVE'}'" in done.stderr
 
 
 def test_options_that_contradict_a_profile_or_each_other_take_one_line(world):

@@ -2,17 +2,37 @@ import pytest
 import torch
 
 from pipeline.config import ConfigError
-from pipeline.device import choose_device
+from pipeline.device import choose_device, choose_devices
 
 
-def test_auto_takes_what_is_there():
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert choose_device("auto").type == expected
+@pytest.fixture
+def gpus(monkeypatch):
+    """A function that makes the machine appear to have so many GPUs."""
+
+    def pretend(n: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+
+    return pretend
 
 
-def test_a_gpu_that_is_not_there_is_never_replaced():
-    with pytest.raises(ConfigError, match="was asked for, but this machine has"):
-        choose_device(f"cuda:{torch.cuda.device_count()}")
+@pytest.mark.parametrize(("n_gpus", "expected"), [(0, "cpu"), (1, "cuda:0"), (2, "cuda:0")])
+def test_auto_takes_the_first_gpu_or_the_cpu(gpus, n_gpus, expected):
+    gpus(n_gpus)
+    assert str(choose_device("auto")) == expected
+
+
+def test_a_gpu_that_is_there_is_taken_by_its_number(gpus):
+    gpus(2)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert [str(device) for device in choose_devices("cuda:1, cuda:0")] == ["cuda:1", "cuda:0"]
+
+
+@pytest.mark.parametrize(("n_gpus", "name"), [(0, "cuda"), (0, "cuda:0"), (1, "cuda:1")])
+def test_a_gpu_that_is_not_there_is_never_replaced(gpus, n_gpus, name):
+    gpus(n_gpus)
+    with pytest.raises(ConfigError, match=f"'{name}' was asked for, but this machine has {n_gpus}"):
+        choose_device(name)
 
 
 @pytest.mark.parametrize("name", ["gpu", "meta", ""])

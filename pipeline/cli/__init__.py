@@ -5,6 +5,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error 
 """
 
 import logging
+import os
 import sys
 
 import click
@@ -35,6 +36,9 @@ def main(verbose: bool) -> None:
     pipeline train                        features -> a trained model
     pipeline score video.mp4 --out s.csv  a video -> a score for every frame
     """
+    # OpenMP reads this when torch is loaded. Threads that spin while they wait for each other take
+    # the processor from other programs, and on a busy machine from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s: %(message)s",
