@@ -140,7 +140,7 @@ class LocalityAwareAttention(nn.Module):
     def _attend(
         self, query: Tensor, first: int, key: Tensor, value: Tensor, mask: Tensor
     ) -> Tensor:
-        """(B, n, A) what n consecutive queries, the first of them at `first`, read of all values."""
+        """(B, n, A) what the n queries from place `first` on read of all values."""
         nearness = query @ key.transpose(1, 2) / query.shape[2] ** 0.5  # (B, n, T)
         if self._use_prior:
             queries = slice(first, first + query.shape[1])
