@@ -145,7 +145,9 @@ class LocalityAwareAttention(nn.Module):
         if self._use_prior:
             queries = slice(first, first + query.shape[1])
             nearness = nearness + self.location_prior(key.shape[1], queries)
-        return nearness.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(dim=2) @ value
+        attention = nearness.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(dim=2)
+        read: Tensor = attention @ value
+        return read
 
     def location_prior(self, n_snippets: int, queries: slice = slice(None)) -> Tensor:
         """(n, T) in (0, 1]: exp(-|gamma (i - j)^2 + beta|), for the queries i of a slice."""

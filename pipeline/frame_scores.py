@@ -1,4 +1,4 @@
-"""Scores of one video: per snippet, per frame, as CSV."""
+"""Scores of one video: from snippets to frames, and as CSV."""
 
 import csv
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
 
 CSV_HEADER = ("frame", "time_seconds", "score")
@@ -59,6 +60,19 @@ class Scores:
     def per_frame(self) -> NDArray[np.float32]:
         """(n_frames,) the score of each frame."""
         return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
+
+
+def scores_of_video(per_snippet: NDArray[np.float32], features: Features) -> Scores:
+    """Give a video's snippet scores to its frames.
+
+    Args:
+        per_snippet: (n_snippets,) in [0, 1], as from `snippet_scores`.
+        features: The video's.
+
+    Raises:
+        ValueError: If there are not as many scores as snippets, or one is not in [0, 1].
+    """
+    return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_rule)
 
 
 def write_csv(scores: Scores, out: TextIO) -> None:

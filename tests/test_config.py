@@ -197,7 +197,10 @@ def test_every_recipe_of_the_package_is_valid(path):
         ("model.embedding_dim=10000000", "embedding_dim must be at most 65536, instead got 100000"),
         ("model.scorer_dim=60000", ""),
         ("bag_len=1000000000", "bag_len must be less than or equal to 65536"),
-        ("steps=3\nlearning_rate=1", r"--set must be one line, instead got 'steps=3\nlearning_rate"),
+        (
+            "steps=3\nlearning_rate=1",
+            r"--set must be one line, instead got 'steps=3\nlearning_rate",
+        ),
         ("steps=3\rlearning_rate=1", "--set must be one line"),
         ("steps=" + "[" * 5000, "is nested too deep"),
         ("model.margin=" + "{a=" * 5000, "is nested too deep"),
