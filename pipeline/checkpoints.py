@@ -151,7 +151,7 @@ def content_sha256(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     digest = hashlib.sha256(json.dumps(values, allow_nan=False).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

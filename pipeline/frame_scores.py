@@ -1,8 +1,8 @@
 """Scores of one video: from snippets to frames, and as CSV."""
 
 import csv
+import io
 from dataclasses import dataclass
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,14 +75,16 @@ def scores_of_video(per_snippet: NDArray[np.float32], features: Features) -> Sco
     return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_rule)
 
 
-def write_csv(scores: Scores, out: TextIO) -> None:
-    """Write `frame,time_seconds,score`, one row per frame, frames counted from 0.
+def csv_bytes(scores: Scores) -> bytes:
+    """The CSV `frame,time_seconds,score`, one row per frame, frames counted from 0.
 
     Times have three decimals (milliseconds), scores six.
     """
+    out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for frame, (seconds, score) in enumerate(
         zip(scores.timestamps.tolist(), scores.per_frame.tolist(), strict=True)
     ):
         writer.writerow((frame, f"{seconds:.3f}", f"{score:.6f}"))
+    return out.getvalue().encode("ascii")

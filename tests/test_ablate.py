@@ -78,7 +78,6 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--model", "comoo"), "--model must be one of clav-como, la-net, cbcg, instead got 'como"),
         (("--arm", "B7"), "--arm must begin one of A0 baseline"),
         (("--set", "model.margn=1"), "unknown key model.margn; did you mean model.margin?"),
         (("--dataset", "absent.csv"), "absent.csv"),

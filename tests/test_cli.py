@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import av
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -285,9 +286,47 @@ def test_an_interval_beyond_the_video_is_clipped_with_a_warning(world, caplog):
     assert "goes beyond the video's 20 frames and is cut there" in caplog.text + result.stderr
 
 
-def test_an_unknown_device_is_one_line(world):
-    result = run("score", "videos/1.mp4", "--device", "gpu", folder=world)
-    assert_one_line_error(result, "device must be auto, cpu, cuda or cuda:N")
+@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "score"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "", "meta", "cuda:0;"])
+def test_a_name_that_is_no_device_is_a_usage_error(command, device):
+    arguments = ["video.mp4"] if command == "score" else []
+    result = run(command, *arguments, "--device", device)
+    assert result.exit_code == 2
+    assert "Invalid value for '--device': device must be auto, cpu, cuda or cuda:N" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "ablate", "runs"])
+def test_a_name_that_is_no_model_is_a_usage_error_that_names_the_models(command):
+    result = run(command, "--model", "comoo")
+    assert result.exit_code == 2
+    text = "model must be one of clav-como, la-net, cbcg, instead got 'comoo'"
+    assert f"Invalid value for '--model': {text}" in result.stderr
+
+
+@pytest.mark.parametrize("threshold", ["nan", "-NaN", "0", "1.1", "inf"])
+def test_a_threshold_that_no_score_can_have_is_a_usage_error(threshold):
+    result = run("evaluate", f"--threshold={threshold}")
+    assert result.exit_code == 2
+    assert "Invalid value for '--threshold'" in result.stderr
+
+
+def all_commands(command=main, name="pipeline"):
+    if isinstance(command, click.Group):
+        for each, below in command.commands.items():
+            yield from all_commands(below, f"{name} {each}")
+    yield name, command
+
+
+def test_every_option_of_every_command_has_a_description():
+    commands = list(all_commands())
+    assert len(commands) > 12
+    missing = [
+        f"{name} {option.opts[0]}"
+        for name, command in commands
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert missing == []
 
 
 def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):

@@ -21,6 +21,12 @@ def test_the_plot_is_a_png_of_a_readable_size(tmp_path, scores):
     assert (width, height) == (1200, 384)
 
 
+@pytest.mark.parametrize("name", ["day\udcff.mp4", "$\\frac{$.mp4", "a$b$c.mp4"])
+def test_a_name_that_is_no_text_or_looks_like_a_formula_is_a_title(tmp_path, scores, name):
+    plot_scores(scores, tmp_path / "curve.png", title=name)
+    assert imread(tmp_path / "curve.png").shape[:2] == (384, 1200)
+
+
 def test_the_note_is_drawn(tmp_path, scores):
     plot_scores(scores, tmp_path / "plain.png", title="video.mp4")
     plot_scores(scores, tmp_path / "noted.png", title="video.mp4", note="random weights")

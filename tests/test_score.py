@@ -19,7 +19,7 @@ from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.checkpoints import Checkpoint
 from pipeline.extract import FramesDone
-from pipeline.frame_scores import write_csv
+from pipeline.frame_scores import csv_bytes
 from pipeline.score import extractor_of_run, score_video
 from pipeline.snippet_scores import snippet_scores
 
@@ -70,9 +70,7 @@ def csv_rows(path, checkpoint, tail_rule=REPEAT_LAST_FRAME):
             break
         assert isinstance(record, FramesDone)
         done.append(record.n_frames)
-    out = io.StringIO()
-    write_csv(scores, out)
-    return list(csv.DictReader(io.StringIO(out.getvalue()))), done
+    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), done
 
 
 def presented_times(path):

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.shared import SOME_VIDEOS_FAILED, errors_in_one_line, videos_option
+from pipeline.cli.shared import (
+    SOME_VIDEOS_FAILED,
+    errors_in_one_line,
+    seed_option,
+    videos_option,
+)
 
 
 @click.group()
@@ -62,7 +67,7 @@ def check(dataset: str, videos: Path | None) -> None:
 @datasets.command()
 @click.argument("name", type=click.Choice(["microworld"]))
 @videos_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 def make(name: str, videos: Path | None, seed: int) -> None:
     """Make the videos of the synthetic dataset, with their frame labels.
 

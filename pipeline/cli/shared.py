@@ -1,5 +1,8 @@
 """What several commands share: options, notes, and errors that take one line."""
 
+import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +10,42 @@ from pathlib import Path
 import click
 
 SOME_VIDEOS_FAILED = 3
+INTERRUPTED = 130
 RANDOM_WEIGHTS_NOTE = "random weights: no semantics"
+OWN_PACKAGES = ("pipeline", "extractors", "models")
+
+# By their names, because their modules import torch, and an error about a manifest need not wait.
+_SHOWN_ERRORS = (
+    "pipeline.config.ConfigError",
+    "pipeline.datasets.catalog.DatasetError",
+    "extractors.build.ExtractorError",
+)
+
+
+def check_device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse what names no device; whether there is such a device is found out later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", value):
+        raise click.BadParameter(f"device must be auto, cpu, cuda or cuda:N, instead got {value!r}")
+    return value
+
+
+def check_model_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no key of `MODELS`."""
+    if value not in (None, param.default):  # torch takes seconds to load: not for the default
+        from models import MODELS
+
+        if value not in MODELS:
+            known = ", ".join(MODELS)
+            raise click.BadParameter(f"model must be one of {known}, instead got {value!r}")
+    return value
+
+
+def check_number(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Refuse NaN, which no range excludes."""
+    if math.isnan(value):
+        raise click.BadParameter("NaN is in no range")
+    return value
+
 
 features_option = click.option(
     "--features",
@@ -30,9 +68,40 @@ videos_option = click.option(
 )
 device_option = click.option(
     "--device",
+    callback=check_device_name,
+    metavar="DEVICE",
     default="auto",
     show_default=True,
     help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
+)
+
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of everything that is random.",
+)
+
+
+def set_verbose(is_verbose: bool) -> None:
+    """Log what this program does and why; what libraries say stays at warnings."""
+    for name in OWN_PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO if is_verbose else logging.WARNING)
+
+
+def _be_verbose(ctx: click.Context, param: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        set_verbose(True)
+
+
+verbose_option = click.Option(
+    ["-v", "--verbose"],
+    is_flag=True,
+    expose_value=False,
+    callback=_be_verbose,
+    help="Say more of what is done and why.",
 )
 
 
@@ -44,14 +113,13 @@ def errors_in_one_line() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: see `Commands`
     except OSError as error:
         raise click.ClickException(_one_line(error)) from error
     except ValueError as error:
-        from extractors.build import ExtractorError
-        from pipeline.config import ConfigError
-        from pipeline.datasets.catalog import DatasetError
-
-        if isinstance(error, (ConfigError, DatasetError, ExtractorError)):
+        names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+        if any(name in _SHOWN_ERRORS for name in names):
             raise click.ClickException(_one_line(error)) from error
         raise
 
