@@ -46,8 +46,8 @@ from models.layers import in_float32
 from models.losses import is_among_highest, mean_over, mean_score_bce
 
 MEAN_STEPS = 3  # what `rank_by` takes the mean of
-# Attention weights computed at a time (32 MiB in float32): memory is linear in the bag's length.
-MAX_ATTENTION_ELEMENTS = 2**23
+# Attention weights computed at a time (16 MiB in float32): memory is linear in the bag's length.
+MAX_ATTENTION_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +130,12 @@ class LocalityAwareAttention(nn.Module):
         query, key, value = self.query(x), self.key(x), self.value(x)
         B, T, _ = x.shape
         block_len = max(1, MAX_ATTENTION_ELEMENTS // (B * T))
-        read = [
-            self._attend(query[:, first : first + block_len], first, key, value, mask)
-            for first in range(0, T, block_len)
-        ]
-        attended: Tensor = self.norm(x + self.out(torch.cat(read, dim=1)))
+        # Into one block of memory: kept pieces between large temporary ones would fragment it.
+        read = torch.empty_like(value)
+        for first in range(0, T, block_len):
+            queries = slice(first, first + block_len)
+            read[:, queries] = self._attend(query[:, queries], first, key, value, mask)
+        attended: Tensor = self.norm(x + self.out(read))
         return attended
 
     def _attend(

@@ -4,7 +4,7 @@ The motion-energy floor asks whether motion alone tells; the shuffled context as
 that claims to relate context and motion uses the context at all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,39 @@ from extractors.video import VideoError
 
 ENERGY_PERCENTILE = 99.0
 ENERGY_CHUNK_LEN = 64
+
+
+class ControlError(Exception):
+    """A control cannot be measured, which does not stop the other lines of an evaluation."""
+
+
+def energies_of(
+    n_frames: Mapping[Path, int], *, smoothing_len: int
+) -> dict[Path, NDArray[np.float32]]:
+    """The motion energy of every frame of test videos, which must be those of their features.
+
+    Args:
+        n_frames: By video, the frames that its features are of.
+        smoothing_len: As in `motion_energies`.
+
+    Returns:
+        By video (n_frames,).
+
+    Raises:
+        ControlError: If a video cannot be read, or has another number of frames.
+    """
+    energies: dict[Path, NDArray[np.float32]] = {}
+    try:
+        for path, energy in motion_energies(n_frames, smoothing_len=smoothing_len):
+            if len(energy) != n_frames[path]:
+                raise ControlError(
+                    f"{path}: has {len(energy)} frames now, its features are of {n_frames[path]}; "
+                    "extract it again"
+                )
+            energies[path] = energy
+    except VideoError as error:
+        raise ControlError(str(error)) from error
+    return energies
 
 
 def motion_energies(

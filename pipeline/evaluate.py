@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.features import Features
-from extractors.video import VideoError
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
 from pipeline.bags import entries_with_features
 from pipeline.checkpoints import Checkpoint, load_checkpoint
-from pipeline.controls import context_of, derangement, motion_energies
+from pipeline.controls import ControlError, context_of, derangement, energies_of
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.events import EventRule, ScoredVideo, alarm_metrics
 from pipeline.feature_file import Contract, FeatureFileError, feature_path, read_features
@@ -65,10 +64,6 @@ class RowLeftOut:
 
     name: str
     reason: str
-
-
-class ControlError(Exception):
-    """A control cannot be measured, which does not stop the other lines."""
 
 
 def load_test_videos(
@@ -288,30 +283,14 @@ def _best_epoch(
 
 
 def _floor_row(videos: Sequence[TestVideo]) -> Row:
-    energies = _test_energies(videos)
+    n_frames = {video.entry.path: video.features.n_frames for video in videos}
+    found = energies_of(n_frames, smoothing_len=videos[0].features.snippet_len)
+    energies = [found[video.entry.path] for video in videos]
     labels = np.concatenate([video.labels for video in videos])
     measured = Measurement(
         _frame_metrics(videos, energies), curves=curves(np.concatenate(energies), labels)
     )
     return Row("motion energy (floor)", "control", (measured,))
-
-
-def _test_energies(videos: Sequence[TestVideo]) -> FrameScores:
-    """The motion energy of every frame of every test video, or a `ControlError`."""
-    by_path = {video.entry.path: video for video in videos}
-    energies: dict[Path, NDArray[np.float32]] = {}
-    try:
-        for path, energy in motion_energies(by_path, smoothing_len=videos[0].features.snippet_len):
-            n_frames = by_path[path].features.n_frames
-            if len(energy) != n_frames:
-                raise ControlError(
-                    f"{path}: has {len(energy)} frames now, its features are of {n_frames}; "
-                    "extract it again"
-                )
-            energies[path] = energy
-    except VideoError as error:
-        raise ControlError(str(error)) from error
-    return [energies[video.entry.path] for video in videos]
 
 
 def _class_rows(videos: Sequence[TestVideo], scored: Sequence[FrameScores]) -> Iterator[Row]:

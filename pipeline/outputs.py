@@ -40,7 +40,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             raise OutputError(
                 f"{path}: {option} must not replace an input of the command; name another file"
             )
-        run = next((folder for folder in path.resolve().parents if is_run_folder(folder)), None)
+        run = next((folder for folder in _resolved(path).parents if is_run_folder(folder)), None)
         if run is not None:
             raise OutputError(f"{path}: {option} must not write into the run {run}")
         _check_writable(path)
@@ -68,7 +68,7 @@ def write_output(path: Path, content: bytes) -> None:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as file:
             file.write(content)
     else:
-        with replacing(path.resolve()) as temporary:
+        with replacing(_resolved(path)) as temporary:
             temporary.write_bytes(content)
 
 
@@ -81,7 +81,7 @@ def _check_different(named: Mapping[str, Path]) -> None:
     seen: dict[Path, str] = {}
     for option, path in named.items():
         # By its resolved path, because neither file needs to exist.
-        where = STDOUT if path == STDOUT else path.resolve()
+        where = STDOUT if path == STDOUT else _resolved(path)
         if where in seen and str(where) != os.devnull:
             raise OutputError(f"{path}: is named by {seen[where]} and by {option}")
         seen[where] = option
@@ -89,7 +89,7 @@ def _check_different(named: Mapping[str, Path]) -> None:
 
 def _check_writable(path: Path) -> None:
     if not _is_written_in_place(path):
-        check_writable(path.resolve())
+        check_writable(_resolved(path))
     elif not os.access(path, os.W_OK):
         raise OutputError(f"{path}: cannot be written (permission denied)")
 
@@ -97,6 +97,13 @@ def _check_writable(path: Path) -> None:
 def _is_written_in_place(path: Path) -> bool:
     is_special = path.exists() and not path.is_file() and not path.is_dir()
     return is_special or str(path.absolute()).startswith(_OPEN_FILES)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -18,13 +18,11 @@ together. Their folders are all made at the start, so that `--resume` knows of t
 yet begun.
 """
 
-import fcntl
 import json
-import logging
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +36,6 @@ from pipeline.feature_file import Contract
 FORMAT = "lookaround run"
 FORMAT_VERSION = 1
 _RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsecond
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,37 +182,6 @@ def _make_folders(runs_folder: Path, descriptions: Sequence[RunDescription]) -> 
                 raise
         else:
             return made
-
-
-@contextmanager
-def owned(runs: Iterable[Run]) -> Iterator[None]:
-    """Hold runs for this process, and remove what a process that was killed left half-written.
-
-    A lock ends with its process, however that ends. On a file system without locks a run counts as
-    owned, with a warning in the log.
-
-    Args:
-        runs: All that this process is going to train.
-
-    Raises:
-        CheckpointError: If another process trains one of them.
-    """
-    with ExitStack() as locks:
-        for run in runs:
-            lock = locks.enter_context((run.folder / ".lock").open("ab"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"{run.folder}: is being trained by another process; wait for its end"
-                ) from error
-            except OSError as error:
-                logger.warning("%s: cannot be locked (%s)", run.folder, error.strerror)
-            if not run.is_finished:  # of a finished one, evaluations may be written just now
-                for path in run.folder.rglob(".*.tmp"):
-                    with suppress(OSError):
-                        path.unlink()
-        yield
 
 
 def write_description(run: Run, description: RunDescription) -> None:

@@ -24,7 +24,8 @@ from pipeline.atomic import replacing
 from pipeline.checkpoints import CheckpointError
 from pipeline.cli import main
 from pipeline.feature_file import feature_path, read_features, write_features
-from pipeline.runs import Run, owned
+from pipeline.run_lock import owned
+from pipeline.runs import Run
 
 CONTRACT = {"extractor": "i3d", "crops": 2, "weights": "random:0", "has_semantics": False}
 SMALL = [

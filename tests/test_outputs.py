@@ -132,3 +132,10 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path, name):
     with pytest.raises(OSError, match=r"make it first|is a folder"):
         check_outputs({"--out": tmp_path / name})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop: ") as caught:
+        check_outputs({"--out": tmp_path / "loop"})
+    assert "\n" not in str(caught.value)

@@ -12,13 +12,13 @@ import pytest
 from pipeline import runs as runs_module
 from pipeline.checkpoints import CheckpointError
 from pipeline.config import resolve_config
+from pipeline.run_lock import owned
 from pipeline.runs import (
     Run,
     RunDescription,
     create_runs,
     find_runs,
     latest_run,
-    owned,
     read_description,
     read_epochs,
     runs_of_command,
@@ -106,7 +106,7 @@ def test_a_damaged_sibling_is_passed_over(tmp_path):
 def test_a_run_has_one_owner_until_that_ends(tmp_path):
     (run,) = create_runs(tmp_path, [describe()])
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.runs import Run, owned\n"
+        "import sys, time; from pathlib import Path\nfrom pipeline.runs import Run\nfrom pipeline.run_lock import owned\n"
         "with owned([Run(Path(sys.argv[1]))]): print('owned', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(run.folder)]

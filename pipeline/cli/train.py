@@ -102,10 +102,10 @@ def train(
 
         from pipeline.config import resolve_config, with_seed, with_streams
         from pipeline.device import choose_device, describe_device
+        from pipeline.run_lock import owned
         from pipeline.runs import (
             RunDescription,
             create_runs,
-            owned,
             read_description,
             unfinished_runs,
         )
