@@ -106,7 +106,8 @@ def test_a_damaged_sibling_is_passed_over(tmp_path):
 def test_a_run_has_one_owner_until_that_ends(tmp_path):
     (run,) = create_runs(tmp_path, [describe()])
     code = (
-        "import sys, time; from pathlib import Path\nfrom pipeline.runs import Run\nfrom pipeline.run_lock import owned\n"
+        "import sys, time; from pathlib import Path\n"
+        "from pipeline.run_lock import owned; from pipeline.runs import Run\n"
         "with owned([Run(Path(sys.argv[1]))]): print('owned', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(run.folder)]
