@@ -110,18 +110,6 @@ def read_index(path: Path) -> StreamIndex:
         )
 
 
-def read_duration(path: Path) -> float:
-    """Return the seconds that the container's header says; 0 where it says nothing.
-
-    Reads the header alone: an estimate to share out work by.
-    """
-    try:
-        with open_video(path) as container:
-            return (container.duration or 0) / av.time_base
-    except VideoError:
-        return 0.0
-
-
 def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uint8], float] | None]:
     """Yield every frame that PyAV can decode, with its time, and None where a packet is broken.
 

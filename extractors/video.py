@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from extractors import decord_reader, pyav_reader
 from extractors.decord_reader import DecoderFailure
 from extractors.pyav_file import VideoError
-from extractors.pyav_reader import read_duration
 
-__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError", "read_duration"]
+__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -258,8 +258,11 @@ def read_tensors(path: Path) -> StateDict:
         ValueError,
         safetensors.SafetensorError,
     ) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path}: not a file of weights that can be read ({reason})") from error
+        # Never with the reader's own words: torch advises to unpickle the file without a check.
+        raise WeightsError(
+            f"{path}: not a file of weights that can be read ({type(error).__name__}); expected a "
+            ".safetensors file, or a .pt or .pth file of tensors alone"
+        ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and wrapper in content:
             content = content[wrapper]

@@ -39,6 +39,7 @@ from models.interface import (
     check_bags,
     check_fields,
 )
+from models.layers import in_float32
 from models.losses import (
     is_among_highest,
     mean_over,
@@ -183,11 +184,12 @@ class Cbcg(AnomalyModel):
         hidden = self.stem(self.standardized(features)) * mask.unsqueeze(2)
         around = self.neighbours(hidden.transpose(1, 2)).transpose(1, 2)  # over T
         embeddings = self.encode(hidden + around)
-        regression = self.scorer(embeddings).squeeze(2)
+        regression = in_float32(self.scorer, embeddings).squeeze(2)
         if not self.config.cluster_weight:
             return CbcgOutput(regression, embeddings, regression, None, None)
-        directions = F.normalize(self.cluster(embeddings), dim=2)
-        clusters = self._margin(directions, F.normalize(self.memory.sum(dim=0), dim=1))
+        directions = F.normalize(in_float32(self.cluster[-1], self.cluster[:-1](embeddings)), dim=2)
+        centers = F.normalize(self.memory.sum(dim=0), dim=1)
+        clusters = in_float32(lambda each: self._margin(each, centers), directions)
         logits = fused_logits(regression, clusters) if self.config.fuse_scores else regression
         return CbcgOutput(logits, embeddings, regression, directions, clusters)
 

@@ -50,7 +50,7 @@ from models.interface import (
     check_bags,
     check_fields,
 )
-from models.layers import masked_mean
+from models.layers import in_float32, masked_mean
 from models.losses import mean_score_bce, relative_distance, smoothness, sparsity, topk_weights
 
 
@@ -408,7 +408,7 @@ class ClavComo(AnomalyModel):
         if self.config.ica != "none" and self.config.ica_position == "after":
             z, gate_logits = self.ica(z, mask)
         hidden = self.scorer[:2](z)
-        logits = self.scorer[2:](hidden).squeeze(2)
+        logits = in_float32(self.scorer[2:], hidden).squeeze(2)
         return ClavComoOutput(logits, z, y, hidden.norm(dim=2), gate_logits)
 
     def _embed(

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 from models.layers import Standardize
 
+# Far beyond any model of the field; sizes come from files of unknown origin, too.
+MAX_STREAMS = 16
+MAX_SIZE = 2**16
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BagBatch:
@@ -117,8 +121,8 @@ class ModelConfig:
             is what keeps a small dataset from being learned by heart.
 
     Raises:
-        ValueError: If there is no stream, a name occurs twice, a width is not positive or the
-            noise is negative.
+        ValueError: If there is no stream or more than `MAX_STREAMS`, a name occurs twice, a width
+            is not in 1 to `MAX_SIZE` or the noise is negative.
     """
 
     stream_dims: tuple[tuple[str, int], ...] = (("rgb", 1024), ("flow", 1024))
@@ -126,11 +130,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, at_least_0=("input_noise",))
+        if len(self.stream_dims) > MAX_STREAMS:
+            raise ValueError(
+                f"stream_dims must name at most {MAX_STREAMS} streams, "
+                f"instead got {len(self.stream_dims)}"
+            )
         names = [name for name, _ in self.stream_dims]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"stream_dims must name each stream once, instead got {names}")
-        if any(dim < 1 for _, dim in self.stream_dims):
-            raise ValueError(f"stream_dims must be positive, instead got {self.stream_dims}")
+        if not all(1 <= dim <= MAX_SIZE for _, dim in self.stream_dims):
+            raise ValueError(
+                f"stream_dims must be in 1 to {MAX_SIZE}, instead got {self.stream_dims}"
+            )
 
     @property
     def feature_dim(self) -> int:
@@ -203,7 +214,7 @@ def check_fields(
 
     Args:
         config: A dataclass.
-        at_least_1: Names of its counts.
+        at_least_1: Names of its counts and widths, at most `MAX_SIZE`.
         at_least_0: Names of its finite numbers that must not be negative.
         below_1: Names of its shares in [0, 1).
 
@@ -213,6 +224,10 @@ def check_fields(
     for name in at_least_1:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, instead got {getattr(config, name)}")
+        if getattr(config, name) > MAX_SIZE:
+            raise ValueError(
+                f"{name} must be at most {MAX_SIZE}, instead got {getattr(config, name)}"
+            )
     for name in at_least_0:
         value = getattr(config, name)
         if not 0 <= value < math.inf:

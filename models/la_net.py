@@ -42,9 +42,12 @@ from models.interface import (
     check_bags,
     check_fields,
 )
+from models.layers import in_float32
 from models.losses import is_among_highest, mean_over, mean_score_bce
 
 MEAN_STEPS = 3  # what `rank_by` takes the mean of
+# Attention weights computed at a time (16 MiB in float32): memory is linear in the bag's length.
+MAX_ATTENTION_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +128,33 @@ class LocalityAwareAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         query, key, value = self.query(x), self.key(x), self.value(x)
-        nearness = query @ key.transpose(1, 2) / query.shape[2] ** 0.5  # (B, T, T)
-        if self._use_prior:
-            nearness = nearness + self.location_prior(x.shape[1])
-        attention = nearness.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(dim=2)
-        attended: Tensor = self.norm(x + self.out(attention @ value))
+        B, T, _ = x.shape
+        block_len = max(1, MAX_ATTENTION_ELEMENTS // (B * T))
+        # Into one block of memory: kept pieces between large temporary ones would fragment it.
+        read = torch.empty_like(value)
+        for first in range(0, T, block_len):
+            queries = slice(first, first + block_len)
+            read[:, queries] = self._attend(query[:, queries], first, key, value, mask)
+        attended: Tensor = self.norm(x + self.out(read))
         return attended
 
-    def location_prior(self, n_snippets: int) -> Tensor:
-        """(T, T) in (0, 1]: exp(-|gamma (i - j)^2 + beta|)."""
+    def _attend(
+        self, query: Tensor, first: int, key: Tensor, value: Tensor, mask: Tensor
+    ) -> Tensor:
+        """(B, n, A) what the n queries from place `first` on read of all values."""
+        nearness = query @ key.transpose(1, 2) / query.shape[2] ** 0.5  # (B, n, T)
+        if self._use_prior:
+            queries = slice(first, first + query.shape[1])
+            nearness = nearness + self.location_prior(key.shape[1], queries)
+        attention = nearness.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(dim=2)
+        read: Tensor = attention @ value
+        return read
+
+    def location_prior(self, n_snippets: int, queries: slice = slice(None)) -> Tensor:
+        """(n, T) in (0, 1]: exp(-|gamma (i - j)^2 + beta|), for the queries i of a slice."""
         place = torch.arange(n_snippets, device=self.prior.device, dtype=self.prior.dtype)
         slope, offset = self.prior.unbind()
-        return (-(slope * (place[:, None] - place).square() + offset).abs()).exp()
+        return (-(slope * (place[queries, None] - place).square() + offset).abs()).exp()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,7 +210,7 @@ class LaNet(AnomalyModel):
         embeddings = self.mlp(attended)
         # Zeros before the bag, none behind it: a score never reads what comes later.
         before = F.pad(embeddings.transpose(1, 2), (self.config.causal_len - 1, 0))
-        return LaNetOutput(self.scorer(before).squeeze(1), embeddings, attended)
+        return LaNetOutput(in_float32(self.scorer, before).squeeze(1), embeddings, attended)
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
         """The terms mil, rank and align, weighted."""

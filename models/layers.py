@@ -1,5 +1,7 @@
 """Blocks that two models share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +59,22 @@ class Standardize(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         return (features - self.mean) / self.std
+
+
+def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a layer in float32, also where autocast would take a narrower type.
+
+    The 8 significant bits of a bfloat16 logit make neighboring scores equal.
+
+    Args:
+        layer: With float32 weights.
+        x: Of any floating-point dtype.
+
+    Returns:
+        float32.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

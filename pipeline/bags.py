@@ -230,11 +230,14 @@ def load_bags(
     folder = features_folder / dataset.name
     paths = [feature_path(folder, entry.video_id) for entry in entries]
     first = read_features(paths[0], video_id=entries[0].video_id)
+    if not first.contract:
+        raise FeatureFileError(f"{paths[0]}: does not say how it was made; extract it again")
+    stream_dims = _stream_dims(first)
     collection = _Collection(
         len(entries) * first.features.n_crops,
         sampler,
         bag_len,
-        tuple((name, v.shape[2]) for name, v in first.features.streams.items()),
+        stream_dims,
         np.float16 if sampler == "sequence" else np.float32,
     )
     for entry, path, stored in zip(entries, paths, _read_in_order(entries, paths), strict=True):
@@ -244,8 +247,18 @@ def load_bags(
                 f"{path}: was made in another way than {paths[0].name} "
                 f"({'; '.join(differences)}); extract all videos with the same options"
             )
+        if _stream_dims(stored) != stream_dims:
+            raise FeatureFileError(
+                f"{path}: must have the streams {stream_dims} as {paths[0].name}, "
+                f"instead got {_stream_dims(stored)}; extract it again"
+            )
         collection.add(entry.video_id, entry.label, list(stored.features.streams.values()))
+    logger.info("%s: read %d videos for the split '%s'", folder, len(entries), split)
     return collection.bag_set(first.contract)
+
+
+def _stream_dims(stored: StoredFeatures) -> StreamDims:
+    return tuple((name, values.shape[2]) for name, values in stored.features.streams.items())
 
 
 def _read_in_order(

@@ -1,16 +1,18 @@
 """Trained models on disk: one safetensors file that rebuilds its model with nothing else.
 
-The tensors are the model's state dict; the file's metadata holds the rest as JSON. Nothing is
-pickled, so a checkpoint from elsewhere is only data.
+The tensors are the model's state dict; the file's metadata holds the rest as JSON, with the SHA-256
+of all of it, which is verified at loading. Nothing is pickled, so a checkpoint from elsewhere is
+only data.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
@@ -24,8 +26,9 @@ from pipeline.config import model_config_from_json
 from pipeline.feature_file import Contract
 
 FORMAT = "lookaround checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "lookaround"
+SHA256_KEY = "sha256"
 
 
 class CheckpointError(OSError):
@@ -102,8 +105,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             model_name=model_name,
             contract=_as_contract(metadata["contract"]),
             dataset=str(metadata["dataset"]),
-            seed=int(metadata["seed"]),
-            step=int(metadata["step"]),
+            seed=_whole_number(metadata, "seed"),
+            step=_whole_number(metadata, "step"),
         )
 
 
@@ -123,9 +126,33 @@ def write_tensors(
     """
     header = {"format": file_format, "format_version": FORMAT_VERSION, **metadata}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    image = safetensors.torch.save(on_cpu, {METADATA_KEY: json.dumps(header, allow_nan=False)})
+    header[SHA256_KEY] = content_sha256(header, on_cpu)
+    # One key, because safetensors writes several in an order that changes.
+    image = safetensors.torch.save(on_cpu, {METADATA_KEY: json.dumps(header)})
     with replacing(path) as temporary:
         temporary.write_bytes(image)
+
+
+def content_sha256(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The digest that tells a damaged file from a whole one.
+
+    Args:
+        header: Plain values; an earlier digest among them does not count.
+        tensors: By name, contiguous, on the CPU.
+
+    Returns:
+        SHA-256 in hexadecimal digits, of the header as JSON and, in the order of their names, of
+        each tensor's name, dtype, shape and bytes.
+
+    Raises:
+        ValueError: If the header is no JSON.
+    """
+    values = {key: value for key, value in header.items() if key != SHA256_KEY}
+    digest = hashlib.sha256(json.dumps(values, allow_nan=False).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class TensorFile(AbstractContextManager["TensorFile"]):
@@ -141,7 +168,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         metadata: What was written beside the tensors.
 
     Raises:
-        CheckpointError: If the file is missing, cut short or of another kind.
+        CheckpointError: If the file is missing, cut short, damaged or of another kind.
     """
 
     def __init__(self, path: Path, file_format: str) -> None:
@@ -162,18 +189,19 @@ class TensorFile(AbstractContextManager["TensorFile"]):
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Turn what does not fit into a `CheckpointError`."""
-        wrong = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)
+        wrong = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError)
         if isinstance(error, wrong):
             raise self._complaint(error) from error
 
     def read_all(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Read the tensors, which must be these by name, shape and dtype.
+        """Read the tensors, which must be these by name, shape and dtype, and undamaged.
 
         Args:
             expected: May be without values (device "meta").
 
         Raises:
-            ValueError: If one is missing, too many, or of another shape or dtype.
+            ValueError: If one is missing, too many, or of another shape or dtype, or if a bit of
+                the file is not as it was written.
         """
         found = set(self._file.keys())
         if found != set(expected):
@@ -189,6 +217,8 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         for name, tensor in expected.items():
             if tensors[name].dtype != tensor.dtype:
                 raise ValueError(f"{name} must be {tensor.dtype}, got {tensors[name].dtype}")
+        if content_sha256(self.metadata, tensors) != self.metadata[SHA256_KEY]:
+            raise ValueError("its checksum is not that of its content: the file is damaged")
         return tensors
 
     def _complaint(self, error: BaseException) -> CheckpointError:
@@ -205,7 +235,8 @@ def _open(path: Path) -> Any:  # safetensors has no types
 
 
 def _parse_metadata(metadata: Mapping[str, str] | None, file_format: str) -> dict[str, Any]:
-    parsed = json.loads((metadata or {}).get(METADATA_KEY, "null"))
+    text = (metadata or {}).get(METADATA_KEY, "null")
+    parsed = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(parsed, dict) or parsed.get("format") != file_format:
         raise ValueError(f"{file_format!r} expected, instead got another kind of file")
     if parsed.get("format_version") != FORMAT_VERSION:
@@ -215,9 +246,22 @@ def _parse_metadata(metadata: Mapping[str, str] | None, file_format: str) -> dic
     return parsed
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"numbers must be finite, instead got {name}")
+
+
+def _whole_number(metadata: Mapping[str, Any], name: str) -> int:
+    number = metadata[name]
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{name} must be a whole number from 0 on, instead got {number!r:.40}")
+    return number
+
+
 def _as_contract(contract: object) -> Contract:
     if not isinstance(contract, dict) or not all(
         isinstance(value, str | int | float) for value in contract.values()
     ):
         raise ValueError("contract must be a flat JSON object")
+    if not contract:
+        raise ValueError("contract must say how the features were made, instead it is empty")
     return contract

@@ -8,19 +8,24 @@ names, and single settings `key=value`. The model's settings lie in the table `m
 import dataclasses
 import difflib
 import json
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from models import MODELS
-from models.interface import ModelConfig
+from models.interface import MAX_SIZE, ModelConfig
 from pipeline.samplers import Sampler
 
 RECIPES = Path(__file__).with_name("recipes")
+
+# 1 GB as float32; a training holds five times as much.
+MAX_PARAMETERS = 250_000_000
 
 # Neither is a setting: the model is chosen by name, the streams are those of the features.
 _NOT_SETTINGS = ("model_name", "model.stream_dims")
@@ -65,8 +70,8 @@ class TrainConfig:
     model_name: str
     model: ModelConfig
     sampler: Sampler = "bins"
-    bag_len: Annotated[int, Field(ge=1)] = 32
-    bags_per_class: Annotated[int, Field(ge=1)] = 32
+    bag_len: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 32
+    bags_per_class: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 32
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     steps: Annotated[int, Field(ge=1)] = 5000
@@ -132,15 +137,36 @@ def resolve_config(
             values = _merged(values, layer)
             config = config_from_json(values)
         except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from error
+            raise ConfigError(f"{_shorten(source)}: {error}") from error
+    _check_model_size(config)
     return config
 
 
 def with_streams(config: TrainConfig, stream_dims: tuple[tuple[str, int], ...]) -> TrainConfig:
-    """The same settings for features of these streams."""
-    return dataclasses.replace(
-        config, model=dataclasses.replace(config.model, stream_dims=stream_dims)
-    )
+    """The same settings for features of these streams.
+
+    Raises:
+        ConfigError: If the streams are too many or too wide.
+    """
+    try:
+        model = dataclasses.replace(config.model, stream_dims=stream_dims)
+    except ValueError as error:
+        raise ConfigError(f"the streams of the features: {error}") from error
+    config = dataclasses.replace(config, model=model)
+    _check_model_size(config)
+    return config
+
+
+def _check_model_size(config: TrainConfig) -> None:
+    """Refuse a model that would not fit into memory, before anything is allocated."""
+    with torch.device("meta"):
+        tensors = MODELS[config.model_name](config.model).state_dict().values()
+    n_parameters = sum(tensor.numel() for tensor in tensors)
+    if n_parameters > MAX_PARAMETERS:
+        raise ConfigError(
+            f"a model must have at most {MAX_PARAMETERS} parameters, instead these settings "
+            f"make {n_parameters}; lower the widths of model"
+        )
 
 
 def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
@@ -199,11 +225,13 @@ def model_config_from_json(model_name: str, values: object) -> ModelConfig:
     if unknown:
         raise ConfigError(f"settings of {model_name} must be known, instead got {sorted(unknown)}")
     # By way of JSON, because there a list of the right length is a tuple even to a strict check.
-    text = json.dumps(values, default=str)
     try:
+        text = json.dumps(values, default=str)
         model_config: ModelConfig = TypeAdapter(config_type).validate_json(text, strict=True)
     except ValidationError as error:
         raise ConfigError(_in_words(error, prefix="model.")) from error
+    except RecursionError as error:
+        raise ConfigError(f"settings of {model_name} must be flat, not nested") from error
     return model_config
 
 
@@ -214,7 +242,12 @@ def _in_words(error: ValidationError, *, prefix: str) -> str:
     if not first["loc"]:  # raised by the config itself, in our own words
         return message
     key = prefix + ".".join(str(part) for part in first["loc"])
-    return f"{key} {message.replace('Input should', 'must', 1)}, instead got {first['input']!r}"
+    message = message.replace("Input should", "must", 1)
+    return f"{key} {message}, instead got {reprlib.repr(first['input'])}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -222,7 +255,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep
         raise ConfigError(f"{path}: the recipe must be TOML ({error})") from error
 
 
@@ -230,11 +263,17 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     key, equals, text = setting.partition("=")
     if not key.strip() or not equals:
         raise ConfigError(f"--set must be key=value, instead got {setting!r}")
+    if len(setting.splitlines()) > 1:  # TOML would read the next line as another setting
+        raise ConfigError(f"--set must be one line, instead got {_shorten(repr(setting))}")
+    if key.count(".") > 2:  # deeper than any setting, and than Python's recursion allows
+        raise ConfigError(f"--set: unknown key {_shorten(key)}; a key has at most one dot")
     value: Any
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word: shells make quotes a nuisance
+    except RecursionError as error:
+        raise ConfigError(f"--set {_shorten(setting)}: is nested too deep") from error
     for part in reversed(key.strip().split(".")):
         value = {part: value}
     layer: dict[str, Any] = value

@@ -1,6 +1,7 @@
 """Runs against a test set: frame-level metrics and alarms, with controls beside them."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,24 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.features import Features
-from extractors.snippets import per_frame
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
 from pipeline.bags import entries_with_features
 from pipeline.checkpoints import Checkpoint, load_checkpoint
-from pipeline.controls import derangement, motion_energy, stretched
+from pipeline.controls import ControlError, context_of, derangement, energies_of
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.events import EventRule, ScoredVideo, alarm_metrics
-from pipeline.feature_file import (
-    Contract,
-    FeatureFileError,
-    contract_differences,
-    feature_path,
-    read_features,
-)
+from pipeline.feature_file import Contract, FeatureFileError, feature_path, read_features
+from pipeline.frame_scores import scores_of_video
 from pipeline.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.results import Evaluation, Measurement, Row
-from pipeline.score import score_features
+from pipeline.run_precision import compare_with_run
+from pipeline.snippet_scores import check_streams, snippet_scores
+
+logger = logging.getLogger(__name__)
 
 N_CONTEXT_SHUFFLES = 5
 
@@ -60,6 +58,14 @@ class RowStarted:
     n_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowLeftOut:
+    """A line of the table that cannot be computed, and why."""
+
+    name: str
+    reason: str
+
+
 def load_test_videos(
     dataset: Dataset, features_folder: Path, contract: Contract
 ) -> tuple[TestVideo, ...]:
@@ -73,18 +79,24 @@ def load_test_videos(
     Raises:
         DatasetError: If there is no test video, one's anomalous frames are not known, or the
             frames of all of them are of one class.
-        FeatureFileError: If features are missing or were made in another way than the run's.
+        FeatureFileError: If features are missing or were made in another way than the run's. A
+            difference that only rounds is a warning in the log.
     """
     videos = []
+    notices: set[str] = set()
     for entry in entries_with_features(dataset, "test", features_folder):
         path = feature_path(features_folder / dataset.name, entry.video_id)
         stored = read_features(path, video_id=entry.video_id)
-        differences = contract_differences(contract, stored.contract)
+        logger.info("%s: %d frames", path, stored.features.n_frames)
+        differences, notice = compare_with_run(contract, stored.contract)
         if differences:
             raise FeatureFileError(
                 f"{path}: was made in another way than the run's features "
                 f"({'; '.join(differences)}); extract with the run's options, or name another run"
             )
+        if notice and notice not in notices:
+            notices.add(notice)
+            logger.warning("%s: %s", features_folder / dataset.name, notice)
         videos.append(
             TestVideo(entry, stored.features, frame_labels(entry, stored.features.n_frames))
         )
@@ -107,7 +119,7 @@ def evaluate(
     controls: bool,
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
-) -> Iterator[RowStarted | Evaluation]:
+) -> Iterator[RowStarted | RowLeftOut | Evaluation]:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
 
     Where the dataset names classes, the model is also measured on each of them: on the abnormal
@@ -125,16 +137,19 @@ def evaluate(
             videos is wanted too.
 
     Yields:
-        A `RowStarted` before each line, and the `Evaluation` at the end.
+        A `RowStarted` before each line, a `RowLeftOut` after it where a control's videos cannot be
+        read or have changed, and the `Evaluation` of all other lines at the end.
 
     Raises:
         CheckpointError: If an epoch's checkpoint cannot be read.
-        DatasetError, FeatureFileError: As `load_test_videos`.
-        VideoError: If the floor cannot read a video.
+        DatasetError: As `load_test_videos`.
+        FeatureFileError: As `load_test_videos`, and if the features have other streams than the
+            model.
     """
     first, rule = checkpoints[0], rule or EventRule()
     videos = load_test_videos(dataset, features_folder, first.contract)
     models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
+    _check_streams(models[0], videos, features_folder / dataset.name)
     name = first.model_name
     if first.dataset != dataset.name:
         name = f"{name} ({first.dataset} -> {dataset.name})"
@@ -167,10 +182,18 @@ def evaluate(
     rows = []
     for index, (title, measure) in enumerate(plan):
         yield RowStarted(title, index, len(plan))
-        rows.append(measure())
+        try:
+            rows.append(measure())
+        except ControlError as error:
+            yield RowLeftOut(title, str(error))
     rows.extend(_class_rows(videos, scored))
     n_absent = len(dataset.split("test")) - len(videos)
     yield _evaluation(dataset.name, checkpoints, videos, rule, rows, n_absent)
+
+
+def _check_streams(model: AnomalyModel, videos: Sequence[TestVideo], folder: Path) -> None:
+    for video in videos:
+        check_streams(model, video.features, feature_path(folder, video.entry.video_id))
 
 
 def _evaluation(
@@ -200,12 +223,18 @@ def _evaluation(
 def _model_scores(
     model: AnomalyModel, videos: Sequence[TestVideo], device: torch.device
 ) -> FrameScores:
-    return [_per_frame(v, score_features(model, v.features, device=device)) for v in videos]
+    return [_scores_of(model, video, device) for video in videos]
 
 
-def _per_frame(video: TestVideo, per_snippet: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each frame has its snippet's score, cut to the true length."""
-    return per_frame(per_snippet, video.features.snippet_len, video.features.n_frames)
+def _scores_of(
+    model: AnomalyModel,
+    video: TestVideo,
+    device: torch.device,
+    context: dict[str, NDArray[np.float32]] | None = None,
+) -> NDArray[np.float32]:
+    """(n_frames,) the scores of one video."""
+    per_snippet = snippet_scores(model, video.features, device=device, context=context)
+    return scores_of_video(per_snippet, video.features).per_frame
 
 
 def _measure(videos: Sequence[TestVideo], scores: FrameScores, rule: EventRule) -> Measurement:
@@ -254,8 +283,9 @@ def _best_epoch(
 
 
 def _floor_row(videos: Sequence[TestVideo]) -> Row:
-    snippet_len = videos[0].features.snippet_len
-    energies = [motion_energy(v.entry.path, smoothing_len=snippet_len) for v in videos]
+    n_frames = {video.entry.path: video.features.n_frames for video in videos}
+    found = energies_of(n_frames, smoothing_len=videos[0].features.snippet_len)
+    energies = [found[video.entry.path] for video in videos]
     labels = np.concatenate([video.labels for video in videos])
     measured = Measurement(
         _frame_metrics(videos, energies), curves=curves(np.concatenate(energies), labels)
@@ -290,12 +320,8 @@ def _with_shuffled_context(
         order = derangement(len(videos), np.random.default_rng(shuffle))
         scores = []
         for video, other in zip(videos, order, strict=True):
-            context = {
-                stream: stretched(values, video.features.n_snippets)
-                for stream, values in videos[other].features.streams.items()
-            }
-            per_snippet = score_features(model, video.features, device=device, context=context)
-            scores.append(_per_frame(video, per_snippet))
+            context = context_of(videos[other].features, video.features.n_snippets)
+            scores.append(_scores_of(model, video, device, context))
         yield _frame_metrics(videos, scores)
 
 

@@ -1,12 +1,13 @@
-"""Scores of one video: per snippet, per frame, as CSV."""
+"""Scores of one video: from snippets to frames, and as CSV."""
 
 import csv
+import io
 from dataclasses import dataclass
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
 
 CSV_HEADER = ("frame", "time_seconds", "score")
@@ -61,14 +62,29 @@ class Scores:
         return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
 
 
-def write_csv(scores: Scores, out: TextIO) -> None:
-    """Write `frame,time_seconds,score`, one row per frame, frames counted from 0.
+def scores_of_video(per_snippet: NDArray[np.float32], features: Features) -> Scores:
+    """Give a video's snippet scores to its frames.
+
+    Args:
+        per_snippet: (n_snippets,) in [0, 1], as from `snippet_scores`.
+        features: The video's.
+
+    Raises:
+        ValueError: If there are not as many scores as snippets, or one is not in [0, 1].
+    """
+    return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_rule)
+
+
+def csv_bytes(scores: Scores) -> bytes:
+    """The CSV `frame,time_seconds,score`, one row per frame, frames counted from 0.
 
     Times have three decimals (milliseconds), scores six.
     """
+    out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for frame, (seconds, score) in enumerate(
         zip(scores.timestamps.tolist(), scores.per_frame.tolist(), strict=True)
     ):
         writer.writerow((frame, f"{seconds:.3f}", f"{score:.6f}"))
+    return out.getvalue().encode("ascii")

@@ -16,10 +16,13 @@ from models.clav_como import ClavComo, ClavComoOutput, ImplicitClassActivation
 from models.interface import AnomalyModel, Output
 from models.la_net import LaNet, LaNetOutput
 from pipeline.bag_set import BagSet, draw_batches
-from pipeline.controls import derangement, stretched
+from pipeline.controls import context_of, derangement
 from pipeline.evaluate import N_CONTEXT_SHUFFLES, TestVideo
+from pipeline.frame_scores import scores_of_video
 from pipeline.metrics import frame_metrics, silhouette
+from pipeline.snippet_scores import crop_outputs, mean_over_crops
 
+CropOutputs = list[Output]  # of one video, one for each crop
 FALSE_ALARM_SCORE = 0.5
 
 
@@ -38,7 +41,7 @@ def measure(
         By name, as listed in `pipeline.ablate.COLUMNS`; which ones depends on the model.
     """
     outputs = _outputs(model, videos, device)
-    scores = _per_frame(videos, [output.scores for output in outputs])
+    scores = _per_frame(videos, _scores(outputs))
     metrics = frame_metrics(scores, *_labels(videos))
     is_false = scores[~_labels(videos)[1]] >= FALSE_ALARM_SCORE
     values = {
@@ -56,38 +59,40 @@ def measure(
 
 
 def _of_clav_como(
-    model: ClavComo, outputs: list[Output], videos: Sequence[TestVideo], device: torch.device
+    model: ClavComo, outputs: list[CropOutputs], videos: Sequence[TestVideo], device: torch.device
 ) -> dict[str, float]:
-    values = {"gap": _relative_gap(videos, [output.embeddings for output in outputs])}
+    values = {"gap": _relative_gap(videos, [[o.embeddings for o in crops] for crops in outputs])}
     gates = [
-        o.gate[..., 1] for o in outputs if isinstance(o, ClavComoOutput) and o.gate is not None
+        [o.gate[..., 1] for o in crops if isinstance(o, ClavComoOutput) and o.gate is not None]
+        for crops in outputs
     ]
-    if gates:
+    if all(gates):
         values["gate AUC"] = _auc(videos, gates)
         even = copy.deepcopy(model)
         assert isinstance(even.ica, ImplicitClassActivation)
         nn.init.zeros_(even.ica.gate.weight)
         nn.init.zeros_(even.ica.gate.bias)
-        values["even gate"] = _auc(videos, [o.scores for o in _outputs(even, videos, device)])
+        values["even gate"] = _auc(videos, _scores(_outputs(even, videos, device)))
     if model.config.relation == "como":
         orders = [
             derangement(len(videos), np.random.default_rng(shuffle))
             for shuffle in range(N_CONTEXT_SHUFFLES)
         ]
         shuffled = [_outputs(model, videos, device, contexts=order) for order in orders]
-        aucs = [_auc(videos, [output.scores for output in each]) for each in shuffled]
-        values["context shuffled"] = float(np.mean(aucs))
+        values["context shuffled"] = float(
+            np.mean([_auc(videos, _scores(outputs)) for outputs in shuffled])
+        )
     return values
 
 
-def _of_la_net(outputs: list[Output], videos: Sequence[TestVideo]) -> dict[str, float]:
+def _of_la_net(outputs: list[CropOutputs], videos: Sequence[TestVideo]) -> dict[str, float]:
     """How far the largest steps of scores differ by class, and how they go with the features'."""
     largest: dict[int, list[float]] = {0: [], 1: []}
     correlations = []
-    for output, video in zip(outputs, videos, strict=True):
-        assert isinstance(output, LaNetOutput)
-        score_steps = output.scores.diff(dim=1).abs()
-        directions = nn.functional.normalize(output.attended, dim=2)
+    for crops, video in zip(outputs, videos, strict=True):
+        score_steps = torch.cat([output.scores for output in crops]).diff(dim=1).abs()
+        attended = torch.cat([o.attended for o in crops if isinstance(o, LaNetOutput)])
+        directions = nn.functional.normalize(attended, dim=2)
         feature_steps = 1 - (directions[:, 1:] * directions[:, :-1]).sum(dim=2)
         if score_steps.shape[1] < 2:
             continue
@@ -103,20 +108,21 @@ def _of_la_net(outputs: list[Output], videos: Sequence[TestVideo]) -> dict[str, 
 
 def _of_cbcg(
     model: Cbcg,
-    outputs: list[Output],
+    outputs: list[CropOutputs],
     videos: Sequence[TestVideo],
     bags: BagSet,
     device: torch.device,
 ) -> dict[str, float]:
     regression, clusters, directions = [], [], []
-    for output in outputs:
-        assert isinstance(output, CbcgOutput)
-        regression.append(output.regression_logits.sigmoid())
-        if output.cluster_logits is not None and output.directions is not None:
-            clusters.append(output.cluster_logits.sigmoid())
-            directions.append(output.directions)
+    for crops in outputs:
+        of_video = [output for output in crops if isinstance(output, CbcgOutput)]
+        regression.append([output.regression_logits.sigmoid() for output in of_video])
+        clusters.append(
+            [o.cluster_logits.sigmoid() for o in of_video if o.cluster_logits is not None]
+        )
+        directions.append([o.directions for o in of_video if o.directions is not None])
     values = {"regression AUC": _auc(videos, regression)}
-    if clusters:
+    if all(clusters):
         values["cluster AUC"] = _auc(videos, clusters)
         is_anomalous = np.concatenate([_per_snippet(video) for video in videos])
         values["silhouette"] = silhouette(_stacked(directions), is_anomalous)
@@ -144,32 +150,25 @@ def _anomalous_share(model: Cbcg, bags: BagSet, device: torch.device) -> float:
     return float(joins.sum() / batch.mask[batch.labels == 1].sum())
 
 
-@torch.inference_mode()
 def _outputs(
     model: AnomalyModel,
     videos: Sequence[TestVideo],
     device: torch.device,
     *,
     contexts: NDArray[np.int64] | None = None,
-) -> list[Output]:
-    """Of each video, with its crops as bags; `contexts` says whose context each one is given."""
-    outputs = []
-    for index, video in enumerate(videos):
-        features = _crops(video, video.features.n_snippets, device)
-        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
-        if contexts is None:
-            outputs.append(model(features, mask))
-        else:
-            context = _crops(videos[contexts[index]], video.features.n_snippets, device)
-            outputs.append(model(features, mask, context=context))
-    return outputs
-
-
-def _crops(video: TestVideo, n_snippets: int, device: torch.device) -> Tensor:
-    """(K, n_snippets, D) the streams side by side, brought to so many snippets."""
-    side_by_side = np.concatenate(list(video.features.streams.values()), axis=2)
-    features = torch.from_numpy(stretched(side_by_side, n_snippets))
-    return features.transpose(0, 1).to(device)  # (n, K, D) -> (K, n, D)
+) -> list[CropOutputs]:
+    """Of each video one output for each crop; `contexts` says whose context each one is given."""
+    return [
+        crop_outputs(
+            model,
+            video.features,
+            device=device,
+            context=None
+            if contexts is None
+            else context_of(videos[contexts[index]].features, video.features.n_snippets),
+        )
+        for index, video in enumerate(videos)
+    ]
 
 
 def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -180,42 +179,51 @@ def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.
     )
 
 
-def _per_frame(videos: Sequence[TestVideo], values: Sequence[Tensor]) -> NDArray[np.float32]:
-    """(n_frames,) of all videos, from (K, n_snippets) of each: the mean over its crops."""
+def _per_frame(
+    videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]
+) -> NDArray[np.float32]:
+    """(n_frames,) of all videos, from (1, n_snippets) of each crop of each, in [0, 1]."""
     return np.concatenate(
         [
-            np.repeat(each.mean(dim=0).cpu().numpy(), video.features.snippet_len)[
-                : video.features.n_frames
-            ]
+            scores_of_video(mean_over_crops(each), video.features).per_frame
             for video, each in zip(videos, values, strict=True)
         ]
     )
 
 
-def _auc(videos: Sequence[TestVideo], values: Sequence[Tensor]) -> float:
+def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
+    return [[output.scores for output in crops] for crops in outputs]
+
+
+def _auc(videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]) -> float:
     return frame_metrics(_per_frame(videos, values), *_labels(videos)).auc
 
 
 def _per_snippet(video: TestVideo) -> NDArray[np.bool_]:
-    """(n_snippets,) True where at least half of the frames are anomalous."""
-    starts = np.arange(video.features.n_snippets) * video.features.snippet_len
-    n_anomalous = np.add.reduceat(video.labels.astype(np.int64), starts)
-    n_frames = np.diff(np.append(starts, video.features.n_frames))
-    return 2 * n_anomalous >= n_frames
+    """(n_snippets,) True where at least half of a snippet's own frames are anomalous."""
+    features = video.features
+    starts = np.arange(features.n_snippets) * features.snippet_len
+    # A dropped tail is in no snippet.
+    stop = min(features.n_frames, features.n_snippets * features.snippet_len)
+    n_anomalous = np.add.reduceat(video.labels[:stop].astype(np.int64), starts)
+    return 2 * n_anomalous >= np.diff(np.append(starts, stop))
 
 
-def _stacked(vectors: Sequence[Tensor]) -> NDArray[np.float32]:
-    """(n_snippets of all videos, E) from (K, n_snippets, E) of each: the mean over its crops."""
-    stacked: NDArray[np.float32] = torch.cat([v.mean(dim=0) for v in vectors]).cpu().numpy()
+def _stacked(vectors: Sequence[Sequence[Tensor]]) -> NDArray[np.float32]:
+    """(n_snippets of all videos, E) from (1, n_snippets, E) of each crop: the mean over crops."""
+    means = [torch.cat(list(crops)).mean(dim=0) for crops in vectors]
+    stacked: NDArray[np.float32] = torch.cat(means).cpu().numpy()
     return stacked
 
 
-def _relative_gap(videos: Sequence[TestVideo], embeddings: Sequence[Tensor]) -> float:
+def _relative_gap(videos: Sequence[TestVideo], embeddings: Sequence[Sequence[Tensor]]) -> float:
     """How much farther anomalous snippets are from the normal centre than normal ones are.
 
     The ratio of mean squared distances between embeddings of length 1; 1 is no gap.
     """
-    directions = _stacked([nn.functional.normalize(e, dim=2) for e in embeddings])
+    directions = _stacked(
+        [[nn.functional.normalize(e, dim=2) for e in crops] for crops in embeddings]
+    )
     is_anomalous = np.concatenate([_per_snippet(video) for video in videos])
     center = directions[~is_anomalous].mean(axis=0)
     distances = np.square(directions - center).sum(axis=1)

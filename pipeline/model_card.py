@@ -3,6 +3,7 @@
 It is written from the files of the run alone, so it can be written again at any time.
 """
 
+import errno
 import json
 import logging
 from typing import Any
@@ -24,6 +25,8 @@ CARD_METRICS = {
     "delay_seconds": "detection delay in seconds",
 }
 
+LIST_METRICS = ("auc", "auc_abnormal", "ap_trapezoid")  # of `pipeline runs`
+
 LIMITS = """\
 - It learned from labels of whole videos and has not seen which of their frames are anomalous.
 - A score ranks moments; it is no probability. Choose a threshold on normal video of your own
@@ -39,12 +42,14 @@ def keep_evaluation(run: Run, evaluation: Evaluation) -> None:
     """Put what an evaluation found into the run's folder and its card.
 
     A folder that cannot be written to is left as it is, with a warning in the log: the run may be
-    somebody else's.
+    somebody else's, or on a file system that is read-only.
     """
     try:
         write_json(evaluation, run.evaluation_path(evaluation.dataset))
         write_card(run)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         logger.warning("%s: the evaluation is not kept there (%s)", run.folder, error.strerror)
 
 
@@ -52,20 +57,43 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
     """What was found on each dataset, as `results.as_json` gave it.
 
     Raises:
-        CheckpointError: If a file is not such an evaluation.
+        CheckpointError: If a file is not such an evaluation of the run.
     """
+    seed = read_description(run).config.seed
     evaluations = []
     for path in run.evaluation_paths():
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise ValueError("it is of another program")
-        except (ValueError, KeyError, TypeError) as error:
+            _check_evaluation(values, seed)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            reason = f"{error} is missing" if isinstance(error, LookupError) else str(error)
             raise CheckpointError(
-                f"{path}: is not an evaluation ({error}); remove it and run `pipeline evaluate`"
+                f"{path}: is not an evaluation ({' '.join(reason.split())}); "
+                "remove it and run `pipeline evaluate`"
             ) from error
         evaluations.append(values)
     return evaluations
+
+
+def _check_evaluation(values: dict[str, Any], seed: int) -> None:
+    """Find out that something is missing which the card or the list of runs reads."""
+    if values["format"] != FORMAT:
+        raise ValueError("it is of another program")
+    if not isinstance(values["dataset"], str):
+        raise TypeError("dataset must be a name")
+    for count in (values["n_frames"], values["n_videos"], values["event_rule"]["threshold"]):
+        if not isinstance(count, int | float):
+            raise TypeError(f"a number expected, instead got {count!r:.40}")
+    index = values["seeds"].index(seed)
+    metrics = values["rows"][0]["metrics"]
+    for name in {*LIST_METRICS, *CARD_METRICS}:
+        for value in (
+            metrics[name]["per_seed"][index],
+            metrics[name]["mean"],
+            metrics[name]["std"],
+        ):
+            if not isinstance(value, int | float | None):
+                raise TypeError(f"{name} must be numbers, instead got {value!r:.40}")
 
 
 def write_card(run: Run) -> None:
@@ -104,16 +132,23 @@ def card_text(run: Run) -> str:
 def _data(run: Run, description: RunDescription) -> str:
     lines = [f"Training split of `{description.dataset_source}`."]
     if run.training_path.is_file():
-        training = json.loads(run.training_path.read_text(encoding="utf-8"))
-        lines.append(
-            f"{training['n_normal']} normal and {training['n_anomalous']} anomalous videos, "
-            f"{training['n_held_out']} held out for selection. "
-            f"Trained on {training['device']} with torch {training['torch']}."
-        )
+        lines.append(_training(run))
     epochs = read_epochs(run)
     if epochs:
         lines.append(f"The loss came to {epochs[-1]['loss']:.4f} after {epochs[-1]['step']} steps.")
     return " ".join(lines)
+
+
+def _training(run: Run) -> str:
+    try:
+        training = json.loads(run.training_path.read_text(encoding="utf-8"))
+        return (
+            f"{training['n_normal']} normal and {training['n_anomalous']} anomalous videos, "
+            f"{training['n_held_out']} held out for selection. "
+            f"Trained on {training['device']} with torch {training['torch']}."
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{run.training_path}: is damaged; remove it") from error
 
 
 def _features(description: RunDescription) -> str:

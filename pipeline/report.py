@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.atomic import replacing
 from pipeline.frame_scores import Scores
+from pipeline.outputs import write_output
 
 # What computes metrics takes a second to load, for which `pipeline score` need not wait.
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def plot_scores(scores: Scores, path: Path, *, title: str, note: str = "") -> No
     with mpl.rc_context({"font.size": 10}):
         figure = Figure(figsize=(10, 3.2), dpi=120, layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(title, loc="left")
+        # A file's name: its bytes may be no text, and a dollar in it begins no formula.
+        readable = title.encode(errors="surrogateescape").decode(errors="replace")
+        axes.set_title(readable, loc="left", parse_math=False)
         if note:
             axes.set_title(note, loc="right", color=NOTE_COLOUR, fontsize=9)
         axes.step(scores.timestamps, scores.per_frame, where="post", color=CURVE_COLOUR)
@@ -47,8 +50,7 @@ def plot_scores(scores: Scores, path: Path, *, title: str, note: str = "") -> No
         axes.set(xlabel="time (seconds)", ylabel="anomaly score", ylim=(0, 1.02))
         axes.margins(x=0)
         axes.grid(alpha=0.3)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png")
+        write_output(path, _png(figure))
 
 
 def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
@@ -68,7 +70,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         title = (
             f"{evaluation.dataset}: {evaluation.n_frames} frames of {evaluation.n_videos} videos"
         )
-        figure.suptitle(title, x=0.01, ha="left")
+        figure.suptitle(title, x=0.01, ha="left", parse_math=False)
         roc, recall = figure.subplots(1, 2)
         for row, colour in zip(drawn, ROW_COLOURS, strict=False):
             _draw_curves(row, roc, recall, colour)
@@ -83,8 +85,13 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         if not evaluation.has_semantics:
             note = "random weights: no semantics"
             figure.text(0.99, 0.975, note, ha="right", va="top", color=NOTE_COLOUR, fontsize=9)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png")
+        write_output(path, _png(figure))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _draw_curves(row: Row, roc: Axes, recall: Axes, colour: str) -> None:
@@ -125,5 +132,4 @@ def plot_losses(losses: Sequence[dict[str, float]], steps: Sequence[int], path: 
             axes.set_title(name, loc="left", fontsize=9)
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png")
+        write_output(path, _png(figure))

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.atomic import replacing
 from pipeline.events import AlarmMetrics, EventRule
 from pipeline.metrics import Curves, FrameMetrics
+from pipeline.outputs import write_output
 
 FORMAT = "lookaround evaluation"
 FORMAT_VERSION = 1
@@ -215,6 +215,5 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with replacing(path) as temporary:
-        text = json.dumps(as_json(evaluation), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(as_json(evaluation), indent=2, allow_nan=False)
+    write_output(path, f"{text}\n".encode())

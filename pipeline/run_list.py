@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.model_card import read_evaluations
+from pipeline.model_card import LIST_METRICS, read_evaluations
 from pipeline.runs import Run, read_description, read_epochs
 
 HEADS = ("run", "state", "steps", "loss", "test split", "AUC", "AUC abnormal", "AP trapezoid")
-METRICS = ("auc", "auc_abnormal", "ap_trapezoid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def summarise(run: Run) -> RunSummary:
         index = evaluation["seeds"].index(config.seed)
         found = evaluation["rows"][0]["metrics"]
         metrics[str(evaluation["dataset"])] = tuple(
-            found[name]["per_seed"][index] for name in METRICS
+            found[name]["per_seed"][index] for name in LIST_METRICS
         )
     state = "diverged" if run.is_diverged else "stopped"
     return RunSummary(
@@ -68,7 +67,7 @@ def as_lines(summaries: Sequence[RunSummary]) -> list[str]:
             f"{summary.n_steps_done}/{summary.n_steps}",
             "-" if summary.loss is None else f"{summary.loss:.4f}",
         )
-        for dataset, values in (summary.metrics or {"-": (None,) * len(METRICS)}).items():
+        for dataset, values in (summary.metrics or {"-": (None,) * len(LIST_METRICS)}).items():
             percent = ("-" if value is None else f"{100 * value:.1f}" for value in values)
             rows.append((*own, dataset, *percent))
             own = ("", "", "", "")

@@ -11,15 +11,19 @@
     evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
     README.md                the model card
     checkpoint.safetensors   the result: a run is finished when it has one
+    .lock                    locked by the process that trains it
 
-The seeds of one `pipeline train` share their time, which is how they are found together. Their
-folders are all made at the start, so that `--resume` knows of those that were not yet begun.
+The seeds of one `pipeline train` are a group: the id in `config.json` by which they are found
+together. Their folders are all made at the start, so that `--resume` knows of those that were not
+yet begun.
 """
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,7 @@ from pipeline.feature_file import Contract
 
 FORMAT = "lookaround run"
 FORMAT_VERSION = 1
-_RUN_NAME = re.compile(r"(\d{8}-\d{6})-seed(\d+)")
+_RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,11 @@ class RunDescription:
 
     Attributes:
         dataset: Name of the dataset.
-        dataset_source: What `load_dataset` takes: the name, or the path of a manifest.
-        features_folder: Holds `<dataset>/<video_id>.h5`. Paths are as they were given, so perhaps
-            relative.
+        dataset_source: What `load_dataset` takes: the name, or the absolute path of a manifest.
+        features_folder: Holds `<dataset>/<video_id>.h5`; absolute.
         contract: How the features were made.
         config: All settings, none left to a default.
+        group: Id of the command that began the run; "" for a run that is alone.
     """
 
     dataset: str
@@ -139,28 +143,45 @@ class RunDescription:
     features_folder: Path
     contract: Contract
     config: TrainConfig
+    group: str = ""
 
 
-def create_runs(runs_folder: Path, descriptions: Iterable[RunDescription]) -> list[Run]:
-    """Make the folders of one `pipeline train`, one for each description.
+def create_runs(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
+    """Make the folders of one `pipeline train`, one for each description, as one group.
 
     Args:
         runs_folder: Of all runs.
-        descriptions: They differ in their seeds.
+        descriptions: They differ in their seeds, and are of no group yet.
 
     Raises:
-        OSError: If a folder cannot be made, or two trainings began in one second.
+        OSError: If a folder cannot be made.
     """
-    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    created = []
-    for description in descriptions:
-        config = description.config
-        folder = runs_folder / description.dataset / config.model_name
-        run = Run(folder / f"{time}-seed{config.seed}")
-        run.folder.mkdir(parents=True)
-        write_description(run, description)
-        created.append(run)
-    return created
+    group = secrets.token_hex(8)
+    runs = _make_folders(runs_folder, descriptions)
+    for run, description in zip(runs, descriptions, strict=True):
+        write_description(run, replace(description, group=group))
+    return runs
+
+
+def _make_folders(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
+    """New folders that share a time; a later one where another command has this one."""
+    while True:
+        time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+        made: list[Run] = []
+        try:
+            for description in descriptions:
+                config = description.config
+                folder = runs_folder / description.dataset / config.model_name
+                run = Run(folder / f"{time}-seed{config.seed}")
+                run.folder.mkdir(parents=True)
+                made.append(run)
+        except FileExistsError:
+            for run in made:
+                run.folder.rmdir()
+            if not folder.is_dir():  # a file in the way stays in the way
+                raise
+        else:
+            return made
 
 
 def write_description(run: Run, description: RunDescription) -> None:
@@ -173,6 +194,7 @@ def write_description(run: Run, description: RunDescription) -> None:
         "features": str(description.features_folder),
         "contract": description.contract,
         "train": config_to_json(description.config),
+        "group": description.group,
     }
     with replacing(run.config_path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -197,11 +219,11 @@ def read_description(run: Run) -> RunDescription:
             features_folder=Path(values["features"]),
             contract=dict(values["contract"]),
             config=config_from_json(values["train"]),
+            group=str(values.get("group", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        one_line = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: does not describe a run of this program ({one_line}); train again"
+            f"{path}: does not describe a run of this program ({_one_line(error)}); train again"
         ) from error
 
 
@@ -209,22 +231,48 @@ def read_epochs(run: Run) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out.
 
     Raises:
-        CheckpointError: If another line is not JSON.
+        CheckpointError: If another line is not that of an epoch.
     """
     if not run.metrics_path.exists():
         return []
-    lines = run.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
     try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise CheckpointError(f"{run.metrics_path}: is damaged ({error}); train again") from error
+        text = run.metrics_path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [_checked_epoch(json.loads(line)) for line in lines]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{run.metrics_path}: is damaged ({_one_line(error)}); train again"
+        ) from error
+
+
+def _checked_epoch(epoch: dict[str, Any]) -> dict[str, Any]:
+    for name in ("step", "loss"):
+        if not isinstance(epoch[name], int | float):
+            raise ValueError(f"{name} must be a number, instead got {epoch[name]!r:.40}")
+    if not all(isinstance(loss, int | float) for loss in dict(epoch["losses"]).values()):
+        raise ValueError("losses must be numbers by name")
+    return epoch
+
+
+def _one_line(error: Exception) -> str:
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return " ".join(reason.split())
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder is a run's, finished or not, perhaps of another version."""
+    try:
+        values = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
 
 
 def run_order(run: Run) -> tuple[str, int]:
     """Sort key: the time at which the training began, then its seed.
 
-    >>> run_order(Run(Path("runs/demo/clav-como/20250102-030405-seed7")))
-    ('20250102-030405', 7)
+    >>> run_order(Run(Path("runs/demo/clav-como/20250102-030405-000123-seed7")))
+    ('20250102-030405-000123', 7)
     """
     match = _RUN_NAME.fullmatch(run.folder.name)
     return (match[1], int(match[2])) if match else ("", 0)
@@ -272,10 +320,21 @@ def latest_run(
 
 
 def runs_of_command(run: Run) -> list[Run]:
-    """All runs of the `pipeline train` that this run is of, itself included, by seed."""
-    time, _ = run_order(run)
-    runs = [Run(path.parent) for path in run.folder.parent.glob("*/config.json")]
-    return sorted((other for other in runs if run_order(other)[0] == time), key=run_order)
+    """All runs of the `pipeline train` that this run is of, itself included, by seed.
+
+    Raises:
+        CheckpointError: If the run cannot be read; others that cannot are passed over.
+    """
+    group = read_description(run).group
+    if not group:
+        return [run]
+    found = []
+    for path in run.folder.parent.glob("*/config.json"):
+        other = Run(path.parent)
+        with suppress(CheckpointError):
+            if read_description(other).group == group:
+                found.append(other)
+    return sorted(found, key=run_order)
 
 
 def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
@@ -284,7 +343,7 @@ def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list
     A training that diverged is not among them: it would diverge again.
 
     Raises:
-        CheckpointError: If no run is unfinished.
+        CheckpointError: If no run is unfinished, or the latest such run cannot be read.
     """
     unfinished = [
         run

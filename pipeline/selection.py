@@ -11,6 +11,7 @@ from pipeline.bags import load_bags
 from pipeline.config import TrainConfig
 from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.metrics import ranking_auc
+from pipeline.snippet_scores import batch_scores
 
 # One for all seeds of a run: they are compared, and learn from the same videos.
 HELD_OUT_SEED = 0
@@ -72,7 +73,6 @@ def hold_out(bags: BagSet, share: float) -> tuple[BagSet, BagSet]:
     return bags.subset(np.flatnonzero(~is_held_out)), bags.subset(np.flatnonzero(is_held_out))
 
 
-@torch.inference_mode()
 def video_auc(model: AnomalyModel, bags: BagSet, device: torch.device) -> float:
     """How well a model ranks whole videos: the AUC of their labels, all there is without more.
 
@@ -90,6 +90,6 @@ def video_auc(model: AnomalyModel, bags: BagSet, device: torch.device) -> float:
         n_crops = int(bags.n_crops[videos].max())
         for crop in range(n_crops):
             batch = bags.batch(videos, np.full(len(videos), (crop + 0.5) / n_crops)).to(device)
-            of_crops.append(model(batch.features, batch.mask).scores.float() * batch.mask)
+            of_crops.append(batch_scores(model, batch))
         scores.append(torch.stack(of_crops).mean(dim=0).amax(dim=1))
     return ranking_auc(torch.cat(scores).double().cpu().numpy(), bags.labels.numpy() == 1)

@@ -78,7 +78,7 @@ def _keep_weights(run: Run, trainer: Trainer, dataset: str, record: EpochRecord)
         save_checkpoint(run.epoch_path(record.epoch), checkpoint)
     if record.held_out_auc is None:
         return
-    earlier = [line["held_out_auc"] for line in read_epochs(run)]
+    earlier = [line.get("held_out_auc") or 0.0 for line in read_epochs(run)]
     # The label of whole videos is soon learned: among equals the one that was trained longest.
     if record.held_out_auc >= max(earlier, default=0.0):
         save_checkpoint(run.selected_path, checkpoint)

@@ -3,18 +3,23 @@
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from extractors.features import Features
+from extractors.snippets import DROP_TAIL
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline import ablate as ablate_module
 from pipeline.ablate import COLUMNS, Measured, as_json, as_table, choose_arms
 from pipeline.ablations import ABLATIONS, Arm
 from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
+from pipeline.datasets.catalog import VideoEntry
+from pipeline.evaluate import TestVideo
 from pipeline.measures import measure
 from pipeline.synthetic import bursts, exclusive_or
 
@@ -73,7 +78,6 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--model", "comoo"), "--model must be one of clav-como, la-net, cbcg, instead got 'como"),
         (("--arm", "B7"), "--arm must begin one of A0 baseline"),
         (("--set", "model.margn=1"), "unknown key model.margn; did you mean model.margin?"),
         (("--dataset", "absent.csv"), "absent.csv"),
@@ -140,3 +144,40 @@ def test_the_measures_of_a_model_are_those_that_a_loop_finds():
     far = np.mean([float((d - center).square().sum()) for d in anomalous])
     assert values["gap"] == pytest.approx(far / near, rel=1e-3)
     assert values["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds():
+    rng = np.random.default_rng(0)
+    videos = []
+    for index, n_frames in enumerate((33, 48, 37, 50)):  # 2, 2, 2 and 3 whole snippets
+        label = index % 2
+        features = Features(
+            streams={"rgb": rng.normal(size=((n_frames - 1) // 16, 2, 6)).astype("float32")},
+            snippet_len=16,
+            n_frames=n_frames,
+            n_missing=0,
+            fps=25.0,
+            timestamps=np.arange(n_frames) / 25,
+            decoder="none",
+            tail_rule=DROP_TAIL,
+        )
+        labels = np.zeros(n_frames, dtype=bool)
+        labels[5 : 28 if label else 5] = True
+        entry = VideoEntry(str(index), Path("none"), "test", label, ((5, 28),) if label else ())
+        videos.append(TestVideo(entry, features, labels))
+    torch.manual_seed(0)
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), embedding_dim=16)).eval()
+    drawn = exclusive_or(0, n_train=8, n_test=6)
+    bags = drawn.bags(resolve_config("clav-como", "exclusive-or"))
+    values = measure(model, videos, bags, CPU)
+    positive, negative = [], []
+    for video in videos:
+        crops = torch.from_numpy(video.features.streams["rgb"]).transpose(0, 1)
+        with torch.no_grad():
+            scores = model(crops, torch.ones(crops.shape[:2]).bool()).scores.mean(dim=0).tolist()
+        for frame, label in enumerate(video.labels):
+            score = scores[min(frame // 16, len(scores) - 1)]
+            (positive if label else negative).append(score)
+    wins = np.mean([[(p > n) + 0.5 * (p == n) for n in negative] for p in positive])
+    assert values["AUC"] == pytest.approx(wins, abs=1e-6)
+    assert values["false alarms"] == pytest.approx(np.mean(np.array(negative) >= 0.5))

@@ -1,5 +1,6 @@
 """A checkpoint rebuilds its model; whatever is not one is refused in one line."""
 
+import hashlib
 import json
 import pickle
 import resource
@@ -61,7 +62,17 @@ def rewrite(path, change) -> None:
         header = dict(file.metadata)
     tensors = load_file(path)
     change(tensors, header)
+    header["sha256"] = sha256_of(header, tensors)
     save_file(tensors, path, {"lookaround": json.dumps(header)})
+
+
+def sha256_of(header, tensors) -> str:
+    values = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(values).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def test_a_checkpoint_rebuilds_its_model_with_nothing_else(path, checkpoint):
@@ -138,8 +149,15 @@ def _other_dtype(tensors, header):
         (lambda t, h: h.update(model=[1]), "must be a table of settings"),
         (lambda t, h: h.pop("contract"), "'contract' is missing"),
         (lambda t, h: h.update(contract={"a": [1]}), "contract must be a flat JSON object"),
-        (lambda t, h: h.update(seed="x"), "invalid literal"),
-        (lambda t, h: h.update(format_version=2), "version 1 expected, instead got 2"),
+        (lambda t, h: h.update(contract={}), "instead it is empty"),
+        (lambda t, h: h.update(seed="x"), "seed must be a whole number from 0 on, instead got 'x'"),
+        (lambda t, h: h.update(step=float("inf")), "numbers must be finite, instead got Infinity"),
+        (lambda t, h: h.update(step=1.5), "step must be a whole number"),
+        (lambda t, h: h.update(format_version=1), "version 2 expected, instead got 1"),
+        (
+            lambda t, h: h["model"].update(stream_dims=[[f"s{i}", 1] for i in range(200_000)]),
+            "at most 16 streams, instead got 200000",
+        ),
         (lambda t, h: h.update(format="lookaround training state"), "another kind of file"),
     ],
 )
@@ -213,3 +231,34 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, checkpoint):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard_limit))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_is_sha256_of_the_header_and_of_every_tensor(path):
+    with TensorFile(path, "lookaround checkpoint") as file:
+        header = dict(file.metadata)
+    assert header["sha256"] == sha256_of(header, load_file(path))
+
+
+def test_no_flipped_bit_goes_unnoticed(path):
+    whole = path.read_bytes()
+    header_len = 8 + int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(1)
+    for trial in range(200):
+        damaged = bytearray(whole)
+        first = 0 if trial % 2 else header_len  # in the header too, and in the tensors alone
+        for at in rng.integers(first, len(whole), size=3):
+            damaged[at] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as caught:
+            load_checkpoint(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    load_checkpoint(path)
+
+
+def test_a_checkpoint_without_its_digest_is_refused(path):
+    with TensorFile(path, "lookaround checkpoint") as file:
+        header = {key: value for key, value in file.metadata.items() if key != "sha256"}
+    save_file(load_file(path), path, {"lookaround": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="'sha256' is missing"):
+        load_checkpoint(path)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from pipeline.checkpoints import load_checkpoint, save_checkpoint
 from pipeline.cli import main
 from pipeline.feature_file import read_features, write_features
 
@@ -328,9 +330,47 @@ def test_an_interval_beyond_the_video_is_clipped_with_a_warning(world, caplog):
     assert "goes beyond the video's 20 frames and is cut there" in caplog.text + result.stderr
 
 
-def test_an_unknown_device_is_one_line(world):
-    result = run("score", "videos/1.mp4", "--device", "gpu", folder=world)
-    assert_one_line_error(result, "device must be auto, cpu, cuda or cuda:N")
+@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "score"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "", "meta", "cuda:0;"])
+def test_a_name_that_is_no_device_is_a_usage_error(command, device):
+    arguments = ["video.mp4"] if command == "score" else []
+    result = run(command, *arguments, "--device", device)
+    assert result.exit_code == 2
+    assert "Invalid value for '--device': device must be auto, cpu, cuda or cuda:N" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "ablate", "runs"])
+def test_a_name_that_is_no_model_is_a_usage_error_that_names_the_models(command):
+    result = run(command, "--model", "comoo")
+    assert result.exit_code == 2
+    text = "model must be one of clav-como, la-net, cbcg, instead got 'comoo'"
+    assert f"Invalid value for '--model': {text}" in result.stderr
+
+
+@pytest.mark.parametrize("threshold", ["nan", "-NaN", "0", "1.1", "inf"])
+def test_a_threshold_that_no_score_can_have_is_a_usage_error(threshold):
+    result = run("evaluate", f"--threshold={threshold}")
+    assert result.exit_code == 2
+    assert "Invalid value for '--threshold'" in result.stderr
+
+
+def all_commands(command=main, name="pipeline"):
+    if isinstance(command, click.Group):
+        for each, below in command.commands.items():
+            yield from all_commands(below, f"{name} {each}")
+    yield name, command
+
+
+def test_every_option_of_every_command_has_a_description():
+    commands = list(all_commands())
+    assert len(commands) > 12
+    missing = [
+        f"{name} {option.opts[0]}"
+        for name, command in commands
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert missing == []
 
 
 def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
@@ -522,3 +562,116 @@ def test_shards_together_make_the_whole_and_their_table_knows_all(world, tmp_pat
     assert "3 extracted" in result.stdout
     lines = (tmp_path / "small/status.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == ["done"] * 6
+
+
+def test_score_never_replaces_its_video_its_run_or_its_other_output(world):
+    (run_folder,) = world.glob("runs/*/*/*")
+    (world / "link.csv").symlink_to("videos/1.mp4")
+    contents = {path: path.read_bytes() for path in files_below(world)}
+    checkpoint = run_folder / "checkpoint.safetensors"
+    for options, text in (
+        (["--out", "videos/1.mp4"], "--out must not replace an input"),
+        (["--out", "link.csv"], "--out must not replace an input"),
+        (["--plot", "videos/1.mp4"], "--plot must not replace an input"),
+        (["--out", checkpoint], "--out must not"),
+        (["--plot", run_folder / "new.png"], "--plot must not write into the run"),
+        (["--out", "x", "--plot", "x"], "is named by --out and by --plot"),
+        (["--plot", "-"], "is named by --out and by --plot"),
+    ):
+        assert_one_line_error(run("score", "videos/1.mp4", *options, folder=world), text)
+    (world / "link.csv").unlink()
+    contents.pop(world / "link.csv")
+    assert {path: path.read_bytes() for path in files_below(world)} == contents
+
+
+def test_a_dash_is_stdout_and_a_device_is_written_to(world):
+    before = files_below(world)
+    plain = run("score", "videos/1.mp4", folder=world)
+    dashed = run("score", "videos/1.mp4", "--out", "-", folder=world)
+    assert dashed.exit_code == 0, dashed.output
+    assert dashed.stdout == plain.stdout
+    plotted = run("score", "videos/1.mp4", "--out", os.devnull, "--plot", "-", folder=world)
+    assert plotted.exit_code == 0, plotted.output
+    assert plotted.stdout_bytes.startswith(b"\x89PNG")
+    assert Path(os.devnull).is_char_device()
+    assert files_below(world) == before
+
+
+def as_typed(command: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run a line of bash in which `pipeline` stands for the command."""
+    code = "from pipeline.cli import main; main()"
+    script = f"pipeline() {{ '{sys.executable}' -c '{code}' \"$@\"; }}\n{command}"
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, check=False, capture_output=True, timeout=120
+    )
+
+
+def test_a_closed_stdout_is_said_before_the_work(world):
+    done = as_typed("pipeline score videos/1.mp4 >&-", world)
+    assert done.returncode == 1
+    assert b"stdout is closed; name a file with --out" in done.stderr
+    assert b"Traceback" not in done.stderr
+    done = as_typed("pipeline runs >&-", world)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("command", ["score videos/1.mp4", "runs", "datasets list"])
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(world, command):
+    # `true` reads nothing and is gone long before the first line.
+    done = as_typed(f"pipeline {command} | true; echo ${{PIPESTATUS[0]}}", world)
+    assert done.stdout == b"141\n"
+    for word in (b"Traceback", b"Error", b"Exception", b"Broken"):
+        assert word not in done.stderr
+
+
+def test_a_video_whose_name_is_no_text_is_scored_and_plotted(world, tmp_path):
+    name = os.fsdecode(b"day\xff$x.mp4")
+    shutil.copy(world / "videos/1.mp4", tmp_path / name)
+    options = ["--runs", world / "runs", "--out", "s.csv", "--plot", "s.png"]
+    result = run("score", name, *options, folder=tmp_path)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 21
+
+
+def test_a_test_video_that_changed_its_length_costs_only_its_control(world, tmp_path, write_clip):
+    shutil.copytree(world, tmp_path / "copy")
+    write_clip(tmp_path / "copy/videos/5.mp4", n_frames=33)
+    result = run("evaluate", "--controls", "--dataset", "small.csv", folder=tmp_path / "copy")
+    assert result.exit_code == 3, result.output
+    (line,) = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert "5.mp4: has 33 frames now, its features are of 20; extract it again" in line
+    assert "context shuffled" in result.stdout
+    assert "floor" not in result.stdout
+
+
+def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
+    (run_folder,) = world.glob("runs/*/*/*")
+    path = run_folder / "checkpoint.safetensors"
+    exact = load_checkpoint(path)
+    for precision, notice in (("float32", False), ("bfloat16", True)):
+        changed = replace(exact, contract={**exact.contract, "precision": precision})
+        (tmp_path / "run").mkdir(exist_ok=True)
+        save_checkpoint(tmp_path / "run/checkpoint.safetensors", changed)
+        result = run("score", "videos/1.mp4", "--run", tmp_path / "run", folder=world)
+        assert result.exit_code == 0, result.output
+        assert ("precision: features are in float32" in result.stderr) is notice
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"precision": None}, "'precision' is missing"),
+        ({"crops": "many"}, "invalid literal"),
+        ({"extractor": "c3d"}, "extractor must be one of"),
+    ],
+)
+def test_a_checkpoint_whose_provenance_is_incomplete_is_one_line(world, tmp_path, change, text):
+    (run_folder,) = world.glob("runs/*/*/*")
+    exact = load_checkpoint(run_folder / "checkpoint.safetensors")
+    changed = {**exact.contract, **change}
+    contract = {key: value for key, value in changed.items() if value is not None}
+    save_checkpoint(tmp_path / "checkpoint.safetensors", replace(exact, contract=contract))
+    result = run("score", "videos/1.mp4", "--run", tmp_path, folder=world)
+    assert_one_line_error(result, text)

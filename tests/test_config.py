@@ -12,6 +12,7 @@ from pipeline.config import (
     ConfigError,
     config_from_json,
     config_to_json,
+    model_config_from_json,
     resolve_config,
     with_seed,
     with_streams,
@@ -188,3 +189,50 @@ def test_the_number_of_epochs_counts_the_last_short_one():
 def test_every_recipe_of_the_package_is_valid(path):
     (model_name,) = [name for name in MODELS if path.stem.startswith(f"{name}-")]
     resolve_config(model_name, path.stem.removeprefix(f"{model_name}-"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("model.embedding_dim=10000000", "embedding_dim must be at most 65536, instead got 100000"),
+        ("model.scorer_dim=60000", ""),
+        ("bag_len=1000000000", "bag_len must be less than or equal to 65536"),
+        (
+            "steps=3\nlearning_rate=1",
+            r"--set must be one line, instead got 'steps=3\nlearning_rate",
+        ),
+        ("steps=3\rlearning_rate=1", "--set must be one line"),
+        ("steps=" + "[" * 5000, "is nested too deep"),
+        ("model.margin=" + "{a=" * 5000, "is nested too deep"),
+        (".".join("a" * 5000) + "=1", "a key has at most one dot"),
+    ],
+)
+def test_a_setting_that_would_exhaust_or_deceive_is_one_short_line(setting, text):
+    if not text:
+        resolve_config("clav-como", "none", settings=[setting])  # wide, but it fits
+        return
+    with pytest.raises(ConfigError) as caught:
+        resolve_config("clav-como", "none", settings=[setting])
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_widths_that_are_allowed_each_but_too_large_together_are_refused():
+    with pytest.raises(ConfigError, match="at most 250000000 parameters, instead these settings"):
+        resolve_config("clav-como", "none", settings=["model.embedding_dim=60000"])
+
+
+def test_a_recipe_that_is_nested_too_deep_is_one_line(tmp_path):
+    path = tmp_path / "deep.toml"
+    path.write_text("steps = " + "[" * 5000)
+    with pytest.raises(ConfigError, match=r"deep\.toml: the recipe must be TOML"):
+        resolve_config("clav-como", "none", recipe=path)
+
+
+@pytest.mark.parametrize("n_streams", [0, 17, 200_000])
+def test_a_config_of_too_many_streams_is_refused_at_once_and_in_one_short_line(n_streams):
+    streams = [[f"s{index}", 1] for index in range(n_streams)]
+    with pytest.raises(ConfigError, match="stream_dims must name") as caught:
+        model_config_from_json("clav-como", {"stream_dims": streams})
+    assert len(str(caught.value)) < 200

@@ -4,7 +4,13 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.controls import derangement, motion_energy, stretched
+from extractors.video import VideoError
+from pipeline.controls import derangement, motion_energies, stretched
+
+
+def energy_of(path, smoothing_len):
+    ((_, energy),) = motion_energies([path], smoothing_len=smoothing_len)
+    return energy
 
 
 def test_a_derangement_moves_everything_and_loses_nothing():
@@ -40,6 +46,36 @@ def test_motion_energy_is_the_smoothed_percentile_of_the_frame_difference(counti
     raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(greys)]
     raw = raw[:1] + raw
     expected = [np.mean(raw[max(i - 2, 0) : i + 3]) for i in range(len(raw))]
-    energy = motion_energy(counting_clip, smoothing_len=5)
+    energy = energy_of(counting_clip, smoothing_len=5)
     assert energy.shape == (len(greys),)
     np.testing.assert_allclose(energy, expected, rtol=0.02, atol=1.0)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 63, 64, 65, 130])
+def test_motion_energy_covers_every_frame_wherever_chunks_end(write_clip, tmp_path, n_frames):
+    path = write_clip(tmp_path / "clip.mp4", n_frames=n_frames)
+    with av.open(str(path)) as container:
+        greys = [
+            frame.to_ndarray(format="rgb24").astype(np.float64).mean(axis=2)
+            for frame in container.decode(video=0)
+        ]
+    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(greys)]
+    raw = raw[:1] + raw or [0.0]
+    energy = energy_of(path, smoothing_len=1)
+    assert len(energy) == n_frames
+    np.testing.assert_allclose(energy, raw, rtol=0.02, atol=1.0)
+
+
+def test_the_energies_of_several_videos_do_not_mix(write_clip, tmp_path):
+    paths = [
+        write_clip(tmp_path / f"{n_frames}.mp4", n_frames=n_frames) for n_frames in (30, 70, 10)
+    ]
+    found = dict(motion_energies(paths, smoothing_len=3))
+    assert list(found) == paths
+    for path in paths:
+        np.testing.assert_array_equal(found[path], energy_of(path, smoothing_len=3))
+
+
+def test_a_video_that_is_not_there_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(VideoError, match="absent"):
+        energy_of(tmp_path / "absent.mp4", smoothing_len=3)

@@ -8,7 +8,7 @@ import torch
 
 from extractors.features import Features
 from models import MODELS
-from models.interface import Output
+from models.interface import ModelConfig, Output
 from pipeline import evaluate as evaluate_module
 from pipeline.checkpoints import Checkpoint
 from pipeline.config import resolve_config, with_streams
@@ -24,6 +24,8 @@ FPS = 8.0
 
 class Known(torch.nn.Module):
     """The logit of a snippet is its first feature, plus something that differs by seed."""
+
+    config = ModelConfig(stream_dims=(("rgb", 1),))
 
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()

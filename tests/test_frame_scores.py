@@ -1,10 +1,8 @@
-import io
-
 import numpy as np
 import pytest
 
 from extractors.snippets import DROP_TAIL
-from pipeline.frame_scores import Scores, write_csv
+from pipeline.frame_scores import Scores, csv_bytes
 
 
 def make_scores(n_frames, snippet_len=16, first_seconds=0.0):
@@ -21,9 +19,7 @@ def test_every_frame_has_the_score_of_its_snippet(n_frames):
 
 def test_csv_has_one_row_per_frame_with_its_own_time():
     scores = Scores(np.array([0.25, 1], np.float32), 2, np.array([-0.333, 0.0, 0.0671]))
-    out = io.StringIO()
-    write_csv(scores, out)
-    assert out.getvalue().splitlines() == [
+    assert csv_bytes(scores).decode().splitlines() == [
         "frame,time_seconds,score",
         "0,-0.333,0.250000",
         "1,0.000,0.250000",

@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
+from models import la_net
 from models.interface import BagBatch
-from models.la_net import LaNet, LaNetConfig, dynamics_alignment, dynamics_rank
+from models.la_net import (
+    LaNet,
+    LaNetConfig,
+    LocalityAwareAttention,
+    dynamics_alignment,
+    dynamics_rank,
+)
 
 SIZES = [(2, 2, 0), (4, 7, 1), (6, 24, 2), (5, 40, 3)]
 SMALL = {"attention_dim": 16, "embedding_dim": 8}
@@ -192,3 +199,41 @@ def test_padding_takes_no_part_in_either_dynamics_loss():
 def test_a_config_out_of_range_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         LaNetConfig(**changes)
+
+
+@pytest.mark.parametrize("use_prior", [True, False])
+def test_attention_over_blocks_of_queries_equals_attention_over_all_at_once(monkeypatch, use_prior):
+    torch.manual_seed(0)
+    config = LaNetConfig(stream_dims=(("rgb", 6),), attention_dim=8, use_prior=use_prior)
+    attention = LocalityAwareAttention(config).eval()
+    x, mask = torch.randn(3, 37, 6), torch.arange(37) < torch.tensor([37, 20, 1])[:, None]
+    at_once = attention(x, mask)
+    blocks = []
+    softmax = torch.Tensor.softmax
+
+    def watched(values, *args, **options):
+        blocks.append(tuple(values.shape))
+        return softmax(values, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    monkeypatch.setattr(la_net, "MAX_ATTENTION_ELEMENTS", 3 * 37 * 5)
+    in_blocks = attention(x, mask)
+    torch.testing.assert_close(in_blocks, at_once)
+    assert blocks == [(3, 5, 37)] * 7 + [(3, 2, 37)]  # 8 blocks of at most 5 queries
+
+
+def test_attention_over_a_day_of_video_never_makes_a_square(monkeypatch):
+    config = LaNetConfig(stream_dims=(("rgb", 2),), attention_dim=2, embedding_dim=2)
+    model = LaNet(config).eval()
+    n_snippets = 20_000
+    largest = []
+    softmax = torch.Tensor.softmax
+
+    def watched(values, *args, **options):
+        largest.append(values.numel())
+        return softmax(values, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    with torch.no_grad():
+        model(torch.randn(1, n_snippets, 2), torch.ones(1, n_snippets, dtype=torch.bool))
+    assert max(largest) <= la_net.MAX_ATTENTION_ELEMENTS < n_snippets**2 / 10

@@ -44,7 +44,7 @@ def evaluation(dataset="small", seeds=(4, 5)) -> Evaluation:
 
 
 def log(run: Run, *steps: int) -> None:
-    lines = [json.dumps({"step": step, "loss": 1 / step}) + "\n" for step in steps]
+    lines = [json.dumps({"step": step, "loss": 1 / step, "losses": {}}) + "\n" for step in steps]
     run.metrics_path.write_text("".join(lines) + '{"step": 9')  # the last one was cut off
 
 

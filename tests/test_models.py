@@ -247,3 +247,17 @@ def test_what_is_not_an_output_is_refused():
 def test_configs_are_plain_values(model_type):
     config = model_type.config_type()
     assert model_type.config_type(**dataclasses.asdict(config)) == config
+
+
+def test_neighboring_scores_differ_also_under_bfloat16_autocast(model):
+    batch = make_batch(model.config.feature_dim, n_bags=1, n_snippets=200)
+    features = batch.features[:, :1] + 1e-2 * batch.features  # snippets that differ little
+    for name, memory in model.named_buffers():
+        if name == "memory":  # of cluster centers, which is empty before training
+            memory.normal_(generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = model(features, batch.mask)
+    assert output.logits.dtype == torch.float32
+    exact = output.logits[0].unique()
+    rounded = output.logits[0].bfloat16().unique()
+    assert len(exact) > 190 > 100 > len(rounded)

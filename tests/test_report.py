@@ -63,6 +63,12 @@ def test_the_curve_has_each_frames_score_from_its_time_on(tmp_path, scores, figu
     assert texts(figures[0]) == ["video.mp4", "a warning"]
 
 
+@pytest.mark.parametrize("name", ["day\udcff.mp4", "$\\frac{$.mp4", "a$b$c.mp4"])
+def test_a_name_that_is_no_text_or_looks_like_a_formula_is_a_title(tmp_path, scores, name):
+    plot_scores(scores, tmp_path / "curve.png", title=name)
+    assert imread(tmp_path / "curve.png").shape[:2] == (384, 1200)
+
+
 def test_without_a_note_there_is_only_the_title(tmp_path, scores, figures):
     plot_scores(scores, tmp_path / "curve.png", title="video.mp4")
     assert texts(figures[0]) == ["video.mp4"]

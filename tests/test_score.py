@@ -19,8 +19,9 @@ from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.checkpoints import Checkpoint
 from pipeline.extract import FramesDone
-from pipeline.frame_scores import write_csv
-from pipeline.score import extractor_of_run, score_features, score_video
+from pipeline.frame_scores import csv_bytes
+from pipeline.score import extractor_of_run, score_video
+from pipeline.snippet_scores import snippet_scores
 
 CPU = torch.device("cpu")
 SMALL = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
@@ -69,9 +70,7 @@ def csv_rows(path, checkpoint, tail_rule=REPEAT_LAST_FRAME):
             break
         assert isinstance(record, FramesDone)
         done.append(record.n_frames)
-    out = io.StringIO()
-    write_csv(scores, out)
-    return list(csv.DictReader(io.StringIO(out.getvalue()))), done
+    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), done
 
 
 def presented_times(path):
@@ -84,7 +83,7 @@ def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint):
     rng = np.random.default_rng(0)
     streams = {"rgb": rng.normal(size=(5, 2, 3)).astype(np.float32)}
     features = Features(streams, 16, 70, 0, 25.0, np.arange(70) / 25, "none")
-    found = score_features(checkpoint.model, features, device=CPU)
+    found = snippet_scores(checkpoint.model, features, device=CPU)
     mask = torch.ones(1, 5).bool()
     with torch.no_grad():
         per_crop = [

@@ -298,8 +298,9 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content:
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pickle.pt"
     torch.save({"x": Path("/")}, path)
-    with pytest.raises(WeightsError, match=r"pickle.pt: not a file of weights"):
+    with pytest.raises(WeightsError, match=r"pickle.pt: not a file of weights") as caught:
         load_weights(str(path), "i3d", ("rgb",))
+    assert "weights_only" not in str(caught.value)  # torch's advice, which would run the code
 
 
 def test_a_file_of_other_values_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The command line: parse, call a stage, show what it yields. Nothing else.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error in one line,
-2 a usage error, 3 finished but some videos failed.
+2 a usage error, 3 finished but some videos failed, 130 interrupted.
 """
 
 import logging
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -23,9 +24,41 @@ from pipeline.cli import (
     train,
     weights,
 )
+from pipeline.cli.shared import INTERRUPTED, set_verbose, verbose_option
+
+BROKEN_PIPE = 141  # as if SIGPIPE had ended the process
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """All commands: how each of them ends when it is interrupted or nobody reads on."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, with the options that all have."""
+        _give_options(cmd)
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C and a closed pipe end it without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # What is still to be flushed at the end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+
+
+def _give_options(command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _give_options(each)
+    else:
+        command.params.append(verbose_option)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pipeline.__version__, prog_name="lookaround")
 @click.option("-v", "--verbose", is_flag=True, help="Say more of what is done and why.")
 def main(verbose: bool) -> None:
@@ -40,10 +73,9 @@ def main(verbose: bool) -> None:
     # the processor from other programs, and on a busy machine from each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s: %(message)s",
-        stream=sys.stderr,
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
+    set_verbose(verbose)
     # Libraries below may log at their own pleasure; only this program's words are for the user.
     logging.captureWarnings(True)
 

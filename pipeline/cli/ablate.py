@@ -5,12 +5,24 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.shared import device_option, errors_in_one_line, features_option, say
+from pipeline.cli.shared import (
+    check_model_name,
+    device_option,
+    errors_in_one_line,
+    features_option,
+    say,
+    seed_option,
+)
 
 
 @click.command()
 @click.option(
-    "--model", default="clav-como", show_default=True, help="Model: clav-como, la-net or cbcg."
+    "--model",
+    callback=check_model_name,
+    metavar="NAME",
+    default="clav-como",
+    show_default=True,
+    help="Model: clav-como, la-net or cbcg.",
 )
 @click.option(
     "--dataset",
@@ -28,7 +40,7 @@ from pipeline.cli.shared import device_option, errors_in_one_line, features_opti
     metavar="KEY=VALUE",
     help="One setting of all arms, such as steps=500; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option(
     "--seeds",
     "n_seeds",
@@ -64,14 +76,13 @@ def ablate(
     with errors_in_one_line():
         from pipeline.ablate import DEFAULT_DATASETS, as_json, as_table, choose_arms
         from pipeline.ablate import ablate as ablate_arms
-        from pipeline.atomic import check_writable, replacing
         from pipeline.device import choose_device, describe_device
+        from pipeline.outputs import check_outputs, is_replaced, write_output
         from pipeline.progress import ProgressDisplay
 
         arms = choose_arms(model, names)
         chosen_dataset = dataset or DEFAULT_DATASETS[model]
-        if json_path is not None:
-            check_writable(json_path)
+        check_outputs({"--json": json_path}, [Path(chosen_dataset)])
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")
         records = ablate_arms(
@@ -83,6 +94,7 @@ def ablate(
             settings=settings,
             device=chosen,
         )
+        named = {"model_name": model, "dataset": chosen_dataset}
         measured = []
         with ProgressDisplay("ablate", total=len(arms) * n_seeds, unit="trainings") as display:
             for record in records:
@@ -90,10 +102,15 @@ def ablate(
                 display.update(
                     len(measured), f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
                 )
-                if json_path is not None:  # each time: hours of training end in many ways
-                    content = as_json(measured, model_name=model, dataset=chosen_dataset)
-                    with replacing(json_path) as temporary:
-                        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+                # Each time, because hours of training end in many ways.
+                if json_path is not None and is_replaced(json_path):
+                    write_output(json_path, _json_bytes(as_json(measured, **named)))
+        if json_path is not None:
+            write_output(json_path, _json_bytes(as_json(measured, **named)))
         click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and shares in percent,")
         click.echo("parameters in thousands; mean and deviation over seeds")
         click.echo(as_table(measured))
+
+
+def _json_bytes(content: dict[str, object]) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

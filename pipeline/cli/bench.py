@@ -17,7 +17,13 @@ from pipeline.cli.shared import device_option, errors_in_one_line, say
     show_default=True,
     help="Optical flow.",
 )
-@click.option("--crops", type=click.Choice(["1", "5", "10"]), default="5", show_default=True)
+@click.option(
+    "--crops",
+    type=click.Choice(["1", "5", "10"]),
+    default="5",
+    show_default=True,
+    help="Crops of each frame.",
+)
 @click.option(
     "--weights", default="random:0", show_default=True, help="They make no difference to the speed."
 )

@@ -5,13 +5,34 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.shared import device_option, errors_in_one_line, say
+from pipeline.cli.shared import check_model_name, device_option, errors_in_one_line, say
 
 
 @click.command("bench-training")
-@click.option("--videos", "n_videos", type=click.IntRange(min=2), default=100, show_default=True)
-@click.option("--rounds", "n_rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--steps", "n_steps", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--videos",
+    "n_videos",
+    type=click.IntRange(min=2),
+    default=100,
+    show_default=True,
+    help="Synthetic videos to train on.",
+)
+@click.option(
+    "--rounds",
+    "n_rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Measurements of each system.",
+)
+@click.option(
+    "--steps",
+    "n_steps",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Training steps in a round.",
+)
 @click.option(
     "--workers",
     "n_workers",
@@ -20,7 +41,14 @@ from pipeline.cli.shared import device_option, errors_in_one_line, say
     show_default=True,
     help="Processes of the usual loader, per class of bags.",
 )
-@click.option("--model", default="clav-como", show_default=True)
+@click.option(
+    "--model",
+    callback=check_model_name,
+    metavar="NAME",
+    default="clav-como",
+    show_default=True,
+    help="Model: clav-como, la-net or cbcg.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @device_option
 def bench_training(

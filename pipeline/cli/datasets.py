@@ -9,6 +9,7 @@ from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
     allow_outside_option,
     errors_in_one_line,
+    seed_option,
     videos_option,
 )
 from pipeline.printable import printable
@@ -78,7 +79,7 @@ def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
 @datasets.command()
 @click.argument("name", type=click.Choice(["microworld"]))
 @videos_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 def make(name: str, videos: Path | None, seed: int) -> None:
     """Make the videos of the synthetic dataset, with their frame labels.
 

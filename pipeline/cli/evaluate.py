@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ import click
 
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
+    SOME_VIDEOS_FAILED,
     allow_outside_option,
+    check_number,
     device_option,
     errors_in_one_line,
     features_option,
@@ -20,7 +23,7 @@ from pipeline.cli.shared import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.evaluate import RowStarted
+    from pipeline.evaluate import RowLeftOut, RowStarted
     from pipeline.results import Evaluation
 
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=1, min_open=True),
+    callback=check_number,
     default=0.5,
     show_default=True,
     help="The score that begins an event.",
@@ -51,9 +55,13 @@ if TYPE_CHECKING:
     help="Also the epoch that is best on the test videos: optimistic, as the literature reports. "
     "Needs a run trained with --set keep_epochs=true.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="JSON to write.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="PNG of the ROC and PR curves to write."
+    "--json", "json_path", type=click.Path(path_type=Path), help="JSON to write, - for stdout."
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="PNG of the ROC and PR curves to write, - for stdout.",
 )
 @device_option
 def evaluate(
@@ -80,28 +88,34 @@ def evaluate(
     pipeline evaluate runs/xd_violence/clav-como/20260102-030405-seed0 --dataset my_cameras.csv
     """
     with errors_in_one_line():
-        from pipeline.atomic import check_writable
-        from pipeline.checkpoints import load_checkpoint
         from pipeline.datasets import load_dataset
+
+        allow_outside = allow_outside or not controls  # which alone open videos
+        # Before torch is loaded, which takes seconds.
+        loaded = (
+            None if dataset is None else load_dataset(dataset, videos, allow_outside=allow_outside)
+        )
+
+        from pipeline.checkpoints import load_checkpoint
         from pipeline.device import choose_device
         from pipeline.evaluate import evaluate as evaluate_runs
         from pipeline.events import EventRule
+        from pipeline.feature_file import feature_path
         from pipeline.model_card import keep_evaluation
+        from pipeline.outputs import check_outputs
         from pipeline.report import plot_evaluation
         from pipeline.results import as_table, write_json
         from pipeline.runs import Run, latest_run, read_description, runs_of_command
 
-        for path in (json_path, plot):
-            if path is not None:
-                check_writable(path)
-        chosen = choose_device(device)
         first = latest_run(runs) if run is None else Run(run)
         description = read_description(first)
-        loaded = load_dataset(
-            dataset or description.dataset_source,
-            videos,
-            allow_outside=allow_outside or not controls,  # which alone open videos
-        )
+        if loaded is None:
+            loaded = load_dataset(description.dataset_source, videos, allow_outside=allow_outside)
+        inputs = [Path(dataset or description.dataset_source)]
+        for entry in loaded.entries if json_path or plot else ():
+            inputs += [entry.path, feature_path(features / loaded.name, entry.video_id)]
+        check_outputs({"--json": json_path, "--plot": plot}, inputs)
+        chosen = choose_device(device)
         seeds = [other for other in runs_of_command(first) if other.is_finished] or [first]
         records = evaluate_runs(
             [load_checkpoint(seed.checkpoint_path) for seed in seeds],
@@ -112,7 +126,7 @@ def evaluate(
             rule=EventRule(threshold),
             epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
         )
-        evaluation = _draw_to_the_end(records)
+        evaluation, is_whole = _draw_to_the_end(records)
         click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
         click.echo(f"checkpoints: {description.config.selection_in_words}")
         click.echo(as_table(evaluation))
@@ -124,16 +138,26 @@ def evaluate(
             plot_evaluation(evaluation, plot)
         for seed in seeds:
             keep_evaluation(seed, evaluation)
+    if not is_whole:
+        sys.exit(SOME_VIDEOS_FAILED)
 
 
-def _draw_to_the_end(records: Iterator[RowStarted | Evaluation]) -> Evaluation:
-    """Draw the progress of an evaluation; returns what it found."""
+def _draw_to_the_end(
+    records: Iterator[RowStarted | RowLeftOut | Evaluation],
+) -> tuple[Evaluation, bool]:
+    """Draw the progress of an evaluation; returns what it found, and whether that is all."""
+    from pipeline.evaluate import RowLeftOut
     from pipeline.progress import ProgressDisplay
     from pipeline.results import Evaluation
 
+    is_whole = True
     with ProgressDisplay("evaluate", total=100, unit="%") as display:
         for record in records:
             if isinstance(record, Evaluation):
-                return record
-            display.update(100 * record.index / record.n_rows, record.name)
+                return record, is_whole
+            if isinstance(record, RowLeftOut):
+                is_whole = False
+                display.say(f"{record.name}: left out: {record.reason}")
+            else:
+                display.update(100 * record.index / record.n_rows, record.name)
     raise AssertionError("an evaluation ends with its result")

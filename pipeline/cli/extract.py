@@ -1,6 +1,5 @@
 """`pipeline extract`: the features of a dataset's videos."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,9 +12,10 @@ from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
     allow_outside_option,
+    check_device_names,
+    device_option,
     errors_in_one_line,
     features_option,
-    interrupt_as_exit_code,
     say,
     videos_option,
 )
@@ -41,18 +41,6 @@ def _check_shard(
         Shard.parse(value)
     except ConfigError as error:
         raise click.BadParameter(printable(str(error))) from error
-    return value
-
-
-def _check_devices(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> str | None:
-    """Refuse what names no device, on any machine, as a usage error."""
-    for name in [] if value is None else value.split(","):
-        if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name.strip()) is None:
-            raise click.BadParameter(
-                f"must be auto, cpu, cuda or cuda:N, instead got {printable(name)}"
-            )
     return value
 
 
@@ -105,7 +93,7 @@ def _check_devices(
     "else all]",
 )
 @click.option(
-    "--devices", callback=_check_devices, help="Several GPUs of this machine: cuda:0,cuda:1."
+    "--devices", callback=check_device_names, help="Several GPUs of this machine: cuda:0,cuda:1."
 )
 @click.option(
     "--engine",
@@ -115,13 +103,7 @@ def _check_devices(
     help="ray: a task for each video on a Ray cluster (pip install ray).",
 )
 @click.option("--ray-address", help="Of the Ray cluster.  [default: one on this machine alone]")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    callback=_check_devices,
-    help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
-)
+@device_option
 def extract(
     dataset: str,
     videos: Path | None,
@@ -156,7 +138,7 @@ def extract(
     if devices is not None and (device != "auto" or engine == "ray"):
         other = "--engine ray" if engine == "ray" else "--device"
         raise click.UsageError(f"--devices does not go together with {other}")
-    with errors_in_one_line(), interrupt_as_exit_code():
+    with errors_in_one_line():
         from pipeline.datasets import load_dataset
 
         # What can be wrong about the dataset is found before torch is loaded.

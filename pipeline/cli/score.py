@@ -1,6 +1,5 @@
 """`pipeline score`: a score for every frame of a video."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -16,8 +15,12 @@ from pipeline.cli.shared import (
 
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="CSV to write.  [default: stdout]")
-@click.option("--plot", type=click.Path(path_type=Path), help="PNG of the curve to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="CSV to write, - for stdout.  [default: -]"
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="PNG of the curve to write, - for stdout."
+)
 @click.option(
     "--run",
     "run_folder",
@@ -44,19 +47,20 @@ def score(
     pipeline score video.mp4 --out scores.csv --plot scores.png
     """
     with errors_in_one_line():
-        from pipeline.atomic import check_writable, replacing
         from pipeline.checkpoints import load_checkpoint
         from pipeline.device import choose_device, describe_device
-        from pipeline.frame_scores import write_csv
+        from pipeline.frame_scores import csv_bytes
+        from pipeline.outputs import STDOUT, check_outputs, write_output
         from pipeline.report import plot_scores
+        from pipeline.run_precision import compare_with_run
         from pipeline.runs import Run, latest_run
         from pipeline.score import extractor_of_run, score_video
         from pipeline.show import show_scoring
 
-        for path in (out, plot):
-            if path is not None:
-                check_writable(path)
+        out = STDOUT if out is None else out
         run = latest_run(runs) if run_folder is None else Run(run_folder)
+        files = [Path(name) for name in (weights, flow_weights) if name is not None]
+        check_outputs({"--out": out, "--plot": plot}, [video, run.checkpoint_path, *files])
         checkpoint = load_checkpoint(run.checkpoint_path)
         chosen = choose_device(device)
         say(f"run: {run.folder}\ndevice: {describe_device(chosen)}")
@@ -66,11 +70,10 @@ def score(
         extractor = extractor_of_run(
             checkpoint.contract, weights=weights, flow_weights=flow_weights, device=chosen
         )
+        _, precision_notice = compare_with_run(checkpoint.contract, extractor.contract())
+        if precision_notice:
+            say(precision_notice)
         scores = show_scoring(score_video(video, checkpoint, extractor, chosen), video.name)
-        if out is None:
-            write_csv(scores, sys.stdout)
-        else:
-            with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-                write_csv(scores, file)
+        write_output(out, csv_bytes(scores))
         if plot is not None:
             plot_scores(scores, plot, title=video.name, note=note)

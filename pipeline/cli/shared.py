@@ -1,6 +1,8 @@
 """What several commands share: options, notes, and errors that take one line."""
 
-import sys
+import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,43 @@ from pipeline.printable import printable
 SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 RANDOM_WEIGHTS_NOTE = "random weights: no semantics"
+OWN_PACKAGES = ("pipeline", "extractors", "models")
+
+# By their names, because their modules import torch, and an error about a manifest need not wait.
+_SHOWN_ERRORS = (
+    "pipeline.config.ConfigError",
+    "pipeline.datasets.catalog.DatasetError",
+    "extractors.build.ExtractorError",
+)
+
+
+def check_device_names(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what names no device, or, of several, one; if there is such is found out later."""
+    for name in [] if value is None else value.split(","):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name.strip()):
+            raise click.BadParameter(
+                f"device must be auto, cpu, cuda or cuda:N, instead got {printable(name)!r}"
+            )
+    return value
+
+
+def check_model_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no key of `MODELS`."""
+    if value not in (None, param.default):  # torch takes seconds to load: not for the default
+        from models import MODELS
+
+        if value not in MODELS:
+            known = ", ".join(MODELS)
+            raise click.BadParameter(f"model must be one of {known}, instead got {value!r}")
+    return value
+
+
+def check_number(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Refuse NaN, which no range excludes."""
+    if math.isnan(value):
+        raise click.BadParameter("NaN is in no range")
+    return value
+
 
 features_option = click.option(
     "--features",
@@ -39,9 +78,40 @@ allow_outside_option = click.option(
 )
 device_option = click.option(
     "--device",
+    callback=check_device_names,
+    metavar="DEVICE",
     default="auto",
     show_default=True,
     help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
+)
+
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of everything that is random.",
+)
+
+
+def set_verbose(is_verbose: bool) -> None:
+    """Log what this program does and why; what libraries say stays at warnings."""
+    for name in OWN_PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO if is_verbose else logging.WARNING)
+
+
+def _be_verbose(ctx: click.Context, param: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        set_verbose(True)
+
+
+verbose_option = click.Option(
+    ["-v", "--verbose"],
+    is_flag=True,
+    expose_value=False,
+    callback=_be_verbose,
+    help="Say more of what is done and why.",
 )
 
 
@@ -53,27 +123,15 @@ def errors_in_one_line() -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: see `Commands`
     except OSError as error:
         raise click.ClickException(_one_line(error)) from error
     except ValueError as error:
-        from pipeline.datasets.catalog import DatasetError
-
-        if not isinstance(error, DatasetError):
-            from extractors.build import ExtractorError  # loads torch
-            from pipeline.config import ConfigError
-
-            if not isinstance(error, (ConfigError, ExtractorError)):
-                raise
-        raise click.ClickException(_one_line(error)) from error
-
-
-@contextmanager
-def interrupt_as_exit_code() -> Iterator[None]:
-    """End the command with the usual exit code after Ctrl-C, without a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+        if any(name in _SHOWN_ERRORS for name in names):
+            raise click.ClickException(_one_line(error)) from error
+        raise
 
 
 def _one_line(error: Exception) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
+    check_model_name,
     device_option,
     errors_in_one_line,
     features_option,
     runs_option,
     say,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +36,12 @@ if TYPE_CHECKING:
 @features_option
 @runs_option
 @click.option(
-    "--model", default="clav-como", show_default=True, help="Model: clav-como, la-net or cbcg."
+    "--model",
+    callback=check_model_name,
+    metavar="NAME",
+    default="clav-como",
+    show_default=True,
+    help="Model: clav-como, la-net or cbcg.",
 )
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="TOML file of settings that differ."
@@ -44,7 +53,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="One setting, such as learning_rate=1e-4 or model.margin=1; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 @click.option(
     "--seeds",
     "n_seeds",
@@ -53,12 +62,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Train so many times, with SEED, SEED + 1, ...",
 )
-@click.option("--resume", is_flag=True, help="Go on with the latest run that was stopped.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the latest run that was stopped, with the settings that it began with.",
+)
 @click.option(
     "--tensorboard", is_flag=True, help="Also write TensorBoard files; needs an extra package."
 )
 @device_option
+@click.pass_context
 def train(
+    ctx: click.Context,
     dataset: str,
     features: Path,
     runs: Path,
@@ -78,44 +93,71 @@ def train(
     pipeline train --dataset my_cameras.csv --seeds 3 --set steps=2000
     pipeline train --set selection=held_out
     """
+    if resume:
+        _refuse_with_resume(ctx, "recipe", "settings", "seed", "n_seeds")
     with errors_in_one_line():
-        from pipeline.config import resolve_config, with_seed
-        from pipeline.datasets import load_dataset
+        from pipeline.datasets import DATASETS, load_dataset
+
+        # Before torch is loaded, which takes seconds. No video is opened.
+        loaded = load_dataset(dataset, allow_outside=True)
+
+        from pipeline.config import resolve_config, with_seed, with_streams
         from pipeline.device import choose_device, describe_device
-        from pipeline.runs import RunDescription, create_runs, read_description, unfinished_runs
+        from pipeline.run_lock import owned
+        from pipeline.runs import (
+            RunDescription,
+            create_runs,
+            read_description,
+            unfinished_runs,
+        )
         from pipeline.selection import training_bags
         from pipeline.show import show_training
         from pipeline.train import train as train_run
 
         if tensorboard:
             with_tensorboard = load_tensorboard()
-        loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
         chosen = choose_device(device)
         if resume:
             to_train = unfinished_runs(runs, dataset=loaded.name, model_name=model)
             config = read_description(to_train[0]).config
         else:
             config = resolve_config(model, loaded.name, recipe=recipe, settings=settings)
-        bags, held_out = training_bags(loaded, features, config)
-        if not resume:
-            to_train = create_runs(
-                runs,
-                [
-                    RunDescription(
-                        loaded.name, dataset, features, bags.contract, with_seed(config, number)
-                    )
-                    for number in range(seed, seed + n_seeds)
-                ],
+            configs = [with_seed(config, number) for number in range(seed, seed + n_seeds)]
+        with ExitStack() as stack:
+            if resume:
+                stack.enter_context(owned(to_train))  # before minutes of reading
+            bags, held_out = training_bags(loaded, features, config)
+            if not resume:
+                with_streams(config, bags.stream_dims)  # refuses what cannot be built
+                source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
+                to_train = create_runs(
+                    runs,
+                    [
+                        RunDescription(loaded.name, source, features.absolute(), bags.contract, one)
+                        for one in configs
+                    ],
+                )
+                stack.enter_context(owned(to_train))
+            say(f"device: {describe_device(chosen)}")
+            if bags.contract.get("has_semantics") is not True:
+                say(RANDOM_WEIGHTS_NOTE)
+            for run in to_train:
+                records = train_run(run, bags, chosen, held_out=held_out)
+                if tensorboard:
+                    records = with_tensorboard(records, run.folder)
+                show_training(records, run.folder.name, config.n_epochs)
+                click.echo(f"run: {run.folder}")
+
+
+def _refuse_with_resume(ctx: click.Context, *names: str) -> None:
+    """A run goes on with its own settings: others would be ignored."""
+    for name in names:
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            option = next(each.opts[0] for each in ctx.command.params if each.name == name)
+            raise click.UsageError(
+                f"{option} cannot be given with --resume, which goes on with the settings that "
+                f"the run began with; leave out {option}, or train anew without --resume"
             )
-        say(f"device: {describe_device(chosen)}")
-        if not bags.contract["has_semantics"]:
-            say(RANDOM_WEIGHTS_NOTE)
-        for run in to_train:
-            records = train_run(run, bags, chosen, held_out=held_out)
-            if tensorboard:
-                records = with_tensorboard(records, run.folder)
-            show_training(records, run.folder.name, config.n_epochs)
-            click.echo(f"run: {run.folder}")
 
 
 def load_tensorboard() -> Callable[[Iterator[EpochRecord], Path], Iterator[EpochRecord]]:
