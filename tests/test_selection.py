@@ -96,8 +96,10 @@ def test_the_val_split_selects_where_there_is_one(tmp_path, splits, selection, e
             timestamps=np.arange(32) / 25,
             decoder="none",
         )
-        path = feature_path(tmp_path / "small", str(index))
-        write_features(path, features, {"extractor": "i3d"}, video_id=str(index), source_name="none")
+        name = str(index)
+        path = feature_path(tmp_path / "small", name)
+        made = {"extractor": "i3d"}
+        write_features(path, features, made, video_id=name, source_name="none")
     config = resolve_config("clav-como", "small", settings=[f"selection={selection}"])
     learned, held_out = training_bags(Dataset("small", tuple(entries)), tmp_path, config)
     if expected is None:
