@@ -188,7 +188,9 @@ class I3D:
                 scaled = transforms.scale_flow(transforms.crop_flow(pictures, index))
             else:
                 scaled = self._scale_rgb(transforms.crop(pictures, index))
-            clips[group.places] = scaled.transpose(1, 2).to(self._dtype)  # to (n, C, T, H, W)
+            # Not by a list of places: that would go to the device as a tensor, and wait for it.
+            for place, clip in zip(group.places, scaled, strict=True):
+                clips[place].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
         return clips
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:

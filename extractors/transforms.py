@@ -7,6 +7,7 @@ resized frames, cut off at 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -41,10 +42,34 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
         ValueError: If the frames are too long for their height, or too large.
     """
     dims = resized_dims(frames.shape[2], frames.shape[3], short_side)
+    if frames.is_cuda:
+        return resize_in_two_passes(frames, dims)
     resized: Tensor = transforms.resize(
         frames, list(dims), interpolation=InterpolationMode.BILINEAR, antialias=True
     )
     return resized
+
+
+def resize_in_two_passes(frames: Tensor, dims: tuple[int, int]) -> Tensor:
+    """Resize as torch does uint8 frames on a CPU (and Pillow): along x, round, along y, round.
+
+    On a GPU torch rounds once, which makes a fifth of all values differ by one from a CPU's, and
+    the cosine of the features 0.9995. Rounded twice, fewer than one value in a hundred differs.
+
+    Args:
+        frames: (T, C, H, W) uint8, on any device.
+        dims: H' and W' in pixels.
+
+    Returns:
+        (T, C, H', W') uint8.
+    """
+    for pass_dims in ((frames.shape[2], dims[1]), dims):
+        if frames.shape[2:] != pass_dims:
+            resized = functional.interpolate(
+                frames.float(), pass_dims, mode="bilinear", antialias=True
+            )
+            frames = resized.round().clamp(0, 255).to(torch.uint8)
+    return frames
 
 
 def check_frame_pairs(frames: Tensor) -> None:

@@ -10,6 +10,7 @@ from extractors.transforms import (
     CROP_NAMES,
     crop,
     crop_flow,
+    resize_in_two_passes,
     resize_short_side,
     resized_dims,
     scale_flow,
@@ -124,3 +125,14 @@ def test_impossible_crops_are_refused() -> None:
         crop(torch.zeros(1, 3, 200, 300), 0)
     with pytest.raises(ValueError, match="index must be 0 to 9, instead got 10"):
         crop(torch.zeros(1, 3, 256, 256), 10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (300, 200), (100, 150), (256, 340)])
+def test_two_passes_give_the_frames_that_a_cpu_gives(height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+    expected = resize_short_side(frames)
+    found = resize_in_two_passes(frames, (expected.shape[2], expected.shape[3]))
+    difference = (found.int() - expected.int()).abs()
+    assert difference.max() <= 2
+    assert difference.float().mean() < 0.01
