@@ -8,10 +8,10 @@ from torch import nn
 from extractors.features import Features
 from models.interface import Output
 from pipeline.bag_set import BagSet
-from pipeline.bags import Bag, collect_bags
+from pipeline.bags import Bag, collect_bags, load_bags
 from pipeline.config import resolve_config
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
-from pipeline.feature_file import feature_path, write_features
+from pipeline.feature_file import FeatureFileError, feature_path, write_features
 from pipeline.selection import hold_out, training_bags, video_auc
 
 
@@ -96,8 +96,10 @@ def test_the_val_split_selects_where_there_is_one(tmp_path, splits, selection, e
             timestamps=np.arange(32) / 25,
             decoder="none",
         )
-        path = feature_path(tmp_path / "small", str(index))
-        write_features(path, features, {}, video_id=str(index), source_name="none")
+        name = str(index)
+        path = feature_path(tmp_path / "small", name)
+        made = {"extractor": "i3d"}
+        write_features(path, features, made, video_id=name, source_name="none")
     config = resolve_config("clav-como", "small", settings=[f"selection={selection}"])
     learned, held_out = training_bags(Dataset("small", tuple(entries)), tmp_path, config)
     if expected is None:
@@ -108,3 +110,18 @@ def test_the_val_split_selects_where_there_is_one(tmp_path, splits, selection, e
     if "val" in splits:
         assert held_out.video_ids == ("4", "5", "6", "7")
     assert set(learned.video_ids) == set("01234567") - set(held_out.video_ids)
+
+
+def test_features_that_do_not_say_how_they_were_made_are_refused(tmp_path):
+    dataset = Dataset(
+        "small",
+        tuple(VideoEntry(str(label), tmp_path / "none", "train", label) for label in (0, 1)),
+    )
+    features = Features(
+        {"rgb": np.ones((2, 1, 1), "float32")}, 16, 32, 0, 25.0, np.arange(32) / 25, "none"
+    )
+    for name in "01":
+        path = feature_path(tmp_path / "small", name)
+        write_features(path, features, {}, video_id=name, source_name="none")
+    with pytest.raises(FeatureFileError, match="does not say how it was made"):
+        load_bags(dataset, tmp_path, sampler="sequence", bag_len=4)

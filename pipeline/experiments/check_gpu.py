@@ -96,7 +96,8 @@ def _run_part(name: str, context: Context) -> None:
 
 def _run_in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.out.absolute()
-    command = [sys.executable, "-m", "pipeline.experiments.check_gpu", "--part", name]
+    # Not with -m: decoding processes would import the module, and torch with it, once more.
+    command = [sys.executable, "-c", f"from {__spec__.name} import main; main()", "--part", name]
     command += ["--device", arguments.device, "--out", str(folder)]
     # A CPU is many times slower, however small the parts are.
     max_seconds = PARTS[name].max_seconds * (10 if arguments.device == "cpu" else 1)
