@@ -23,7 +23,7 @@ from pipeline.metrics import frame_metrics, silhouette
 from pipeline.snippet_scores import crop_outputs, mean_over_crops
 
 CropOutputs = list[Output]  # of one video, one for each crop
-FALSE_ALARM_SCORE = 0.5
+FALSE_ALARM_SCORE = 0.5  # a frame of a normal video at or above this is a false alarm
 
 
 def measure(

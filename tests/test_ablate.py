@@ -114,38 +114,6 @@ def test_the_table_shows_mean_and_spread_and_nothing_where_nothing_was_measured(
     assert json.loads(json.dumps(machine, allow_nan=False)) == machine
 
 
-def test_the_measures_of_a_model_are_those_that_a_loop_finds():
-    drawn = exclusive_or(0, n_train=8, n_test=6)
-    config = resolve_config("clav-como", "exclusive-or")
-    torch.manual_seed(0)
-    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 64),), embedding_dim=16)).eval()
-    values = measure(model, drawn.test, drawn.bags(config), CPU)
-    scores, gates, directions, labels = [], [], [], []
-    for video in drawn.test:
-        features = torch.from_numpy(video.features.streams["rgb"]).transpose(0, 1)
-        with torch.no_grad():
-            output = model(features, torch.ones(1, 32).bool())
-        scores += output.scores[0].tolist()
-        gates += output.gate[0, :, 1].tolist()
-        directions += list(torch.nn.functional.normalize(output.embeddings[0], dim=1))
-        labels += video.labels.tolist()
-
-    def pairwise_auc(values):
-        positive = [v for v, label in zip(values, labels, strict=True) if label]
-        negative = [v for v, label in zip(values, labels, strict=True) if not label]
-        return np.mean([[p > n for n in negative] for p in positive])
-
-    assert values["AUC"] == pytest.approx(pairwise_auc(scores), abs=1e-3)
-    assert values["gate AUC"] == pytest.approx(pairwise_auc(gates), abs=1e-3)
-    normal = [d for d, label in zip(directions, labels, strict=True) if not label]
-    anomalous = [d for d, label in zip(directions, labels, strict=True) if label]
-    center = sum(normal) / len(normal)
-    near = np.mean([float((d - center).square().sum()) for d in normal])
-    far = np.mean([float((d - center).square().sum()) for d in anomalous])
-    assert values["gap"] == pytest.approx(far / near, rel=1e-3)
-    assert values["parameters"] == sum(p.numel() for p in model.parameters())
-
-
 def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds():
     rng = np.random.default_rng(0)
     videos = []
