@@ -54,7 +54,7 @@ def resize_in_two_passes(frames: Tensor, dims: tuple[int, int]) -> Tensor:
     """Resize as torch does uint8 frames on a CPU (and Pillow): along x, round, along y, round.
 
     On a GPU torch rounds once, which makes a fifth of all values differ by one from a CPU's, and
-    the cosine of the features 0.9995. Rounded twice, fewer than one value in a hundred differs.
+    the cosine of the features 0.9995. Rounded twice, one or two in a hundred differ.
 
     Args:
         frames: (T, C, H, W) uint8, on any device.

@@ -135,4 +135,4 @@ def test_two_passes_give_the_frames_that_a_cpu_gives(height: int, width: int) ->
     found = resize_in_two_passes(frames, (expected.shape[2], expected.shape[3]))
     difference = (found.int() - expected.int()).abs()
     assert difference.max() <= 2
-    assert difference.float().mean() < 0.01
+    assert difference.float().mean() < 0.02
