@@ -4,7 +4,7 @@ VENV ?= .venv
 DATASET ?= xd_violence
 BIN := $(VENV)/bin
 
-.PHONY: install extract train demo test check format clean
+.PHONY: install extract train demo test check check-gpu format clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+# Tests and measurements on a GPU; ARGS='--device cpu' rehearses every part at a small size.
+check-gpu: install
+	$(BIN)/python -c 'from pipeline.experiments.check_gpu import main; main()' $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """The check on a GPU: all of its parts, one after the other, each in a process of its own.
 
-    python -m pipeline.experiments.check_gpu --device cuda --out check-gpu
+    make check-gpu
 
 A part that fails or takes too long never stops the next. Everything is left in one folder:
 `results.json` (figures, machine, driver, versions, commit), a log for each part, the profiles.

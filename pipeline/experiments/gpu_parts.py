@@ -212,6 +212,7 @@ def check_extraction(context: Context) -> Iterator[Figures]:
     sizes = {"340x256": (340, 256, 16, 256), "1920x1080": (1920, 1080, 16, 64)}
     for size, (width, height, n_clips, n_frames) in sizes.items():
         paths = context.clips(width, height, n_clips, n_frames)
+        n_slow = n_clips // 4  # clips for the methods that take most of the time
         for flow in ("none", "tvl1", "raft", "dis", "tvl1 by torch"):
             extractor = _bench_extractor(context, flow)
             if flow == "none":
@@ -221,7 +222,8 @@ def check_extraction(context: Context) -> Iterator[Figures]:
                 if flow == "tvl1 by torch" and (crops, size) != (5, "340x256"):
                     continue  # slow, and only there to compare with
                 extractor.n_crops = crops
-                some = paths[:1] if flow == "tvl1 by torch" else paths
+                fewer = {"tvl1 by torch": 1, "raft": n_slow, "dis": n_slow}
+                some = paths[: fewer.get(flow, n_clips)]
                 rows = bench_whole(extractor, some, n_rounds=1)
                 figures = {f"{row.name}, {row.unit}": row.value for row in rows}
                 yield {f"{size} {flow}, {crops} crops": figures}
@@ -418,5 +420,5 @@ PARTS = {
     "demo": Part(check_demo, 90),
     "training": Part(check_training, 60),
     "memory": Part(check_memory, 40),
-    "extraction": Part(check_extraction, 200),
+    "extraction": Part(check_extraction, 180),
 }
