@@ -1,6 +1,5 @@
 """Decoding in other processes: what comes out, and what happens when one of them fails."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,11 +19,6 @@ from extractors.decode_pool import (
     VideoLost,
     VideoOpened,
 )
-
-
-def decoders() -> list[int]:
-    """The process ids of all decoding processes that are alive."""
-    return [child.pid for child in multiprocessing.active_children() if child.name == "decoder"]
 
 
 def numbers_and_times(events, read_number):
@@ -112,6 +106,7 @@ def test_memory_that_is_not_there_is_the_failure_of_one_video(
     counting_clip, write_clip, tmp_path, monkeypatch
 ):
     video = decode_worker.Video(counting_clip)
+    task = decode_worker.Task(0, counting_clip, None, 16)
     with (tmp_path / "slots").open("w+b") as memory:
 
         def refuse(*_):
@@ -119,15 +114,17 @@ def test_memory_that_is_not_there_is_the_failure_of_one_video(
 
         monkeypatch.setattr(os, "posix_fallocate", refuse)
         with pytest.raises(OSError, match="No space left") as caught:
-            decode_worker._open_slots(video, 16, memory.fileno())
-    task = decode_worker.Task(counting_clip, None, 16)
+            decode_worker._open_slots(video, task, memory.fileno())
     refusal = decode_worker._refusal(task, caught.value)
     assert str(counting_clip) in refusal.reason
     assert "No space left" in refusal.reason
+    assert refusal.is_machine_error
 
 
 @pytest.mark.parametrize("way", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_a_decoder_that_dies_once_costs_nothing(write_clip, read_number, tmp_path, way):
+def test_a_decoder_that_dies_once_costs_nothing(
+    write_clip, read_number, find_decoders, tmp_path, way
+):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(3)]
     killed = []
 
@@ -135,7 +132,7 @@ def test_a_decoder_that_dies_once_costs_nothing(write_clip, read_number, tmp_pat
         for event in events:
             yield event
             if isinstance(event, SnippetDecoded) and event.path == paths[1] and not killed:
-                killed.extend(decoders())
+                killed.extend(find_decoders())
                 os.kill(killed[0], way)
 
     with DecodePool(1, 16) as pool:
@@ -147,7 +144,7 @@ def test_a_decoder_that_dies_once_costs_nothing(write_clip, read_number, tmp_pat
 
 
 def test_a_video_that_kills_its_decoder_twice_is_quarantined_and_the_others_are_whole(
-    write_clip, tmp_path
+    write_clip, find_decoders, tmp_path
 ):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(3)]
     events = []
@@ -155,7 +152,7 @@ def test_a_video_that_kills_its_decoder_twice_is_quarantined_and_the_others_are_
         for event in pool.decode(paths):
             events.append(event)
             if isinstance(event, VideoOpened) and event.path == paths[1]:
-                os.kill(decoders()[0], signal.SIGSEGV)
+                os.kill(find_decoders()[0], signal.SIGSEGV)
     (lost,) = [event for event in events if isinstance(event, VideoLost)]
     assert (lost.path, lost.kind, lost.is_quarantined) == (paths[1], "DecoderDied", True)
     assert "killed by SIGSEGV, twice" in lost.reason
@@ -168,18 +165,18 @@ def test_a_video_that_kills_its_decoder_twice_is_quarantined_and_the_others_are_
     assert versions == ["decord", "decord", "pyav", "decord"]  # the second try is the other decoder
 
 
-def test_a_decoder_that_hangs_is_killed_and_not_waited_for(write_clip, tmp_path):
+def test_a_decoder_that_hangs_is_killed_and_not_waited_for(write_clip, find_decoders, tmp_path):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(3)]
     events, stopped = [], set()
     with DecodePool(1, 16, patience_seconds=1.5) as pool:
         for event in pool.decode(paths):
             events.append(event)
             if isinstance(event, VideoOpened) and event.path == paths[1]:
-                stopped.update(decoders())
-                os.kill(decoders()[0], signal.SIGSTOP)
+                stopped.update(find_decoders())
+                os.kill(find_decoders()[0], signal.SIGSTOP)
     (lost,) = [event for event in events if isinstance(event, VideoLost)]
     assert (lost.path, lost.kind, lost.is_quarantined) == (paths[1], "DecoderHung", True)
-    assert "hung, twice" in lost.reason
+    assert "sent nothing for 1.5 s, twice" in lost.reason
     assert len(stopped) == 2
     assert {event.path for event in events if isinstance(event, VideoEnded)} == {
         paths[0],
@@ -199,13 +196,13 @@ def test_a_busy_reader_is_not_taken_for_a_hanging_decoder(write_clip, tmp_path):
     assert sum(isinstance(event, VideoEnded) for event in events) == 2
 
 
-def test_leaving_the_pool_ends_its_processes(write_clip, tmp_path):
+def test_leaving_the_pool_ends_its_processes(write_clip, find_decoders, tmp_path):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(4)]
     n_files = len(list(Path("/proc/self/fd").iterdir()))
     with DecodePool(2, 16) as pool:
         next(iter(pool.decode(paths)))
-        assert len(decoders()) == 2
-    assert not decoders()
+        assert len(find_decoders()) == 2
+    assert not find_decoders()
     assert len(list(Path("/proc/self/fd").iterdir())) == n_files
 
 
@@ -214,14 +211,14 @@ def test_when_the_parent_is_killed_its_decoders_end_and_leave_nothing_in_shared_
 ):
     path = write_clip(tmp_path / "long.mp4", n_frames=250)
     code = f"""
-import multiprocessing, os, signal
+import os, signal
 from pathlib import Path
 from extractors.decode_pool import DecodePool, SnippetDecoded
 if __name__ == "__main__":
     with DecodePool(1, 16) as pool:
         for event in pool.decode([Path({str(path)!r})]):
             if isinstance(event, SnippetDecoded):
-                print(multiprocessing.active_children()[0].pid, flush=True)
+                print(pool._workers[0].process.pid, flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
 """
     before = set(Path("/dev/shm").iterdir())

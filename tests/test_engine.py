@@ -1,6 +1,5 @@
 """From videos to features: which frames are in which row, whatever the batches are."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -132,15 +131,15 @@ def test_no_room_for_a_single_snippet_is_an_error(counting_clip, read_number):
 
 
 def test_a_decoder_that_dies_in_mid_video_leaves_no_trace_in_the_features(
-    write_clip, read_number, tmp_path
+    write_clip, read_number, find_decoders, tmp_path
 ):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(3)]
     events, is_killed = [], False
     for event in extract_videos(FrameNumbers(read_number, n_snippets_per_batch=3), paths):
         events.append(event)
         if not is_killed and event.path == paths[1]:
-            (decoder,) = multiprocessing.active_children()
-            os.kill(decoder.pid, signal.SIGSEGV)
+            (decoder,) = find_decoders()
+            os.kill(decoder, signal.SIGSEGV)
             is_killed = True
     found = {event.path: event.features for event in events if isinstance(event, VideoFeatures)}
     assert found[paths[1]].decoder.startswith("pyav ")
