@@ -25,6 +25,7 @@ from pipeline.extract import (
     VideoRedone,
     VideoTaken,
     extract_dataset,
+    extract_entries,
     stream_features,
 )
 from pipeline.extraction_status import read_failure
@@ -319,6 +320,18 @@ def test_a_file_size_limit_is_reported_and_not_remembered(dataset, tmp_path):
     assert "cannot be written (File too large)" in failed.failure.reason
     again = endings(extract_dataset(one, tmp_path, Brightness()))
     assert isinstance(again["a"], VideoDone)
+
+
+def test_a_decoder_without_room_for_its_frames_is_reported_and_not_remembered(dataset, tmp_path):
+    one = Dataset("small", dataset.entries[:1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        ends = endings(extract_entries(one.entries, tmp_path, Brightness(), retry_failed=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in ends["a"].failure.reason
+    assert read_failure(tmp_path, "a") is None
 
 
 def test_a_pipe_fails_at_once_each_time(dataset, tmp_path):
