@@ -4,39 +4,65 @@ A worker that hangs or dies takes nothing along but its video. That one is read 
 PyAV; if it brings that worker down too, it is given up. See `decode_worker.py` for the other end.
 """
 
-import multiprocessing
+import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.decode_worker import (
+    Begun,
     Ended,
     Message,
     Opened,
-    Ready,
     Refused,
     SlotFilled,
+    SlotFree,
     Task,
     map_slots,
-    serve,
 )
+
+logger = logging.getLogger(__name__)
 
 # A worker that is silent for longer hangs. Before its first word on a video it reads the whole
 # file once, which on a slow disk takes a while.
 PATIENCE_SECONDS = 60.0
 SLOWEST_DISK_BYTES_PER_SECOND = 10e6
+# A busy machine with a slow disk may take minutes to import what a worker needs.
+START_SECONDS = 600.0
+# Workers in a row that end before they take up a task; then something is wrong with all of them.
+MOST_FAILED_STARTS = 3
+# Until a process that is ending, or was killed, is gone.
+END_SECONDS = 10.0
+
+# The worker's `main`, in a process that looks for modules where this one does: nowhere else, and
+# not in the current folder, which may be somebody else's. SIGINT (Ctrl-C) reaches the parent, which
+# ends its workers.
+CHILD_CODE = """
+import sys
+sys.path[:] = sys.argv[3:]
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from {module} import main
+main()
+"""
+
+
+class DecoderStartError(OSError):
+    """Decoding processes end before they take up a video, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,47 +107,74 @@ class VideoLost:
         kind: Name of the error's class; of a worker "DecoderDied" or "DecoderHung".
         reason: One line that names the file.
         is_quarantined: Whether it brought its worker down, so that it had better be left alone.
+        is_machine_error: Whether the machine lacked memory or room, so that it may be read later.
     """
 
     path: Path
     kind: str
     reason: str
     is_quarantined: bool
+    is_machine_error: bool = False
 
 
 DecodeEvent = VideoOpened | SnippetDecoded | VideoEnded | VideoLost
 
 
-class _Memory:
-    """An anonymous file, which a process that is being started gets a descriptor of its own for."""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A video to read; `failure` is how the first try ended, the second one is with PyAV."""
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    path: Path
+    failure: str = ""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _from_parent, (DupFd(self.fd),)
-
-
-def _from_parent(descriptor: Any) -> _Memory:
-    return _Memory(descriptor.detach())
+    @property
+    def decoder(self) -> Literal["pyav"] | None:
+        return "pyav" if self.failure else None
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """The parent's side of one worker."""
+    """The parent's side of one worker.
 
-    process: BaseProcess
+    Attributes:
+        process: Runs `decode_worker.main`.
+        connection: Takes `Task` and `SlotFree`, brings `Message`s.
+        memory_fd: The anonymous file that holds the slots.
+        job: What it reads; None while it is idle.
+        task_id: Of the task that it was given last.
+        has_begun: Whether it has taken that task up.
+        has_started: Whether it has taken any task up.
+        slots: (n_slots, T, H, W, C) uint8, the video's slots once it is open.
+        seconds: How long it may be silent.
+        deadline: When that time is over.
+    """
+
+    process: subprocess.Popen[bytes]
     connection: Connection
-    memory: _Memory
-    task: Task | None = None
-    is_ready: bool = False
+    memory_fd: int
+    job: _Job | None = None
+    task_id: int = -1
+    has_begun: bool = False
+    has_started: bool = False
     slots: NDArray[np.uint8] | None = None
+    seconds: float = 0.0
     deadline: float = 0.0
+
+    def wait_for(self, seconds: float) -> None:
+        """Give it some time to say something."""
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
 
     def is_silent(self) -> bool:
         """Whether it should have said something by now, and has not."""
-        is_late = self.task is not None and time.monotonic() > self.deadline
+        is_late = self.job is not None and time.monotonic() > self.deadline
         return is_late and not self.connection.poll()
+
+    def send(self, message: Task | SlotFree) -> None:
+        try:
+            self.connection.send(message)
+        except ConnectionError:
+            return  # it died; what it says next is the end of its pipe
 
 
 class DecodePool:
@@ -131,18 +184,27 @@ class DecodePool:
         n_workers: Videos that are read at the same time.
         snippet_len: Frames per snippet.
         patience_seconds: How long a worker may be silent when it could speak.
+        worker_module: Its `main` is what runs in a worker.
     """
 
     def __init__(
-        self, n_workers: int, snippet_len: int, *, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        n_workers: int,
+        snippet_len: int,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        worker_module: str = "extractors.decode_worker",
     ) -> None:
         if n_workers < 1:
             raise ValueError(f"n_workers must be at least 1, instead got {n_workers}")
         self._n_workers = n_workers
         self._snippet_len = snippet_len
         self._patience_seconds = patience_seconds
+        self._worker_module = worker_module
         self._workers: list[_Worker] = []
-        self._retries: deque[Task] = deque()
+        self._again: deque[_Job] = deque()
+        self._task_ids = count()
+        self._n_failed_starts = 0
 
     def __enter__(self) -> Self:
         """Nothing is started before there is a video to read."""
@@ -165,37 +227,39 @@ class DecodePool:
             paths: Taken one by one as workers become free. No path may come twice.
 
         Raises:
-            RuntimeError: If a worker does not even start.
+            DecoderStartError: If several workers in a row do not even start.
+            OSError: If a process cannot be started.
         """
         waiting = iter(paths)
         self._hand_out(waiting)
-        while busy := [worker for worker in self._workers if worker.task is not None]:
+        while busy := [worker for worker in self._workers if worker.job is not None]:
             for worker in self._heard(busy):
                 yield from self._receive(worker)
             for worker in busy:
                 if worker in self._workers and worker.is_silent():
-                    yield from self._lose(worker, "DecoderHung", "hung")
+                    how = f"sent nothing for {worker.seconds:.3g} s"
+                    yield from self._lose(worker, "DecoderHung", how)
             self._hand_out(waiting)
 
     def _hand_out(self, waiting: Iterator[Path]) -> None:
         """Give every idle worker a video, and start workers as long as there are videos."""
         while True:
-            idle = next((worker for worker in self._workers if worker.task is None), None)
-            if idle is None and len(self._workers) == self._n_workers:
+            worker = next((worker for worker in self._workers if worker.job is None), None)
+            if worker is None and len(self._workers) == self._n_workers:
                 return
-            if self._retries:
-                task = self._retries.popleft()
+            if self._again:
+                job = self._again.popleft()
             elif (path := next(waiting, None)) is not None:
-                task = Task(path, None, self._snippet_len)
+                job = _Job(path)
             else:
                 return
-            if idle is None:
-                idle = _start()
-                self._workers.append(idle)
-            idle.task = task
-            idle.deadline = self._deadline_of_opening(task)
+            if worker is None:
+                worker = _start(self._worker_module)
+                self._workers.append(worker)
+            worker.job, worker.has_begun, worker.task_id = job, False, next(self._task_ids)
+            worker.wait_for(self._patience_seconds if worker.has_started else START_SECONDS)
             # A worker that is gone already is noticed when it is listened to.
-            _send(idle, task)
+            worker.send(Task(worker.task_id, job.path, job.decoder, self._snippet_len))
 
     def _heard(self, busy: list[_Worker]) -> list[_Worker]:
         """Wait until a worker has something to say, or until one should have had."""
@@ -206,85 +270,90 @@ class DecodePool:
 
     def _receive(self, worker: _Worker) -> Iterator[DecodeEvent]:
         """Pass on one message of a worker."""
-        assert worker.task is not None
-        path = worker.task.path
         try:
             message: Message = worker.connection.recv()
         except (EOFError, OSError):
-            yield from self._lose(worker, "DecoderDied", "")
+            yield from self._lose(worker, "DecoderDied", _way_of_death(worker.process))
             return
+        job = worker.job
+        assert job is not None
+        if message.task_id != worker.task_id:
+            return  # of an earlier task
+        seconds = self._patience_seconds
         match message:
-            case Ready():
-                worker.is_ready = True
-                worker.deadline = self._deadline_of_opening(worker.task)
-                return
+            case Begun():
+                worker.has_begun = worker.has_started = True
+                self._n_failed_starts = 0
+                seconds += _seconds_to_read(job.path)
             case Opened():
-                worker.slots = map_slots(worker.memory.fd, message)
-                yield VideoOpened(path, message)
+                worker.slots = map_slots(worker.memory_fd, message)
+                yield VideoOpened(job.path, message)
             case SlotFilled(slot=slot, timestamps=timestamps):
                 assert worker.slots is not None
-                yield SnippetDecoded(path, worker.slots[slot], timestamps)
-                _send(worker, slot)
+                yield SnippetDecoded(job.path, worker.slots[slot], timestamps)
+                worker.send(SlotFree(worker.task_id, slot))
             case Ended(n_missing=n_missing):
-                worker.task = worker.slots = None
-                yield VideoEnded(path, n_missing)
-            case Refused(kind=kind, reason=reason, is_decoder=is_decoder):
-                task, worker.task, worker.slots = worker.task, None, None
-                if not (is_decoder and self._retry(task)):
-                    yield VideoLost(path, kind, reason, is_quarantined=False)
-        worker.deadline = time.monotonic() + self._patience_seconds
+                worker.job = worker.slots = None
+                yield VideoEnded(job.path, n_missing)
+            case Refused():
+                worker.job = worker.slots = None
+                if message.is_decoder and not job.failure:
+                    self._again.append(_Job(job.path, "failed with decord"))
+                else:
+                    kind, reason = message.kind, message.reason
+                    yield VideoLost(job.path, kind, reason, False, message.is_machine_error)
+        worker.wait_for(seconds)  # not before, for the reader may have taken its time
 
     def _lose(self, worker: _Worker, kind: str, how: str) -> Generator[VideoLost, None, None]:
         """End a worker that failed; its video is read again by another, or given up."""
-        task, is_ready = worker.task, worker.is_ready
-        assert task is not None
+        job = worker.job
+        assert job is not None
         self._end(worker)
-        how = how or _way_of_death(worker.process)
-        if not is_ready:
-            raise RuntimeError(f"a decoding process {how} before it began; its words are above")
-        if self._retry(task):
-            return
-        reason = f"{task.path}: the process that decodes it {how}, twice; check or remove the file"
-        yield VideoLost(task.path, kind, reason, is_quarantined=True)
-
-    def _retry(self, task: Task) -> bool:
-        """Have a video read once more, with PyAV; False if that has been tried."""
-        if task.decoder is not None:
-            return False
-        self._retries.append(replace(task, decoder="pyav"))
-        return True
-
-    def _deadline_of_opening(self, task: Task) -> float:
-        return time.monotonic() + self._patience_seconds + _seconds_to_read(task.path)
+        if not worker.has_begun:
+            self._n_failed_starts += 1
+            if self._n_failed_starts == MOST_FAILED_STARTS:
+                raise DecoderStartError(
+                    f"{MOST_FAILED_STARTS} decoding processes in a row could not begin, the last "
+                    f"one {how}; their messages are above, if there are any"
+                )
+            self._again.appendleft(job)
+        elif not job.failure:
+            self._again.append(_Job(job.path, how))
+        else:
+            ways = f"{how}, twice" if how == job.failure else f"{job.failure}, then {how}"
+            reason = f"{job.path}: the process that decodes it {ways}; check or remove the file"
+            yield VideoLost(job.path, kind, reason, is_quarantined=True)
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.process.kill()
-        worker.process.join()
         worker.connection.close()
-        os.close(worker.memory.fd)
+        os.close(worker.memory_fd)
+        try:
+            worker.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning(
+                "decoding process %d was killed and is still there after %g s; going on without it",
+                worker.process.pid,
+                END_SECONDS,
+            )
 
 
-def _start() -> _Worker:
-    # Not a fork: that would inherit CUDA, threads and locks in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    memory = _Memory(os.memfd_create("frames"))
-    process = context.Process(target=_serve, args=(theirs, memory), name="decoder", daemon=True)
-    process.start()
+def _start(module: str) -> _Worker:
+    """Start a worker: a program of its own, which does not import this one's main module again."""
+    ours, theirs = Pipe()
+    memory_fd = os.memfd_create("frames")
+    fds = theirs.fileno(), memory_fd
+    folders = [folder for folder in sys.path if folder]
+    folders.append(str(Path(__file__).parents[1]))  # where this one was found by the current folder
+    code = CHILD_CODE.format(module=module)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, *map(str, fds), *folders],
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+    )
     theirs.close()
-    return _Worker(process, ours, memory)
-
-
-def _serve(connection: Connection, memory: _Memory) -> None:
-    serve(connection, memory.fd)
-
-
-def _send(worker: _Worker, message: Task | int) -> None:
-    try:
-        worker.connection.send(message)
-    except ConnectionError:
-        return  # it died; what it says next is the end of its pipe
+    return _Worker(process, ours, memory_fd)
 
 
 def _seconds_to_read(path: Path) -> float:
@@ -294,9 +363,12 @@ def _seconds_to_read(path: Path) -> float:
         return 0.0  # the worker will say what is wrong with it
 
 
-def _way_of_death(process: BaseProcess) -> str:
-    """How a process ended, in words: "was killed by SIGSEGV"."""
-    code = process.exitcode
-    if code is not None and code < 0:
+def _way_of_death(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended that closed its pipe, in words: "was killed by SIGSEGV"."""
+    try:
+        code = process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "closed its pipe"
+    if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"

@@ -31,6 +31,7 @@ from extractors.snippets import n_snippets
 logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 16
+MAX_FEATURE = float(np.finfo(np.float16).max)  # as the features are stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[En
         del gathered[path]
         n_kept = n_snippets(video.n_frames, extractor.snippet_len, extractor.tail_rule)
         if n_kept:
-            yield VideoFeatures(path, _features(video, extractor, n_kept))
+            yield _features(path, video, extractor, n_kept)
             continue
         reason = (
             f"{path}: too short: {video.n_frames} frames make no snippet "
@@ -143,13 +144,25 @@ def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[En
         yield VideoLost(path, "VideoError", reason, is_quarantined=False)
 
 
-def _features(video: _Gathered, extractor: Extractor, n_kept: int) -> Features:
+def _features(
+    path: Path, video: _Gathered, extractor: Extractor, n_kept: int
+) -> VideoFeatures | VideoLost:
+    """Put a video's features together; values that are none lose this video alone."""
     assert video.end is not None
-    return Features(
-        streams={
-            stream: np.stack([snippet[stream] for snippet in video.snippets[:n_kept]])
-            for stream in extractor.stream_dims
-        },
+    streams = {
+        stream: np.stack([snippet[stream] for snippet in video.snippets[:n_kept]])
+        for stream in extractor.stream_dims
+    }
+    for stream, values in streams.items():
+        # Not a number is not below the limit either.
+        if not (np.abs(values) <= MAX_FEATURE).all():
+            reason = (
+                f"{path}: {stream} features must fit float16 (finite, at most {MAX_FEATURE:g} in "
+                "size), instead some do not; check the video and the weights"
+            )
+            return VideoLost(path, "FeatureValueError", reason, is_quarantined=False)
+    features = Features(
+        streams=streams,
         snippet_len=extractor.snippet_len,
         n_frames=video.n_frames,
         n_missing=video.end.n_missing,
@@ -158,6 +171,7 @@ def _features(video: _Gathered, extractor: Extractor, n_kept: int) -> Features:
         decoder=video.start.opened.decoder_version,
         tail_rule=extractor.tail_rule,
     )
+    return VideoFeatures(path, features)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +237,8 @@ class _Batcher:
             done.event.synchronize()
         arrays = {stream: features.numpy() for stream, features in done.features.items()}
         for index, owner in enumerate(done.owners):
-            owner.snippets.append({stream: array[index] for stream, array in arrays.items()})
+            # A view would keep the whole batch alive. What is pinned is free to be used again.
+            owner.snippets.append({stream: array[index].copy() for stream, array in arrays.items()})
 
 
 def _start_copy(

@@ -65,8 +65,6 @@ __all__ = [
 
 # Errors of writing that the next video would meet, too.
 NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# What can be read with more memory: such a failure is not remembered as the video's own.
-MACHINE_ERRORS = ("MemoryError",)
 MOST_UNWRITTEN = 4  # videos whose features wait for the disk
 SECONDS_BETWEEN_TABLES = 60.0
 
@@ -279,7 +277,7 @@ class _Work:
         """Note that a file cannot be read, unless it is not there yet or the machine failed."""
         entry = self.entry_of(lost.path)
         failure = Failure(entry.video_id, lost.kind, lost.reason, lost.is_quarantined)
-        if entry.path.is_file() and lost.kind not in MACHINE_ERRORS:
+        if entry.path.is_file() and not lost.is_machine_error:
             note_failure(self._folder, failure)
             path = feature_path(self._folder, entry.video_id)
             with suppress(OSError):

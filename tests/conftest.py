@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def find_decoders() -> Callable[[], list[int]]:
+    """A function that lists this process's decoding processes that are alive, by their ids."""
+    return _find_decoders
+
+
+@pytest.fixture(scope="session")
 def write_clip() -> Callable[..., Path]:
     """A function that writes a clip whose frame i shows the number i."""
     return _write_clip
@@ -50,6 +57,17 @@ def read_number() -> Callable[[NDArray[np.uint8]], int]:
 def counting_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An H.264 mp4 of 40 frames 64x48 at 25 fps; frame i shows the number i."""
     return _write_clip(tmp_path_factory.mktemp("clips") / "counting.mp4")
+
+
+def _find_decoders() -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            is_mine = int(parent) == os.getpid() and state != "Z"
+            if is_mine and b"decode_worker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def _write_clip(

@@ -1,10 +1,10 @@
 """From videos to features: which frames are in which row, whatever the batches are."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import av
@@ -132,15 +132,15 @@ def test_no_room_for_a_single_snippet_is_an_error(counting_clip, read_number):
 
 
 def test_a_decoder_that_dies_in_mid_video_leaves_no_trace_in_the_features(
-    write_clip, read_number, tmp_path
+    write_clip, read_number, find_decoders, tmp_path
 ):
     paths = [write_clip(tmp_path / f"{i}.mp4", n_frames=200) for i in range(3)]
     events, is_killed = [], False
     for event in extract_videos(FrameNumbers(read_number, n_snippets_per_batch=3), paths):
         events.append(event)
         if not is_killed and event.path == paths[1]:
-            (decoder,) = multiprocessing.active_children()
-            os.kill(decoder.pid, signal.SIGSEGV)
+            (decoder,) = find_decoders()
+            os.kill(decoder, signal.SIGSEGV)
             is_killed = True
     found = {event.path: event.features for event in events if isinstance(event, VideoFeatures)}
     assert found[paths[1]].decoder.startswith("pyav ")
@@ -148,6 +148,49 @@ def test_a_decoder_that_dies_in_mid_video_leaves_no_trace_in_the_features(
         places = np.arange(13 * 16)
         rgb = found[path].streams["rgb"].ravel()
         np.testing.assert_array_equal(rgb, np.minimum(places, 199))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 65520.0, -1e6])
+def test_bad_values_lose_the_video_that_has_them_and_no_other(clips, read_number, value):
+    class OneBadValue(FrameNumbers):
+        def embed(self, snippets):
+            features = super().embed(snippets)
+            features["flow"][features["flow"] == 77] = value  # only the longest clip has as many
+            return features
+
+    events = list(extract_videos(OneBadValue(read_number), clips))
+    (lost,) = [event for event in events if isinstance(event, VideoLost)]
+    assert clips[lost.path] == 100
+    assert f"{lost.path}: flow features must fit float16 (finite" in lost.reason
+    assert not lost.is_quarantined
+    assert not lost.is_machine_error
+    done = {event.path: event.features for event in events if isinstance(event, VideoFeatures)}
+    assert set(done) == set(clips) - {lost.path}
+    for path, features in done.items():
+        assert_has_all_frames(features, clips[path])
+
+
+def test_the_largest_value_of_float16_is_no_bad_value(clips, read_number):
+    class Large(FrameNumbers):
+        def embed(self, snippets):
+            return {s: torch.full_like(f, 65504.0) for s, f in super().embed(snippets).items()}
+
+    assert set(features_by_path(Large(read_number), clips)) == set(clips)
+
+
+def test_a_video_that_goes_on_keeps_no_batch_alive(write_clip, tmp_path):
+    path = write_clip(tmp_path / "long.mp4", n_frames=250)
+    batches = []
+
+    class Watched(FrameNumbers):
+        def embed(self, snippets):
+            array = np.zeros((len(snippets), 1, 16), np.float32)
+            batches.append(weakref.ref(array))
+            return dict.fromkeys(self.stream_dims, torch.from_numpy(array))
+
+    for _ in extract_videos(Watched(lambda frame: 0, n_snippets_per_batch=2), [path]):
+        assert sum(batch() is not None for batch in batches) <= 2
+    assert len(batches) == 8
 
 
 def test_a_snippet_has_the_same_features_to_the_bit_whatever_is_beside_it(write_clip, tmp_path):

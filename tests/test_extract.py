@@ -1,6 +1,5 @@
 """Stage 1 on small videos: resuming, failures, processes that share a folder, kills."""
 
-import multiprocessing
 import os
 import random
 import re
@@ -26,6 +25,7 @@ from pipeline.extract import (
     VideoRedone,
     VideoTaken,
     extract_dataset,
+    extract_entries,
     stream_features,
 )
 from pipeline.extraction_status import read_failure
@@ -79,13 +79,13 @@ def endings(records):
     }
 
 
-def kill_decoder_at(records, video_id, way=signal.SIGSEGV):
+def kill_decoder_at(records, video_id, find_decoders):
     """Pass records on; whenever the video's frames begin to come, its decoder is killed."""
     for record in records:
         yield record
         if type(record).__name__ == "FramesDone" and record.video_id == video_id:
-            for child in multiprocessing.active_children():
-                os.kill(child.pid, way)
+            for decoder in find_decoders():
+                os.kill(decoder, signal.SIGSEGV)
 
 
 def status_by_id(folder):
@@ -140,9 +140,11 @@ def test_a_video_that_is_not_there_yet_is_tried_again_by_itself(dataset, tmp_pat
     assert [type(again[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
 
 
-def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done(dataset, tmp_path):
+def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done(
+    dataset, find_decoders, tmp_path
+):
     records = extract_dataset(dataset, tmp_path, Brightness())
-    ends = endings(kill_decoder_at(records, "b"))
+    ends = endings(kill_decoder_at(records, "b", find_decoders))
     assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoFailed, VideoDone]
     failure = ends["b"].failure
     assert (failure.kind, failure.is_quarantined) == ("DecoderDied", True)
@@ -150,7 +152,7 @@ def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done
     assert isinstance(endings(extract_dataset(dataset, tmp_path, Brightness()))["b"], VideoFailed)
 
 
-def test_a_single_video_survives_the_crash_of_its_decoder(dataset):
+def test_a_single_video_survives_the_crash_of_its_decoder(dataset, find_decoders):
     entry = dataset.entries[0]
     progress = stream_features(entry.path, Brightness())
     is_killed = False
@@ -161,7 +163,7 @@ def test_a_single_video_survives_the_crash_of_its_decoder(dataset):
             features = finished.value
             break
         if not is_killed:
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            os.kill(find_decoders()[0], signal.SIGKILL)
             is_killed = True
     assert features.n_frames == 200
 
@@ -318,6 +320,18 @@ def test_a_file_size_limit_is_reported_and_not_remembered(dataset, tmp_path):
     assert "cannot be written (File too large)" in failed.failure.reason
     again = endings(extract_dataset(one, tmp_path, Brightness()))
     assert isinstance(again["a"], VideoDone)
+
+
+def test_a_decoder_without_room_for_its_frames_is_reported_and_not_remembered(dataset, tmp_path):
+    one = Dataset("small", dataset.entries[:1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        ends = endings(extract_entries(one.entries, tmp_path, Brightness(), retry_failed=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in ends["a"].failure.reason
+    assert read_failure(tmp_path, "a") is None
 
 
 def test_a_pipe_fails_at_once_each_time(dataset, tmp_path):
