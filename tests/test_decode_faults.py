@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from extractors.decode_pool import (
     VideoLost,
     VideoOpened,
 )
+from pipeline.cli import main
 
 SNIPPET_LEN = 4
 LENGTHS = {"a.mp4": 41, "b.mp4": 60, "c.mp4": 7}  # "a" and "b" have more snippets than slots
@@ -186,3 +188,16 @@ def test_a_worker_may_take_longer_to_start_than_to_decode(paths, tmp_path, monke
         events = list(pool.decode(paths.values()))
     assert not any(isinstance(event, VideoLost) for event in events)
     assert sum(isinstance(event, VideoEnded) for event in events) == 3
+
+
+def test_the_command_says_in_one_line_that_no_decoder_begins(paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_pool, "CHILD_CODE", "raise SystemExit(7)")
+    manifest = tmp_path / "small.csv"
+    manifest.write_text("path,split,label,anomalies\na.mp4,test,0,\n")
+    (tmp_path / "a.mp4").write_bytes(paths["a.mp4"].read_bytes())
+    arguments = ["extract", str(manifest), "--features", str(tmp_path / "features")]
+    arguments += ["--flow", "none", "--crops", "1", "--weights", "random:0", "--device", "cpu"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "3 decoding processes in a row could not begin" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output
