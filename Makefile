@@ -23,7 +23,7 @@ train: install
 # The main job on videos that it makes itself; nothing is downloaded but packages.
 demo: install
 	$(BIN)/pipeline datasets make microworld
-	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0
+	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0 --precision float32
 	$(BIN)/pipeline train --dataset microworld --seeds 3
 	mkdir -p demo
 	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --plot demo/scores.png
