@@ -29,7 +29,7 @@ def check_device_names(ctx: click.Context, param: click.Parameter, value: str | 
     for name in [] if value is None else value.split(","):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name.strip()):
             raise click.BadParameter(
-                f"device must be auto, cpu, cuda or cuda:N, instead got {printable(name)}"
+                f"device must be auto, cpu, cuda or cuda:N, instead got {printable(name)!r}"
             )
     return value
 
