@@ -72,6 +72,9 @@ def main(verbose: bool) -> None:
     # OpenMP reads this when torch is loaded. Threads that spin while they wait for each other take
     # the processor from other programs, and on a busy machine from each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Child processes would look for Python's own modules in the current folder first, which may
+    # hold other people's videos.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
