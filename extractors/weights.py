@@ -11,6 +11,7 @@ A spec names them:
 
 import pickle
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,9 +253,13 @@ def read_tensors(path: Path) -> StateDict:
     # What torch.load raises for files that are cut off or something else altogether.
     except (
         pickle.UnpicklingError,
-        RuntimeError,
+        struct.error,
+        AssertionError,
+        AttributeError,
         EOFError,
         LookupError,
+        RuntimeError,
+        TypeError,
         ValueError,
         safetensors.SafetensorError,
     ) as error:

@@ -285,7 +285,8 @@ def test_weights_of_another_network_are_refused_by_name(
 
 @pytest.mark.parametrize("name", ["broken.pt", "broken.pth", "broken.safetensors"])
 @pytest.mark.parametrize(
-    "content", [b"", b"words\nand more words", bytes(range(256)) * 9, b"PK\3\4"]
+    "content",
+    [b"", b"words\nand more words", bytes(range(256)) * 9, b"PK\3\4", b"\x80\2junk", b"\x80\2"],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
