@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 60.0
 SLOWEST_DISK_BYTES_PER_SECOND = 10e6
 # A busy machine with a slow disk may take minutes to import what a worker needs.
 START_SECONDS = 600.0
-# Workers in a row that end before they take up a task; then something is wrong with all of them.
+# New workers in a row that end before they take a video up; then something is wrong with all.
 MOST_FAILED_STARTS = 3
 # Until a process that is ending, or was killed, is gone.
 END_SECONDS = 10.0
@@ -122,10 +122,17 @@ DecodeEvent = VideoOpened | SnippetDecoded | VideoEnded | VideoLost
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A video to read; `failure` is how the first try ended, the second one is with PyAV."""
+    """A video to read.
+
+    Attributes:
+        path: The video.
+        failure: How the first try ended; the second one is with PyAV.
+        n_failed_starts: New workers in a row that ended before they took it up.
+    """
 
     path: Path
     failure: str = ""
+    n_failed_starts: int = 0
 
     @property
     def decoder(self) -> Literal["pyav"] | None:
@@ -204,7 +211,6 @@ class DecodePool:
         self._workers: list[_Worker] = []
         self._again: deque[_Job] = deque()
         self._task_ids = count()
-        self._n_failed_starts = 0
 
     def __enter__(self) -> Self:
         """Nothing is started before there is a video to read."""
@@ -283,7 +289,6 @@ class DecodePool:
         match message:
             case Begun():
                 worker.has_begun = worker.has_started = True
-                self._n_failed_starts = 0
                 seconds += _seconds_to_read(job.path)
             case Opened():
                 worker.slots = map_slots(worker.memory_fd, message)
@@ -310,13 +315,14 @@ class DecodePool:
         assert job is not None
         self._end(worker)
         if not worker.has_begun:
-            self._n_failed_starts += 1
-            if self._n_failed_starts == MOST_FAILED_STARTS:
+            # One that ends between two videos has shown that workers do start.
+            n_failed_starts = 0 if worker.has_started else job.n_failed_starts + 1
+            if n_failed_starts == MOST_FAILED_STARTS:
                 raise DecoderStartError(
                     f"{MOST_FAILED_STARTS} decoding processes in a row could not begin, the last "
                     f"one {how}; their messages are above, if there are any"
                 )
-            self._again.appendleft(job)
+            self._again.appendleft(replace(job, n_failed_starts=n_failed_starts))
         elif not job.failure:
             self._again.append(_Job(job.path, how))
         else:
@@ -370,5 +376,6 @@ def _way_of_death(process: subprocess.Popen[bytes]) -> str:
     except subprocess.TimeoutExpired:
         return "closed its pipe"
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        names = {one.value: one.name for one in signal.Signals}
+        return f"was killed by {names.get(-code, f'signal {-code}')}"
     return f"ended with exit code {code}"

@@ -78,7 +78,7 @@ def extract_videos(
 
     Raises:
         torch.OutOfMemoryError: If the device has no room for a single snippet.
-        RuntimeError: If the decoding processes cannot be started.
+        OSError: If the decoding processes cannot be started.
     """
     batcher = _Batcher(extractor)
     gathered: dict[Path, _Gathered] = {}

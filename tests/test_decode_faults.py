@@ -190,6 +190,29 @@ def test_a_worker_may_take_longer_to_start_than_to_decode(paths, tmp_path, monke
     assert sum(isinstance(event, VideoEnded) for event in events) == 3
 
 
+def test_workers_that_are_killed_once_each_while_they_start_end_nothing(
+    paths, tmp_path, monkeypatch
+):
+    code = (
+        "import os, pathlib, signal\n"
+        "def main():\n"
+        f"    marks = [pathlib.Path({str(tmp_path)!r}, str(i)) for i in range(3)]\n"
+        "    for mark in marks:\n"
+        "        try:\n"
+        "            mark.touch(exist_ok=False)\n"
+        "        except FileExistsError:\n"
+        "            continue\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    from extractors.decode_worker import main\n"
+        "    main()\n"
+    )
+    write_worker(tmp_path, monkeypatch, "killed_once", code)
+    with DecodePool(3, SNIPPET_LEN, worker_module="killed_once") as pool:
+        events = list(pool.decode(paths.values()))
+    assert sum(isinstance(event, VideoEnded) for event in events) == 3
+    assert len(list(tmp_path.glob("[0-9]"))) == 3
+
+
 def test_the_command_says_in_one_line_that_no_decoder_begins(paths, tmp_path, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHILD_CODE", "raise SystemExit(7)")
     manifest = tmp_path / "small.csv"
