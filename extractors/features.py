@@ -161,6 +161,8 @@ class Extractor(Protocol):
     def prepare(self, frames: Tensor) -> Prepared:
         """Do for one snippet what can be done before its batch is full.
 
+        The result owns its memory: no view of the frames, which are overwritten afterwards.
+
         Args:
             frames: (snippet_len + 1, H, W, 3) uint8 RGB on the CPU, read before this returns. The
                 last frame is the one after the snippet, for T flows need T + 1 frames; at a

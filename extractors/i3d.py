@@ -34,11 +34,11 @@ class _Group:
     """The pictures of those snippets of a batch whose frames are of one size.
 
     Attributes:
-        places: Where in the batch the snippets are.
+        places: Where in the batch each snippet is: in several places where it fills the batch up.
         streams: By stream (n, T, C, H, W).
     """
 
-    places: list[int]
+    places: list[list[int]]
     streams: dict[str, Tensor]
 
 
@@ -189,8 +189,9 @@ class I3D:
             else:
                 scaled = self._scale_rgb(transforms.crop(pictures, index))
             # Not by a list of places: that would go to the device as a tensor, and wait for it.
-            for place, clip in zip(group.places, scaled, strict=True):
-                clips[place].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
+            for places, clip in zip(group.places, scaled, strict=True):
+                for place in places:
+                    clips[place].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
         return clips
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
@@ -209,13 +210,19 @@ class I3D:
         return features.float()
 
 
-def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[int], Tensor]]:
-    """The frames (n, 17, 3, H, W) of each size, and which snippets they are of."""
+def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[list[int]], Tensor]]:
+    """The frames (n, 17, 3, H, W) of each size, and the places in the batch of each snippet.
+
+    A snippet that comes several times, as one that fills the last batch up, is there once.
+    """
     places = defaultdict(list)
     for place, snippet in enumerate(snippets):
-        places[snippet["frames"].shape].append(place)
-    for of_size in places.values():
-        yield of_size, torch.stack([snippets[place]["frames"] for place in of_size])
+        places[id(snippet)].append(place)
+    by_size = defaultdict(list)
+    for of_snippet in places.values():
+        by_size[snippets[of_snippet[0]]["frames"].shape].append(of_snippet)
+    for of_size in by_size.values():
+        yield of_size, torch.stack([snippets[first]["frames"] for first, *_ in of_size])
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:

@@ -104,6 +104,24 @@ def test_a_snippet_has_the_features_of_a_computation_by_hand(
         assert difference < 0.1 * expected.abs().mean()
 
 
+def test_a_snippet_that_fills_the_batch_up_has_its_flow_computed_once(two_stream: I3D) -> None:
+    prepared = two_stream.prepare(make_frames(17, 256, 300))
+    alone = two_stream.embed([prepared])
+    n_given = []
+    computing = two_stream.flow
+    assert computing is not None
+    two_stream.flow = lambda frames: n_given.append(len(frames)) or computing(frames)
+    try:
+        filled_up = two_stream.embed([prepared] * 3)
+    finally:
+        two_stream.flow = computing
+    assert n_given == [1]
+    for stream, expected in alone.items():
+        torch.testing.assert_close(
+            filled_up[stream], expected.expand(3, -1, -1), rtol=1e-4, atol=1e-3
+        )
+
+
 @pytest.mark.slow
 def test_ten_crops_come_in_their_order(weights: Path) -> None:
     frames = make_frames(17, 256, 291)  # these are not resized
