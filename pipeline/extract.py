@@ -39,7 +39,6 @@ from pipeline.feature_file import (
     Contract,
     DamagedFileError,
     FeatureFileError,
-    FeatureValueError,
     contract_differences,
     read_header,
     write_features,
@@ -47,21 +46,6 @@ from pipeline.feature_file import (
 )
 from pipeline.feature_paths import feature_path, videos_without_place
 from pipeline.source import Source, identify_source
-
-__all__ = [
-    "ExtractRecord",
-    "FramesDone",
-    "VideoDone",
-    "VideoFailed",
-    "VideoKept",
-    "VideoRedone",
-    "VideoTaken",
-    "extract_dataset",
-    "extract_entries",
-    "finish_folder",
-    "in_order",
-    "stream_features",
-]
 
 # Errors of writing that the next video would meet, too.
 NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -263,12 +247,6 @@ class _Work:
                 source=source,
             )
             forget_failure(self._folder, entry.video_id)
-        except FeatureValueError as error:
-            failure = Failure(
-                entry.video_id, type(error).__name__, str(error), is_quarantined=False
-            )
-            note_failure(self._folder, failure)
-            return VideoFailed(failure)
         except (OSError, MemoryError) as error:
             return _failed(entry, error)
         return VideoDone(entry.video_id, features.n_frames, features.n_missing)

@@ -13,7 +13,8 @@ import torch
 
 from extractors.build import ExtractorChoice
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extract import ExtractRecord, extract_entries, in_order
+from pipeline.extract import extract_entries, in_order
+from pipeline.extract_records import ExtractRecord
 from pipeline.shards import Shard, entries_of_shard
 
 

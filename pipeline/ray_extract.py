@@ -16,7 +16,8 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.features import Extractor
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extract import ExtractRecord, FramesDone, VideoFailed, extract_entries, in_order
+from pipeline.extract import extract_entries, in_order
+from pipeline.extract_records import ExtractRecord, FramesDone, VideoFailed
 from pipeline.extraction_status import Failure
 
 MOST_RETRIES = 3

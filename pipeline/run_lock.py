@@ -3,8 +3,9 @@
 import fcntl
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
+from pipeline.atomic import remove_abandoned
 from pipeline.checkpoints import CheckpointError
 from pipeline.runs import Run
 
@@ -38,7 +39,5 @@ def owned(runs: Iterable[Run]) -> Iterator[None]:
             except OSError as error:
                 logger.warning("%s: cannot be locked (%s)", run.folder, error.strerror)
             if not run.is_finished:  # of a finished one, evaluations may be written just now
-                for path in run.folder.rglob(".*.tmp"):
-                    with suppress(OSError):
-                        path.unlink()
+                remove_abandoned(run.folder)
         yield

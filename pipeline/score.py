@@ -8,7 +8,8 @@ import torch
 from extractors.build import ExtractorChoice, ExtractorError
 from extractors.features import Extractor
 from pipeline.checkpoints import Checkpoint, CheckpointError
-from pipeline.extract import FramesDone, stream_features
+from pipeline.extract import stream_features
+from pipeline.extract_records import FramesDone
 from pipeline.feature_file import Contract
 from pipeline.frame_scores import Scores, scores_of_video
 from pipeline.run_precision import compare_with_run, precision_for_run

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from pipeline.extract import (
+from pipeline.extract_records import (
     ExtractRecord,
     FramesDone,
     VideoDone,

@@ -11,7 +11,7 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.weights import WeightsError
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extract import FramesDone, VideoDone, VideoFailed
+from pipeline.extract_records import FramesDone, VideoDone, VideoFailed
 from pipeline.feature_file import read_features
 from pipeline.many_devices import DeviceProcessError, extract_on_devices
 

@@ -28,7 +28,8 @@ from torchvision.transforms.v2 import functional
 from extractors.i3d import I3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, TAIL_RULES
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.extract import VideoDone, VideoFailed, extract_entries
+from pipeline.extract import extract_entries
+from pipeline.extract_records import VideoDone, VideoFailed
 from pipeline.feature_file import feature_path, read_features
 
 N_EXAMPLES = 15

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline import progress as progress_module
-from pipeline.extract import FramesDone, VideoDone
+from pipeline.extract_records import FramesDone, VideoDone
 from pipeline.progress import ProgressDisplay, Stopwatch
 from pipeline.show import show_extraction, show_scoring, show_training
 from pipeline.trainer import EpochRecord

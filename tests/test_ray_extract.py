@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from extractors.build import ExtractorChoice  # noqa: E402
 from pipeline.datasets.catalog import Dataset, VideoEntry  # noqa: E402
-from pipeline.extract import VideoDone, VideoFailed, VideoKept  # noqa: E402
+from pipeline.extract_records import VideoDone, VideoFailed, VideoKept  # noqa: E402
 from pipeline.feature_file import read_features  # noqa: E402
 from pipeline.ray_extract import RayError, extract_on_ray  # noqa: E402
 

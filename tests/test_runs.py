@@ -124,9 +124,9 @@ def test_what_a_killed_training_left_half_written_is_removed(tmp_path):
     unfinished = make_run(tmp_path, "small/clav-como/20250101-000000-seed0", finished=False)
     finished = make_run(tmp_path, "small/clav-como/20250102-000000-seed0", finished=True)
     for run in (unfinished, finished):
-        (run.folder / ".state.safetensors.1a2b3c4d.tmp").touch()
+        (run.folder / ".lookaround-1a2b3c4d.tmp").touch()
         (run.folder / "epochs").mkdir()
-        (run.folder / "epochs/.0001.safetensors.1a2b3c4d.tmp").touch()
+        (run.folder / "epochs/.lookaround-1a2b3c4d.tmp").touch()
     with owned([unfinished, finished]):
         assert not list(unfinished.folder.rglob("*.tmp"))
         assert len(list(finished.folder.rglob("*.tmp"))) == 2  # an evaluation may be at work

@@ -18,7 +18,7 @@ from extractors.resnet_i3d import ResNetI3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.checkpoints import Checkpoint
-from pipeline.extract import FramesDone
+from pipeline.extract_records import FramesDone
 from pipeline.frame_scores import csv_bytes
 from pipeline.score import extractor_of_run, score_video
 from pipeline.snippet_scores import snippet_scores

@@ -1,6 +1,6 @@
 """What is said of long work, where stderr is not a terminal."""
 
-from pipeline.extract import FramesDone, VideoDone, VideoFailed, VideoKept, VideoTaken
+from pipeline.extract_records import FramesDone, VideoDone, VideoFailed, VideoKept, VideoTaken
 from pipeline.extraction_status import Failure
 from pipeline.show import MOST_FAILURES_LISTED, show_extraction
 

@@ -6,24 +6,17 @@ from pathlib import Path
 import click
 
 from pipeline.cli.shared import (
-    check_model_name,
     device_option,
     errors_in_one_line,
     features_option,
+    model_option,
     say,
     seed_option,
 )
 
 
 @click.command()
-@click.option(
-    "--model",
-    callback=check_model_name,
-    metavar="NAME",
-    default="clav-como",
-    show_default=True,
-    help="Model: clav-como, la-net or cbcg.",
-)
+@model_option
 @click.option(
     "--dataset",
     help="exclusive-or or bursts, which are drawn; or a dataset with features, by name or manifest "

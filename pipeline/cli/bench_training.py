@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.shared import check_model_name, device_option, errors_in_one_line, say
+from pipeline.cli.shared import device_option, errors_in_one_line, model_option, say
 
 
 @click.command("bench-training")
@@ -41,14 +41,7 @@ from pipeline.cli.shared import check_model_name, device_option, errors_in_one_l
     show_default=True,
     help="Processes of the usual loader, per class of bags.",
 )
-@click.option(
-    "--model",
-    callback=check_model_name,
-    metavar="NAME",
-    default="clav-como",
-    show_default=True,
-    help="Model: clav-como, la-net or cbcg.",
-)
+@model_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As in train.")
 @device_option
 def bench_training(

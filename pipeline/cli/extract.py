@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
     import torch
 
     from extractors.build import ExtractorChoice
-    from pipeline.extract import ExtractRecord
+    from pipeline.extract_records import ExtractRecord
 
 
 def _check_shard(

@@ -84,8 +84,14 @@ device_option = click.option(
     show_default=True,
     help="auto (the first GPU, else the CPU), cpu, cuda or cuda:N.",
 )
-
-
+model_option = click.option(
+    "--model",
+    callback=check_model_name,
+    metavar="NAME",
+    default="clav-como",
+    show_default=True,
+    help="Model: clav-como, la-net or cbcg.",
+)
 seed_option = click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**63 - 1),

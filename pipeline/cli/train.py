@@ -11,10 +11,10 @@ from click.core import ParameterSource
 
 from pipeline.cli.shared import (
     RANDOM_WEIGHTS_NOTE,
-    check_model_name,
     device_option,
     errors_in_one_line,
     features_option,
+    model_option,
     runs_option,
     say,
     seed_option,
@@ -35,14 +35,7 @@ if TYPE_CHECKING:
 )
 @features_option
 @runs_option
-@click.option(
-    "--model",
-    callback=check_model_name,
-    metavar="NAME",
-    default="clav-como",
-    show_default=True,
-    help="Model: clav-como, la-net or cbcg.",
-)
+@model_option
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="TOML file of settings that differ."
 )
