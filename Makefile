@@ -41,7 +41,7 @@ check: install
 
 # Tests and measurements on a GPU; ARGS='--device cpu' rehearses every part at a small size.
 check-gpu: install
-	$(BIN)/python -c 'from pipeline.experiments.check_gpu import main; main()' $(ARGS)
+	$(BIN)/python -m pipeline.experiments.check_gpu $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from extractors.frame_dims import resized_dims
+from extractors.pyav_file import FFmpegError
 from extractors.video import DecoderFailure, FrameChunk, Video, VideoError
 
 # Enough to decode ahead while the parent computes, and no more than this of memory if two fit.

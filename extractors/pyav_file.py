@@ -11,6 +11,7 @@ from typing import Self
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError as FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -60,7 +61,7 @@ def open_video(path: Path) -> InputContainer:
     except av.ArgumentError as error:  # the container is not on the list
         problem = "has no video stream that is read; playlists, image sequences and text are not"
         raise VideoError.about(path, problem) from error
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise VideoError.about(path, f"cannot be opened as a video: {error.strerror}") from error
 
 
@@ -113,7 +114,7 @@ def read_packets(
 
     Empty ones are left out: PyAV ends a stream with one, AVI repeats a frame so.
     """
-    with suppress(av.FFmpegError):
+    with suppress(FFmpegError):
         for packet in container.demux(stream):
             if packet.size:
                 yield packet

@@ -94,7 +94,7 @@ def bench_preparation(extractor: Extractor, sample: Sequence[torch.Tensor]) -> I
 
     flow, device = extractor.flow, extractor.device
     resized = resize()  # the first time buffers are allocated
-    seconds = _seconds(resize, device)
+    seconds = seconds_of(resize, device)
     yield BenchRow(
         "copying and resizing", len(sample) * extractor.snippet_len / seconds, "frames/s"
     )
@@ -102,8 +102,8 @@ def bench_preparation(extractor: Extractor, sample: Sequence[torch.Tensor]) -> I
         return
     batches = [torch.stack(list(group)) for _, group in groupby(resized, key=lambda f: f.shape)]
     n_pairs = sum(len(batch) for batch in batches) * extractor.snippet_len
-    _seconds(lambda: [flow(batch) for batch in batches], device)  # compiles and records kernels
-    seconds = _seconds(lambda: [flow(batch) for batch in batches], device)
+    seconds_of(lambda: [flow(batch) for batch in batches], device)  # compiles and records kernels
+    seconds = seconds_of(lambda: [flow(batch) for batch in batches], device)
     yield BenchRow("optical flow", n_pairs / seconds, "pairs/s")
 
 
@@ -127,7 +127,7 @@ def bench_whole(
         features = _extract(extractor, paths)
         whole += time.perf_counter() - started
         n_snippets = sum(video.n_snippets for video in features)
-        bare += _seconds(partial(_run_networks, extractor, n_snippets), extractor.device)
+        bare += seconds_of(partial(_run_networks, extractor, n_snippets), extractor.device)
     n_frames = sum(video.n_frames for video in features)
     video_seconds = sum(video.n_frames / video.fps for video in features)
     yield BenchRow(
@@ -206,7 +206,8 @@ def _write_rate(extractor: Extractor) -> float:
         return n_bytes / 1e6 / (time.perf_counter() - started)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """How long some work takes, that of a GPU included."""
     started = time.perf_counter()
     work()
     if device.type == "cuda":

@@ -21,7 +21,9 @@ from typing import Any
 import torch
 
 from pipeline.device import choose_device
-from pipeline.experiments.gpu_parts import PARTS, Context
+from pipeline.experiments.clips import find_real_videos
+from pipeline.experiments.gpu_context import Context
+from pipeline.experiments.gpu_parts import PARTS
 
 PACKAGES = (
     "torch",
@@ -66,6 +68,7 @@ def describe_machine(commit: str | None) -> dict[str, Any]:
         "n_cpus": len(os.sched_getaffinity(0)),
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,
+        "clips": "real" if find_real_videos() else "synthetic",
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(0)
@@ -96,8 +99,7 @@ def _run_part(name: str, context: Context) -> None:
 
 def _run_in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.out.absolute()
-    # Not with -m: decoding processes would import the module, and torch with it, once more.
-    command = [sys.executable, "-c", f"from {__spec__.name} import main; main()", "--part", name]
+    command = [sys.executable, "-m", "pipeline.experiments.check_gpu", "--part", name]
     command += ["--device", arguments.device, "--out", str(folder)]
     # A CPU is many times slower, however small the parts are.
     max_seconds = PARTS[name].max_seconds * (10 if arguments.device == "cpu" else 1)

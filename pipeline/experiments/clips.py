@@ -25,9 +25,7 @@ def find_real_videos() -> list[Path]:
     return sorted(Path(shared, "data").glob("gmdcsa24/*/*/*.mp4"))
 
 
-def make_clips(
-    folder: Path, *, n_clips: int, n_frames: int, width: int, height: int
-) -> tuple[list[Path], str]:
+def make_clips(folder: Path, *, n_clips: int, n_frames: int, width: int, height: int) -> list[Path]:
     """Write H.264 clips of one size at 25 fps.
 
     Args:
@@ -38,7 +36,7 @@ def make_clips(
         height: Pixels, even.
 
     Returns:
-        Their paths, and what they show: "real" or "synthetic".
+        Their paths.
 
     Raises:
         OSError: If a clip cannot be written.
@@ -57,7 +55,7 @@ def make_clips(
         path = folder / f"{index}.mp4"
         path.write_bytes(paths[index % n_sources].read_bytes())
         paths.append(path)
-    return paths, "real" if real else "synthetic"
+    return paths
 
 
 def _read(path: Path) -> Iterator[NDArray[np.uint8]]:

@@ -22,14 +22,12 @@ from extractors.engine import VideoFeatures, extract_videos
 from extractors.features import Extractor
 from extractors.flow import TVL1Flow, build_flow
 from extractors.i3d import I3D
-from extractors.raft_network import build as build_raft
-from extractors.transforms import resize_short_side, to_grey
+from extractors.transforms import to_grey
 from extractors.tvl1 import tvl1_flow
-from extractors.video import Video
 from pipeline.bag_set import BagSet
-from pipeline.bench import bench_decoding, bench_whole
+from pipeline.bench import bench_decoding, bench_whole, seconds_of
 from pipeline.config import resolve_config
-from pipeline.experiments.clips import make_clips
+from pipeline.experiments.gpu_context import Context
 from pipeline.experiments.gpu_profile import profile_extraction
 from pipeline.feature_file import read_features
 from pipeline.trainer import Trainer
@@ -48,69 +46,6 @@ class CheckFailedError(RuntimeError):
     """A figure of the check is not what it must be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a part works with.
-
-    Attributes:
-        device: What is checked.
-        folder: Shared by all parts, which may write there.
-        is_small: Whether everything is cut down to what a CPU does in seconds.
-    """
-
-    device: torch.device
-    folder: Path
-    is_small: bool
-
-    def clips(self, width: int, height: int, n_clips: int, n_frames: int) -> list[Path]:
-        """Clips of one size, made when they are first asked for."""
-        if self.is_small:
-            n_clips, n_frames = 2, 40
-        folder = self.folder / "clips" / f"{width}x{height}-{n_clips}x{n_frames}"
-        paths = [folder / f"{index}.mp4" for index in range(n_clips)]
-        if not all(path.exists() for path in paths):
-            make_clips(folder, n_clips=n_clips, n_frames=n_frames, width=width, height=height)
-        return paths
-
-    def extractor(
-        self, flow: str | None, crops: int, precision: str, device: torch.device | None = None
-    ) -> I3D:
-        """The I3D with random weights."""
-        return I3D(
-            flow=flow,
-            crops=crops,
-            weights="random:0",
-            precision=precision,
-            device=self.device if device is None else device,
-            flow_weights=str(self.untrained_raft()) if flow == "raft" else None,
-        )
-
-    def untrained_raft(self) -> Path:
-        """A file of RAFT's weights before any training: the speed does not depend on them."""
-        path = self.folder / "raft.pth"
-        if not path.exists():
-            torch.save(build_raft("raft-small").state_dict(), path)
-        return path
-
-    def snippets(self, n_snippets: int) -> Tensor:
-        """Frames (N, 17, 3, 256, 340) uint8 of clips."""
-        paths = self.clips(340, 256, n_clips=16, n_frames=256)
-        found: list[Tensor] = []
-        for path in paths:
-            for chunk in Video(path).read(17):
-                if len(chunk.frames) == 17:
-                    frames = torch.from_numpy(chunk.frames).permute(0, 3, 1, 2)
-                    found.append(resize_short_side(frames).clone())
-                if len(found) == n_snippets:
-                    return torch.stack(found)
-        return torch.stack(found)
-
-    @property
-    def precision(self) -> str:
-        """What is measured: bfloat16 on a GPU, float32 on a CPU."""
-        return "bfloat16" if self.device.type == "cuda" else "float32"
-
-
 def _require(holds: bool, complaint: str) -> None:
     if not holds:
         raise CheckFailedError(complaint)
@@ -119,14 +54,6 @@ def _require(holds: bool, complaint: str) -> None:
 def _min_cosine(found: Tensor, expected: Tensor) -> float:
     """The smallest cosine of two vectors (..., D) of features of the same snippet."""
     return float(torch.cosine_similarity(found, expected, dim=-1).min())
-
-
-def _synchronized_seconds(work: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def check_tests(context: Context) -> Iterator[Figures]:
@@ -173,19 +100,17 @@ def check_flow(context: Context) -> Iterator[Figures]:
         part = on_device[:8] if name == "torch" else on_device
         n_pairs = len(part) * (part.shape[1] - 1)
         work = partial(flow, part)
-        _synchronized_seconds(work, device)  # kernels are compiled
+        seconds_of(work, device)  # kernels are compiled
         n_times = 1 if context.is_small or name == "torch" else 3
-        seconds = min(_synchronized_seconds(work, device) for _ in range(n_times))
+        seconds = min(seconds_of(work, device) for _ in range(n_times))
         yield {f"{name}_pairs_per_second": n_pairs / seconds}
 
 
 def check_features(context: Context) -> Iterator[Figures]:
     """Features of the device against those of the CPU in float32."""
     frames = context.snippets(1 if context.is_small else 3)
-    given = [
-        torch.cat([snippet, snippet[-1:]])[:17].permute(0, 2, 3, 1).contiguous()
-        for snippet in frames
-    ]
+    # (T, C, H, W) -> (T, H, W, C), as decoders give them
+    given = [snippet.permute(0, 2, 3, 1).contiguous() for snippet in frames]
     precisions = ["float32", "bfloat16"] if context.device.type == "cuda" else ["float32"]
     for flow in (None, "dis", "tvl1") if not context.is_small else (None, "dis"):
         reference = context.extractor(flow, 1, "float32", CPU)
@@ -333,7 +258,7 @@ def _features_by_path(extractor: Extractor, paths: list[Path]) -> dict[Path, dic
     }
 
 
-def _pipeline(context: Context, *arguments: str) -> list[str]:
+def _pipeline(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
 
 
@@ -357,7 +282,7 @@ def check_demo(context: Context) -> Iterator[Figures]:
         "evaluate": ("evaluate", "--json", "evaluation.json", *device),
     }
     for name, arguments in commands.items():
-        command = _pipeline(context, *arguments)
+        command = _pipeline(*arguments)
         started = time.perf_counter()
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         sys.stderr.write(done.stdout + done.stderr)
@@ -379,7 +304,7 @@ def check_restart(context: Context) -> Iterator[Figures]:
         *("--flow", "dis" if context.is_small else "tvl1", "--device", str(context.device)),
     ]
     whole, killed = context.folder / "whole", context.folder / "killed"
-    command = _pipeline(context, *arguments, "--features")
+    command = _pipeline(*arguments, "--features")
     subprocess.run([*command, str(whole)], check=True)
     process = subprocess.Popen([*command, str(killed)])
     while process.poll() is None and not any(killed.glob("clips/[0-9]*.h5")):
