@@ -8,7 +8,7 @@ import torch
 from extractors.features import Extractor
 from extractors.i3d import I3D
 from extractors.i3d_r50 import I3DR50
-from extractors.precision import best_precision
+from extractors.networks.precision import best_precision
 from extractors.snippets import REPEAT_LAST_FRAME
 
 EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D, "i3d_r50": I3DR50}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extractors.decode_pool import (
+from extractors.decoding.decode_pool import (
     PATIENCE_SECONDS,
     DecodePool,
     SnippetDecoded,

@@ -15,14 +15,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from extractors import inception_i3d, transforms
+from extractors import transforms
 from extractors.features import Contract, Prepared
 from extractors.flow import build_flow
 from extractors.frame_dims import SHORT_SIDE
-from extractors.inception_i3d import IN_CHANNELS, InceptionI3D
-from extractors.precision import PRECISIONS, check_precision
+from extractors.networks import inception_i3d
+from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D
+from extractors.networks.precision import PRECISIONS, check_precision
+from extractors.networks.weights import load_weights
 from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_rule
-from extractors.weights import load_weights
 
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
 # On two CPU cores more than two at once are no faster; a GPU has room for more, five crops and all.

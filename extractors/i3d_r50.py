@@ -5,9 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from extractors import resnet_i3d, transforms
+from extractors import transforms
 from extractors.i3d import I3D
-from extractors.resnet_i3d import ResNetI3D
+from extractors.networks import resnet_i3d
+from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.snippets import REPEAT_LAST_FRAME
 
 

@@ -20,7 +20,9 @@ from pydantic.dataclasses import dataclass
 
 from models import MODELS
 from models.interface import MAX_SIZE, ModelConfig
-from pipeline.samplers import Sampler
+
+# How a bag is brought to its length: means over bins (RTFM), or sampled snippets (XDVioDet).
+Sampler = Literal["bins", "sequence"]
 
 RECIPES = Path(__file__).with_name("recipes")
 

@@ -67,11 +67,12 @@ def ablate(
     pipeline ablate --model cbcg --dataset microworld --seeds 5 --json cbcg.json
     """
     with errors_in_one_line():
-        from pipeline.ablate import DEFAULT_DATASETS, as_json, as_table, choose_arms
-        from pipeline.ablate import ablate as ablate_arms
+        from pipeline.cli.output_paths import check_outputs
+        from pipeline.cli.progress import ProgressDisplay
         from pipeline.device import choose_device, describe_device
-        from pipeline.outputs import check_outputs, is_replaced, write_output
-        from pipeline.progress import ProgressDisplay
+        from pipeline.experiments.ablate import DEFAULT_DATASETS, as_json, as_table, choose_arms
+        from pipeline.experiments.ablate import ablate as ablate_arms
+        from pipeline.outputs import is_replaced, write_output
 
         arms = choose_arms(model, names)
         chosen_dataset = dataset or DEFAULT_DATASETS[model]

@@ -48,9 +48,9 @@ def bench(
     """
     with errors_in_one_line():
         from extractors.build import ExtractorChoice
-        from pipeline.bench import as_table, bench_extraction
+        from pipeline.cli.progress import ProgressDisplay
         from pipeline.device import choose_device, describe_device
-        from pipeline.progress import ProgressDisplay
+        from pipeline.experiments.bench_extraction import as_table, bench_extraction
 
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")

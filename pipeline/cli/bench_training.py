@@ -63,10 +63,10 @@ def bench_training(
     pipeline bench-training --set sampler=sequence --set bag_len=200 --device cuda
     """
     with errors_in_one_line():
-        from pipeline.bench_training import Read, Round, Written, in_words
-        from pipeline.bench_training import bench_training as measure
         from pipeline.config import ConfigError, resolve_config
         from pipeline.device import choose_device, describe_device
+        from pipeline.experiments.bench_training import Read, Round, Written, in_words
+        from pipeline.experiments.bench_training import bench_training as measure
 
         config = resolve_config(model, "none", settings=settings)
         n_bags = n_videos // 2 * 5

@@ -53,7 +53,7 @@ def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
         from pipeline.datasets.catalog import SPLITS
-        from pipeline.feature_paths import videos_without_place
+        from pipeline.extraction.feature_paths import videos_without_place
 
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         for split in SPLITS:
@@ -87,8 +87,8 @@ def make(name: str, videos: Path | None, seed: int) -> None:
     pipeline datasets make microworld
     """
     with errors_in_one_line():
-        from pipeline.datasets.microworld import DEFAULT_FOLDER, N_VIDEOS, make_microworld
-        from pipeline.progress import ProgressDisplay
+        from pipeline.cli.progress import ProgressDisplay
+        from pipeline.datasets.microworld.dataset import DEFAULT_FOLDER, N_VIDEOS, make_microworld
 
         folder = DEFAULT_FOLDER if videos is None else videos
         with ProgressDisplay(f"make {name}", total=N_VIDEOS, unit="videos") as display:

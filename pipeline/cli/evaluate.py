@@ -23,8 +23,8 @@ from pipeline.cli.shared import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.evaluate import RowLeftOut, RowStarted
-    from pipeline.results import Evaluation
+    from pipeline.evaluation.evaluate import RowLeftOut, RowStarted
+    from pipeline.evaluation.results import Evaluation
 
 
 @click.command()
@@ -96,16 +96,16 @@ def evaluate(
             None if dataset is None else load_dataset(dataset, videos, allow_outside=allow_outside)
         )
 
-        from pipeline.checkpoints import load_checkpoint
+        from pipeline.cli.output_paths import check_outputs
         from pipeline.device import choose_device
-        from pipeline.evaluate import evaluate as evaluate_runs
-        from pipeline.events import EventRule
-        from pipeline.feature_file import feature_path
-        from pipeline.model_card import keep_evaluation
-        from pipeline.outputs import check_outputs
-        from pipeline.report import plot_evaluation
-        from pipeline.results import as_table, write_json
-        from pipeline.runs import Run, latest_run, read_description, runs_of_command
+        from pipeline.evaluation.evaluate import evaluate as evaluate_runs
+        from pipeline.evaluation.results import as_table, write_json
+        from pipeline.extraction.feature_file import feature_path
+        from pipeline.reports.model_card import keep_evaluation
+        from pipeline.reports.plots import plot_evaluation
+        from pipeline.runs.checkpoints import load_checkpoint
+        from pipeline.runs.run_folder import Run, latest_run, read_description, runs_of_command
+        from pipeline.scoring.events import EventRule
 
         first = latest_run(runs) if run is None else Run(run)
         description = read_description(first)
@@ -146,9 +146,9 @@ def _draw_to_the_end(
     records: Iterator[RowStarted | RowLeftOut | Evaluation],
 ) -> tuple[Evaluation, bool]:
     """Draw the progress of an evaluation; returns what it found, and whether that is all."""
-    from pipeline.evaluate import RowLeftOut
-    from pipeline.progress import ProgressDisplay
-    from pipeline.results import Evaluation
+    from pipeline.cli.progress import ProgressDisplay
+    from pipeline.evaluation.evaluate import RowLeftOut
+    from pipeline.evaluation.results import Evaluation
 
     is_whole = True
     with ProgressDisplay("evaluate", total=100, unit="%") as display:

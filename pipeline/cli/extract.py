@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
     import torch
 
     from extractors.build import ExtractorChoice
-    from pipeline.extract_records import ExtractRecord
+    from pipeline.extraction.extract_records import ExtractRecord
 
 
 def _check_shard(
@@ -35,7 +35,7 @@ def _check_shard(
     if value is None:
         return None
     from pipeline.config import ConfigError
-    from pipeline.shards import Shard
+    from pipeline.extraction.shards import Shard
 
     try:
         Shard.parse(value)
@@ -145,12 +145,12 @@ def extract(
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
 
+        from pipeline.cli.display import show_extraction
         from pipeline.device import choose_devices, describe_device
-        from pipeline.extract import extract_dataset
-        from pipeline.many_devices import extract_on_devices
-        from pipeline.profiles import describe_profile, resolve_choices
-        from pipeline.shards import Shard, entries_of_shard
-        from pipeline.show import show_extraction
+        from pipeline.extraction.extract import extract_dataset
+        from pipeline.extraction.many_devices import extract_on_devices
+        from pipeline.extraction.profiles import describe_profile, resolve_choices
+        from pipeline.extraction.shards import Shard, entries_of_shard
 
         choice = resolve_choices(
             profile,
@@ -208,8 +208,8 @@ def _with_precision_of_folder(
         ExtractorError: If a device cannot compute in it.
     """
     from extractors.build import ExtractorError
-    from extractors.precision import check_precision
-    from pipeline.feature_file import precision_of_folder
+    from extractors.networks.precision import check_precision
+    from pipeline.extraction.feature_file import precision_of_folder
 
     precision = precision_of_folder(folder) if choice.precision is None else None
     if precision is None:
@@ -229,7 +229,7 @@ def _with_precision_of_folder(
 def _ray_engine() -> "Callable[..., Iterator[ExtractRecord]]":
     """Ray is an extra; whoever asks for it without having it is told how to get it."""
     try:
-        from pipeline.ray_extract import extract_on_ray
+        from pipeline.extraction.ray_extract import extract_on_ray
     except ImportError as error:
         raise click.ClickException("Ray is not installed; pip install ray") from error
     return extract_on_ray

@@ -26,9 +26,9 @@ def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
     pipeline runs --dataset xd_violence --model clav-como
     """
     with errors_in_one_line():
-        from pipeline.checkpoints import CheckpointError
-        from pipeline.run_list import as_lines, summarise
-        from pipeline.runs import find_runs
+        from pipeline.reports.run_table import as_lines, summarise
+        from pipeline.runs.checkpoints import CheckpointError
+        from pipeline.runs.run_folder import find_runs
 
         if not runs.is_dir():
             raise CheckpointError(f"{runs}: there is no such folder; `pipeline train` makes runs")

@@ -47,15 +47,16 @@ def score(
     pipeline score video.mp4 --out scores.csv --plot scores.png
     """
     with errors_in_one_line():
-        from pipeline.checkpoints import load_checkpoint
+        from pipeline.cli.display import show_scoring
+        from pipeline.cli.output_paths import check_outputs
         from pipeline.device import choose_device, describe_device
-        from pipeline.frame_scores import csv_bytes
-        from pipeline.outputs import STDOUT, check_outputs, write_output
-        from pipeline.report import plot_scores
-        from pipeline.run_precision import compare_with_run
-        from pipeline.runs import Run, latest_run
-        from pipeline.score import extractor_of_run, score_video
-        from pipeline.show import show_scoring
+        from pipeline.outputs import STDOUT, write_output
+        from pipeline.reports.plots import plot_scores
+        from pipeline.runs.checkpoints import load_checkpoint
+        from pipeline.runs.compatibility import compare_with_run
+        from pipeline.runs.run_folder import Run, latest_run
+        from pipeline.scoring.frame_scores import csv_bytes
+        from pipeline.scoring.score import extractor_of_run, score_video
 
         out = STDOUT if out is None else out
         run = latest_run(runs) if run_folder is None else Run(run_folder)

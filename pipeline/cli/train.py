@@ -23,7 +23,7 @@ from pipeline.cli.shared import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.trainer import EpochRecord
+    from pipeline.training.trainer import EpochRecord
 
 
 @click.command()
@@ -94,18 +94,18 @@ def train(
         # Before torch is loaded, which takes seconds. No video is opened.
         loaded = load_dataset(dataset, allow_outside=True)
 
+        from pipeline.cli.display import show_training
         from pipeline.config import resolve_config, with_seed, with_streams
         from pipeline.device import choose_device, describe_device
-        from pipeline.run_lock import owned
-        from pipeline.runs import (
+        from pipeline.runs.run_folder import (
             RunDescription,
             create_runs,
             read_description,
             unfinished_runs,
         )
-        from pipeline.selection import training_bags
-        from pipeline.show import show_training
-        from pipeline.train import train as train_run
+        from pipeline.runs.run_lock import owned
+        from pipeline.training.train import train as train_run
+        from pipeline.training.validation import training_bags
 
         if tensorboard:
             with_tensorboard = load_tensorboard()
@@ -158,7 +158,7 @@ def load_tensorboard() -> Callable[[Iterator[EpochRecord], Path], Iterator[Epoch
     from pipeline.config import ConfigError
 
     try:
-        from pipeline.tensorboard import with_tensorboard
+        from pipeline.training.tensorboard import with_tensorboard
     except ImportError as error:
         raise ConfigError(
             "--tensorboard needs a package that is not installed; "

@@ -19,7 +19,7 @@ def weights() -> None:
 @weights.command(name="list")
 def list_weights() -> None:
     """List the weights that have a name: where from, licence, checksum, place in the cache."""
-    from extractors.weights import NAMED, cached_path
+    from extractors.networks.weights import NAMED, cached_path
 
     for name, named in NAMED.items():
         click.echo(f"{name}: {named.source}")
@@ -40,7 +40,7 @@ def fetch(names: tuple[str, ...]) -> None:
     pipeline weights fetch kinetics raft-small
     """
     with errors_in_one_line():
-        from extractors.weights import load_weights, named_weights
+        from extractors.networks.weights import load_weights, named_weights
 
         for name in names:
             named = named_weights(name)
@@ -61,7 +61,13 @@ def check(names: tuple[str, ...]) -> None:
     pipeline weights check kinetics
     """
     with errors_in_one_line():
-        from extractors.weights import NAMED, WeightsError, cached_path, load_weights, named_weights
+        from extractors.networks.weights import (
+            NAMED,
+            WeightsError,
+            cached_path,
+            load_weights,
+            named_weights,
+        )
 
         for name in names or NAMED:
             named = named_weights(name)

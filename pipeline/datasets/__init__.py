@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.datasets.manifest import load_manifest
-from pipeline.datasets.microworld import load_microworld
+from pipeline.datasets.microworld.dataset import load_microworld
 from pipeline.datasets.xd_violence import load_xd_violence
 
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from extractors.decoding.video import Video
 from extractors.i3d import I3D
-from extractors.raft_network import build as build_raft
+from extractors.networks.raft_network import build as build_raft
 from extractors.transforms import resize_short_side
-from extractors.video import Video
 from pipeline.experiments.clips import make_clips
 
 

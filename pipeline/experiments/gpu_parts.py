@@ -21,16 +21,16 @@ from torch import Tensor
 from extractors.engine import VideoFeatures, extract_videos
 from extractors.features import Extractor
 from extractors.flow import TVL1Flow, build_flow
+from extractors.flow.tvl1 import tvl1_flow
 from extractors.i3d import I3D
 from extractors.transforms import to_grey
-from extractors.tvl1 import tvl1_flow
-from pipeline.bag_set import BagSet
-from pipeline.bench import bench_decoding, bench_whole, seconds_of
 from pipeline.config import resolve_config
+from pipeline.experiments.bench_extraction import bench_decoding, bench_whole, seconds_of
 from pipeline.experiments.gpu_context import Context
 from pipeline.experiments.gpu_profile import profile_extraction
-from pipeline.feature_file import read_features
-from pipeline.trainer import Trainer
+from pipeline.extraction.feature_file import read_features
+from pipeline.training.batches import BagSet
+from pipeline.training.trainer import Trainer
 
 Figures = dict[str, Any]
 CPU = torch.device("cpu")

@@ -1,0 +1,135 @@
+"""The frames of a video file, in the order in which they are shown, each with its own time.
+
+decord reads where it gives what PyAV gives (`decord_reader.py`), PyAV everything else. A frame that
+cannot be decoded is left out and counted; nothing stands in for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.decoding import decord_reader, pyav_reader
+from extractors.decoding.decord_reader import DecoderFailure
+from extractors.decoding.pyav_file import VideoError
+
+__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameChunk:
+    """Consecutive frames of a video.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB in [0, 255], turned as they are shown.
+        timestamps: (T,) float64 seconds, strictly increasing. The first frame of a video may be
+            before or after 0.
+
+    Raises:
+        ValueError: If the arrays are not of these shapes and types.
+    """
+
+    frames: NDArray[np.uint8]
+    timestamps: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.frames.shape, self.frames.dtype
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+            raise ValueError(f"frames must be (T, H, W, 3) uint8, instead got {shape} {dtype}")
+        times_shape, times_dtype = self.timestamps.shape, self.timestamps.dtype
+        if times_shape != shape[:1] or times_dtype != np.float64:
+            raise ValueError(
+                f"timestamps must be {shape[:1]} float64, instead got {times_shape} {times_dtype}"
+            )
+
+
+class Video:
+    """The frames of one video file, decoded when asked for.
+
+    Opening reads the file's packets once and decodes its first frame.
+
+    Attributes:
+        path: The file.
+        fps: Average frames per second.
+        height: Pixels, after rotation.
+        width: Pixels, after rotation.
+        n_frames_expected: Frames that the file's packets can show, and those that it lists beyond
+            its end. Of a Matroska file that was cut off, its duration tells about how many; of a
+            cut MPEG-TS nothing does.
+        n_missing: Frames of these that could not be decoded, or that the file ends before; known
+            when `read` has come to its end, 0 before. 0 as well if no packet was broken and the
+            file is whole: what is announced and never shown is not missing.
+        decoder: "decord" or "pyav".
+        decoder_version: Its name and version.
+
+    Raises:
+        VideoError: If the file cannot be read or holds no video that can be decoded.
+        DecoderFailure: If decord was asked for and would not show the frames as they are.
+        ValueError: If the decoder is neither "decord" nor "pyav".
+    """
+
+    def __init__(self, path: Path, decoder: Literal["decord", "pyav"] | None = None) -> None:
+        if decoder not in ("decord", "pyav", None):
+            raise ValueError(f"decoder must be 'decord', 'pyav' or None, instead got {decoder!r}")
+        self.path = path
+        self._index = pyav_reader.read_index(path)
+        self.fps = self._index.fps
+        self.height, self.width = self._index.first_frame.shape[:2]
+        self.n_frames_expected = self._index.n_frames
+        self.n_missing = 0
+        self.decoder, self.decoder_version = "pyav", pyav_reader.VERSION
+        if decoder != "pyav" and decord_reader.is_truthful(path, self._index):
+            self.decoder, self.decoder_version = "decord", decord_reader.VERSION
+        elif decoder == "decord":
+            raise DecoderFailure.about(path, "is not for decord; read it with decoder='pyav'")
+
+    def read(self, chunk_len: int) -> Iterator[FrameChunk]:
+        """Decode all frames from the first to the last, in bounded memory.
+
+        Args:
+            chunk_len: Frames in every chunk but the last, which may have fewer.
+
+        Returns:
+            An iterator over chunks. At its end `n_missing` is known.
+
+        Raises:
+            ValueError: If chunk_len is not positive.
+            DecoderFailure: On the way, if decord fails. The chunks before do not count either.
+            VideoError: On the way, if the file has gone.
+        """
+        if chunk_len < 1:
+            raise ValueError(f"chunk_len must be at least 1, instead got {chunk_len}")
+        return self._read(chunk_len)
+
+    def _read(self, chunk_len: int) -> Iterator[FrameChunk]:
+        self.n_missing = 0
+        reader = decord_reader if self.decoder == "decord" else pyav_reader
+        n_frames = 0
+        is_damaged = self._index.n_cut_off > 0
+        images: list[NDArray[np.uint8]] = []
+        timestamps: list[float] = []
+        for frame in reader.read_frames(self.path, self._index):
+            if frame is None:
+                is_damaged = True
+                continue
+            n_frames += 1
+            images.append(frame[0])
+            timestamps.append(frame[1])
+            if len(images) == chunk_len:
+                yield FrameChunk(_stack(images), np.array(timestamps))
+                timestamps = []
+        if images:
+            yield FrameChunk(_stack(images), np.array(timestamps))
+        if is_damaged:
+            self.n_missing = max(0, self.n_frames_expected - n_frames)
+
+
+def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Empty the list into one array, without holding every frame twice."""
+    frames = np.empty((len(images), *images[0].shape), np.uint8)
+    for i in reversed(range(len(images))):
+        frames[i] = images.pop()
+    return frames

@@ -1,0 +1,97 @@
+"""RAFT optical flow: torchvision's networks, batched over frame pairs.
+
+Nobody has shown what features of this flow are worth to networks that learned from TV-L1: it is
+offered for its speed on a GPU. There it computes in bfloat16, on a CPU in float32.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from extractors.features import Contract
+from extractors.networks import raft_network
+from extractors.networks.registry import NETWORKS
+from extractors.networks.weights import NAMED, WeightsError, load_weights, read_tensors
+from extractors.transforms import check_frame_pairs, scale_rgb
+
+DEFAULT_WEIGHTS = "raft-small"
+N_UPDATES = 12  # of the flow by the recurrent unit: torchvision's default
+STRIDE = 8  # sides of the pictures are multiples of it
+MIN_SIDE = 128  # the coarsest level of the correlations must have two places
+PAIRS_PER_BATCH = 16
+
+
+class RAFTFlow:
+    """RAFT flow. A `FlowMethod`.
+
+    Args:
+        weights: "raft-small", "raft-large" or a file of either, in torchvision's or in the authors'
+            names; None is "raft-small".
+
+    Raises:
+        WeightsError: If the weights cannot be had.
+    """
+
+    def __init__(self, weights: str | None = None) -> None:
+        spec = weights or DEFAULT_WEIGHTS
+        if spec in NAMED:
+            variant = NAMED[spec].network
+            if variant not in raft_network.BUILDERS:
+                raise WeightsError(f"{spec}: no weights of an optical flow; give raft-small")
+        else:
+            variant = raft_network.variant_of(read_tensors(Path(spec)))
+        loaded = load_weights(spec, variant, ("flow",))
+        self._contract: Contract = {
+            "network": variant,
+            "weights": loaded.name,
+            "weights_sha256": loaded.sha256["flow"],
+            "updates": N_UPDATES,
+        }
+        self._network = NETWORKS[variant].build("flow").eval().requires_grad_(False)
+        self._network.load_state_dict(loaded.state_dicts["flow"])
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
+        check_frame_pairs(frames)
+        sequences = frames.reshape(-1, *frames.shape[-4:])  # (..., T + 1, 3, H, W) -> (N, ...)
+        # One snippet at a time, so that the batch, and with it the rounding, is always the same.
+        flows = [self._flow(sequence) for sequence in sequences]
+        return torch.stack(flows).reshape(*frames.shape[:-4], *flows[0].shape)
+
+    def _flow(self, frames: Tensor) -> Tensor:
+        """The flow (T, 2, H, W) of frames (T + 1, 3, H, W)."""
+        pictures, top, left = _pad(scale_rgb(frames))
+        H, W = frames.shape[2:]
+        network = self._network.to(frames.device)
+        flows = []
+        for start in range(0, len(frames) - 1, PAIRS_PER_BATCH):
+            batch = pictures[start : start + PAIRS_PER_BATCH + 1]
+            with (
+                torch.autocast("cuda", torch.bfloat16, enabled=frames.is_cuda),
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+            ):
+                refined = network(batch[:-1], batch[1:], num_flow_updates=N_UPDATES)
+            flows.append(refined[-1][:, :, top : top + H, left : left + W].float())
+        return torch.cat(flows)
+
+    def describe(self) -> Contract:
+        """Return the network, its weights and their checksum."""
+        return self._contract
+
+
+def _pad(pictures: Tensor) -> tuple[Tensor, int, int]:
+    """Repeat the borders of (T, C, H, W) evenly up to sides that the network takes.
+
+    Returns:
+        (T, C, H', W'), and the row and the column at which the picture starts.
+    """
+    rooms = []
+    for side in pictures.shape[2:]:
+        padded_side = max(-(-side // STRIDE) * STRIDE, MIN_SIDE)
+        rooms.append(padded_side - side)
+    top, left = rooms[0] // 2, rooms[1] // 2
+    padding = (left, rooms[1] - left, top, rooms[0] - top)
+    return functional.pad(pictures, padding, mode="replicate"), top, left

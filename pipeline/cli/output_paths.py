@@ -1,0 +1,62 @@
+"""Check the outputs of a command before its work begins: none may replace an input or a run."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipeline.atomic import check_writable
+from pipeline.outputs import STDOUT, OutputError, is_written_in_place, resolved
+from pipeline.runs.run_folder import is_run_folder
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Find out before the work, and not after, what is wrong with the outputs of a command.
+
+    Args:
+        outputs: By the option that names them; None where it was not given. `-` is stdout.
+        inputs: Everything that the command reads; None and what does not exist are passed over.
+
+    Raises:
+        OutputError: If an output is an input, a part of a training run or another output, or stdout
+            where it is closed.
+        OSError: If an output cannot be written.
+    """
+    named = {option: path for option, path in outputs.items() if path is not None}
+    _check_different(named)
+    files = [(option, path) for option, path in named.items() if path != STDOUT]
+    if len(files) < len(named) and sys.stdout is None:
+        raise OutputError("-: stdout is closed; name a file with --out")
+    taken = {_identity(path): path for path in inputs if path is not None and path.exists()}
+    for option, path in files:
+        if path.exists() and _identity(path) in taken and not is_written_in_place(path):
+            raise OutputError(
+                f"{path}: {option} must not replace an input of the command; name another file"
+            )
+        run = next((folder for folder in resolved(path).parents if is_run_folder(folder)), None)
+        if run is not None:
+            raise OutputError(f"{path}: {option} must not write into the run {run}")
+        _check_writable(path)
+
+
+def _check_different(named: Mapping[str, Path]) -> None:
+    seen: dict[Path, str] = {}
+    for option, path in named.items():
+        # By its resolved path, because neither file needs to exist.
+        where = STDOUT if path == STDOUT else resolved(path)
+        if where in seen and str(where) != os.devnull:
+            raise OutputError(f"{path}: is named by {seen[where]} and by {option}")
+        seen[where] = option
+
+
+def _check_writable(path: Path) -> None:
+    if not is_written_in_place(path):
+        check_writable(resolved(path))
+    elif not os.access(path, os.W_OK):
+        raise OutputError(f"{path}: cannot be written (permission denied)")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for all names of one file, hard links included."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

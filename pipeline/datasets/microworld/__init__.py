@@ -1,0 +1,1 @@
+"""microworld: a synthetic dataset of small surveillance videos."""

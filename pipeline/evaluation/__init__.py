@@ -1,0 +1,1 @@
+"""How well scores find the anomalies of a test split: metrics, baselines, results."""

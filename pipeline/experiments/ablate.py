@@ -1,0 +1,186 @@
+"""Train every arm of an ablation with several seeds, and put what was measured in a table."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.interface import AnomalyModel
+from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
+from pipeline.datasets import load_dataset
+from pipeline.evaluation.evaluate import TestVideo, load_test_videos
+from pipeline.experiments.ablation_measures import measure
+from pipeline.experiments.ablation_variants import ABLATIONS, Arm
+from pipeline.experiments.synthetic_bags import SYNTHETIC
+from pipeline.training.bag_loading import load_bags
+from pipeline.training.batches import BagSet
+from pipeline.training.trainer import Trainer
+
+DEFAULT_DATASETS = {"clav-como": "exclusive-or", "la-net": "bursts", "cbcg": "bursts"}
+
+# What is measured: what it is multiplied by for the table, and digits behind the point.
+COLUMNS = {
+    "AUC": (100, 1),
+    "AUC abnormal": (100, 1),
+    "false alarms": (100, 1),
+    "gate AUC": (100, 1),
+    "even gate": (100, 1),
+    "context shuffled": (100, 1),
+    "gap": (1, 2),
+    "step gap": (1, 3),
+    "step correlation": (1, 2),
+    "regression AUC": (100, 1),
+    "cluster AUC": (100, 1),
+    "silhouette": (1, 2),
+    "anomalous share": (100, 1),
+    "parameters": (1e-3, 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One training of one arm.
+
+    Attributes:
+        arm: What was trained.
+        seed: Of the weights, the draws and, where the videos are synthetic, of those.
+        values: What was measured, by the names of `COLUMNS`.
+        seconds: That training and measuring took.
+    """
+
+    arm: Arm
+    seed: int
+    values: dict[str, float]
+    seconds: float
+
+
+def choose_arms(model_name: str, names: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms of a model's ablation whose names begin so, or all where none is named.
+
+    Raises:
+        ConfigError: If the model or an arm is not known.
+    """
+    if model_name not in ABLATIONS:
+        raise ConfigError(
+            f"--model must be one of {', '.join(ABLATIONS)}, instead got {model_name!r}"
+        )
+    arms = ABLATIONS[model_name]
+    for name in names:
+        if not any(arm.name.startswith(name) for arm in arms):
+            known = "; ".join(arm.name for arm in arms)
+            raise ConfigError(f"--arm must begin one of {known}; instead got {name!r}")
+    chosen = tuple(arm for arm in arms if any(arm.name.startswith(name) for name in names))
+    return chosen or arms
+
+
+def ablate(
+    model_name: str,
+    dataset: str,
+    features: Path,
+    *,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    device: torch.device,
+) -> Iterator[Measured]:
+    """Train and measure every arm with every seed.
+
+    A seed draws the same videos and batches for every arm.
+
+    Args:
+        model_name: Key of `MODELS`.
+        dataset: Key of `SYNTHETIC`, a dataset's name or a manifest CSV.
+        features: Folder of feature files.
+        arms: As from `choose_arms`.
+        seeds: At least one.
+        settings: Each `key=value`, for all arms; the arm's own win.
+        device: Where to train.
+
+    Yields:
+        A record after each training.
+
+    Raises:
+        ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
+        DatasetError, FeatureFileError: If a dataset cannot be read.
+    """
+    name = dataset if dataset in SYNTHETIC else load_dataset(dataset, allow_outside=True).name
+    configs = [
+        resolve_config(model_name, name, settings=[*settings, *arm.settings]) for arm in arms
+    ]
+    for arm, config in zip(arms, configs, strict=True):
+        for seed in seeds:
+            started = time.perf_counter()
+            seeded = with_seed(config, seed)
+            bags, videos = _material(dataset, features, seeded)
+            values = measure(_trained(seeded, bags, device), videos, bags, device)
+            yield Measured(arm, seed, values, time.perf_counter() - started)
+
+
+def _material(
+    dataset: str, features: Path, config: TrainConfig
+) -> tuple[BagSet, tuple[TestVideo, ...]]:
+    if dataset in SYNTHETIC:
+        drawn = SYNTHETIC[dataset](config.seed)
+        return drawn.bags(config), drawn.test
+    loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
+    bags = load_bags(loaded, features, sampler=config.sampler, bag_len=config.bag_len)
+    return bags, load_test_videos(loaded, features, bags.contract)
+
+
+def _trained(config: TrainConfig, bags: BagSet, device: torch.device) -> AnomalyModel:
+    trainer = Trainer(config, bags, device)
+    for epoch in range(trainer.config.n_epochs):
+        trainer.run_epoch(epoch)
+    return trainer.average
+
+
+def as_table(measured: Sequence[Measured]) -> str:
+    """The table for people: mean and sample standard deviation over seeds.
+
+    AUCs, false alarms and shares are in percent, parameters in thousands.
+    """
+    names = [name for name in COLUMNS if any(name in record.values for record in measured)]
+    arms = list(dict.fromkeys(record.arm for record in measured))
+    rows = [["", "seeds", *names]]
+    for arm in arms:
+        of_arm = [record for record in measured if record.arm == arm]
+        rows.append([arm.name, str(len(of_arm)), *(_cell(name, of_arm) for name in names)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def _cell(name: str, of_arm: Sequence[Measured]) -> str:
+    values = [record.values[name] for record in of_arm if name in record.values]
+    if not values or not np.isfinite(values).all():
+        return "-"
+    factor, n_digits = COLUMNS[name]
+    mean = f"{factor * np.mean(values):.{n_digits}f}"
+    if len(values) == 1 or name == "parameters":
+        return mean
+    return f"{mean} ± {factor * np.std(values, ddof=1):.{n_digits}f}"
+
+
+def as_json(measured: Sequence[Measured], *, model_name: str, dataset: str) -> dict[str, object]:
+    """Every single training, for machines; fractions and not percent, what is not a number null."""
+    return {
+        "model": model_name,
+        "dataset": dataset,
+        "trainings": [
+            {
+                "arm": record.arm.name,
+                "settings": list(record.arm.settings),
+                "seed": record.seed,
+                "seconds": record.seconds,
+                "values": {
+                    name: value if np.isfinite(value) else None
+                    for name, value in record.values.items()
+                },
+            }
+            for record in measured
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Videos of a dataset to feature files: the stage, its folder and the file format."""

@@ -1,0 +1,344 @@
+"""The HDF5 layout of features: one file per video, and an index over a folder of them.
+
+A feature file `features/<dataset>/<video_id>.h5` holds one float16 array
+(n_snippets, K, D) per stream, `timestamps` (n_frames,) float64 in seconds, and attributes that
+say what was extracted, from which file and how. The arrays are stored whole and uncompressed:
+features hardly compress, and the size of a plain array can be checked against the file before it is
+read. `arrays_sha256` is the SHA-256 of the arrays (for each in the order of `streams`, then
+`timestamps`: a line of JSON with name and shape, then its bytes), `header_sha256` that of all other
+attributes as JSON with sorted keys. Both are verified at reading.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.features import Contract as Contract
+from extractors.features import Features
+from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
+from pipeline.extraction.feature_paths import INDEX_NAME
+from pipeline.extraction.feature_paths import FeatureFileError as FeatureFileError
+from pipeline.extraction.feature_paths import feature_path as feature_path
+from pipeline.extraction.hdf5 import (
+    DamagedFileError as DamagedFileError,
+)
+from pipeline.extraction.hdf5 import (
+    ExternalLink,
+    File,
+    attribute,
+    fixed_text,
+    read_array,
+    reading,
+    writing,
+)
+from pipeline.extraction.video_digest import Source
+
+FORMAT = "lookaround features"
+FORMAT_VERSION = 2
+STREAM_DTYPE = np.dtype("<f2")
+TIMESTAMP_DTYPE = np.dtype("<f8")
+
+Header = dict[str, str | int | float]
+ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
+    "format": str,
+    "format_version": int,
+    "video_id": str,
+    "source_name": str,
+    "source_bytes": int,
+    "source_sha256": str,
+    "streams": str,
+    "snippet_len": int,
+    "n_frames": int,
+    "n_missing": int,
+    "fps": float,
+    "decoder": str,
+    "contract": str,
+    "arrays_sha256": str,
+    "header_sha256": str,
+}
+
+
+class FeatureValueError(FeatureFileError):
+    """Features have values that the file cannot hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureHeader:
+    """What a feature file says without its arrays.
+
+    Attributes:
+        video_id: The video's name within its dataset.
+        contract: How the features were made.
+        n_missing: Frames of the video that could not be decoded.
+        source: Identity of the video file; None where the features were not made from a file.
+    """
+
+    video_id: str
+    contract: Contract
+    n_missing: int
+    source: Source | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFeatures:
+    """What a feature file holds.
+
+    Attributes:
+        video_id: The video's name within its dataset.
+        features: The video's features; values have float16 precision.
+        contract: How they were made.
+    """
+
+    video_id: str
+    features: Features
+    contract: Contract
+
+
+def write_features(
+    path: Path,
+    features: Features,
+    contract: Contract,
+    *,
+    video_id: str,
+    source_name: str,
+    source: Source | None = None,
+) -> None:
+    """Write one video's features; the file appears whole or not at all.
+
+    Args:
+        path: Where to, as from `feature_path`; folders are made. What is there is replaced.
+        features: The video's.
+        contract: How they were made.
+        video_id: The video's name within its dataset.
+        source_name: File name of the video.
+        source: Identity of the video file; None if the features were not made from a file.
+
+    Raises:
+        FeatureValueError: If a value is too large for float16.
+        FeatureFileError: If the file cannot be written.
+    """
+    streams = {name: _as_float16(path, name, values) for name, values in features.streams.items()}
+    attributes: Header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "video_id": video_id,
+        "source_name": source_name,
+        "source_bytes": -1 if source is None else source.n_bytes,
+        "source_sha256": "" if source is None else source.sha256,
+        "streams": json.dumps(list(streams)),  # HDF5 lists names by the alphabet
+        "snippet_len": int(features.snippet_len),
+        "n_frames": int(features.n_frames),
+        "n_missing": int(features.n_missing),
+        "fps": float(features.fps),
+        "decoder": features.decoder,
+        "contract": json.dumps(contract, allow_nan=False),
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        **streams,
+        "timestamps": features.timestamps.astype(TIMESTAMP_DTYPE),
+    }
+    attributes["arrays_sha256"] = _digest_of_arrays(arrays)
+    attributes["header_sha256"] = _digest_of_header(attributes)
+    with writing(path) as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)
+        for name, value in attributes.items():
+            file.attrs[name] = fixed_text(value) if isinstance(value, str) else value
+
+
+def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
+    """Read and check one feature file.
+
+    Sizes are checked against the header and the length of the file before anything is allocated,
+    and only plain arrays within the file itself are read: a file from elsewhere is only data.
+
+    Args:
+        path: The file.
+        video_id: Whose features it must hold; None takes any video's.
+
+    Raises:
+        FeatureFileError: If the file is missing, damaged, not such a file, or another video's.
+    """
+    with reading(path) as file:
+        header = _read_attributes(file)
+        contract = _parse_contract(header)
+        n_frames, snippet_len = int(header["n_frames"]), int(header["snippet_len"])
+        if n_frames < 1 or snippet_len < 1:
+            raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
+        tail_rule = str(contract.get("tail_rule", REPEAT_LAST_FRAME))
+        n_rows = n_snippets(n_frames, snippet_len, tail_rule)
+        arrays = {
+            name: read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3)
+            for name in _parse_stream_names(header)
+        }
+        arrays["timestamps"] = read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1)
+        features = Features(
+            streams={
+                name: values.astype(np.float32)
+                for name, values in arrays.items()
+                if name != "timestamps"
+            },
+            snippet_len=snippet_len,
+            n_frames=n_frames,
+            n_missing=int(header["n_missing"]),
+            fps=float(header["fps"]),
+            timestamps=arrays["timestamps"],
+            decoder=str(header["decoder"]),
+            tail_rule=tail_rule,
+        )
+        _check_header(header)
+        if _digest_of_arrays(arrays) != header["arrays_sha256"]:
+            raise ValueError("the checksum of its arrays is wrong")
+        stored = StoredFeatures(str(header["video_id"]), features, contract)
+    if video_id is not None and stored.video_id != video_id:
+        raise FeatureFileError(
+            f"{path}: holds the features of the video {stored.video_id!r}, expected those of "
+            f"{video_id!r}; remove it and extract the video again"
+        )
+    return stored
+
+
+def read_header(path: Path) -> FeatureHeader:
+    """Read what a file says without its arrays.
+
+    Raises:
+        FeatureFileError: If the file is missing, damaged, or not such a file.
+    """
+    with reading(path) as file:
+        header = _read_attributes(file)
+        contract = _parse_contract(header)
+        _check_header(header)
+        n_bytes, sha256 = int(header["source_bytes"]), str(header["source_sha256"])
+        return FeatureHeader(
+            video_id=str(header["video_id"]),
+            contract=contract,
+            n_missing=int(header["n_missing"]),
+            source=Source(n_bytes, sha256) if sha256 else None,
+        )
+
+
+def precision_of_folder(folder: Path) -> str | None:
+    """The precision in which a folder's features were made; None if it holds none that can tell."""
+    for path in list_feature_files(folder):
+        with suppress(FeatureFileError):
+            if "precision" in (contract := read_header(path).contract):
+                return str(contract["precision"])
+    return None
+
+
+def contract_differences(expected: Contract, found: Contract) -> list[str]:
+    """In words, where two contracts differ; empty where features may be mixed.
+
+    >>> contract_differences({"flow_method": "tvl1", "n_crops": 5}, {"flow_method": "dis"})
+    ['flow_method: tvl1 expected, instead got dis', 'n_crops: 5 expected, instead got nothing']
+    """
+    keys = dict.fromkeys([*expected, *found])  # in order, each once
+    return [
+        f"{key}: {expected.get(key, 'nothing')} expected, instead got {found.get(key, 'nothing')}"
+        for key in keys
+        if key not in expected or key not in found or expected[key] != found[key]
+    ]
+
+
+def list_feature_files(folder: Path) -> list[Path]:
+    """The feature files of a dataset's folder, sorted; the index is none of them."""
+    paths = (path for path in folder.rglob("*.h5") if path != folder / INDEX_NAME)
+    return sorted(path for path in paths if path.is_file())
+
+
+def write_index(folder: Path) -> Path:
+    """Write `index.h5`, through which one `h5py.File` shows all videos of a folder.
+
+    `index["some/video"]` is the root of that video's file, attributes included, by an external
+    link with a relative name: the folder may be moved.
+
+    Args:
+        folder: A dataset's folder of feature files.
+
+    Returns:
+        The path of the index.
+
+    Raises:
+        FeatureFileError: If the index cannot be written.
+    """
+    index_path = folder / INDEX_NAME
+    names = [path.relative_to(folder).as_posix() for path in list_feature_files(folder)]
+    video_ids = {name.removesuffix(".h5"): name for name in names}
+    parents = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    with writing(index_path) as index:
+        for video_id, name in video_ids.items():
+            if video_id not in parents:
+                index[video_id] = ExternalLink(name, "/")
+                continue
+            # A video `a` beside videos `a/b`: nothing can be hung below a link, so `a` is a group
+            # of its own that links to the arrays.
+            with reading(folder / name) as file:
+                for array in [*_parse_stream_names(_read_attributes(file)), "timestamps"]:
+                    index[f"{video_id}/{array}"] = ExternalLink(name, f"/{array}")
+    return index_path
+
+
+def _as_float16(path: Path, stream: str, values: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        halves = values.astype(STREAM_DTYPE)
+    if not np.isfinite(halves).all():
+        raise FeatureValueError(
+            f"{path}: stream {stream} must fit float16 (at most 65504), instead got "
+            f"{np.abs(values).max():g}; check the weights and the range of the network's input"
+        )
+    return halves
+
+
+def _read_attributes(file: File) -> Header:
+    if attribute(file, "format", str) != FORMAT:
+        raise ValueError("it is of another program")
+    version = attribute(file, "format_version", int)
+    if version != FORMAT_VERSION:
+        raise FeatureFileError(
+            f"{file.filename}: has format version {version}, but this program reads and writes "
+            f"{FORMAT_VERSION}; extract into another folder with --features, or remove the old one"
+        )
+    return {name: attribute(file, name, kind) for name, kind in ATTRIBUTES.items()}
+
+
+def _check_header(header: Header) -> None:
+    if _digest_of_header(header) != header["header_sha256"]:
+        raise ValueError("the checksum of its header is wrong")
+
+
+def _digest_of_header(header: Header) -> str:
+    covered = {name: value for name, value in header.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, values in arrays.items():
+        digest.update(f"{json.dumps([name, *values.shape])}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _parse_contract(header: Header) -> Contract:
+    contract = json.loads(str(header["contract"]))
+    is_flat = isinstance(contract, Mapping) and all(
+        isinstance(value, str | int | float) for value in contract.values()
+    )
+    if not is_flat:
+        raise ValueError("its contract must be a flat JSON object")
+    return dict(contract)
+
+
+def _parse_stream_names(header: Header) -> list[str]:
+    names = json.loads(str(header["streams"]))
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(set(names)) != len(names) or "timestamps" in names:
+        raise ValueError("its streams must be a list of different names")
+    return list(names)

@@ -1,0 +1,1 @@
+"""What people read: plots, model cards, the table of runs."""

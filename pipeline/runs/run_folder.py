@@ -1,0 +1,358 @@
+"""Runs on disk: `runs/<dataset>/<model>/<time>-seed<N>/`, one folder per trained seed.
+
+    config.json              what is trained, on what: written first
+    metrics.jsonl            one line per epoch
+    state.safetensors        where training stands; gone when it is finished
+    selected.safetensors     the best epoch so far, where held-out videos select; then the result
+    epochs/0001.safetensors  every epoch, where the config asks for it
+    diverged.txt             why the training ended without a result
+    training.json            how many videos, which device: written at the end
+    losses.png               every loss term over the steps
+    evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
+    README.md                the model card
+    checkpoint.safetensors   the result: a run is finished when it has one
+    .lock                    locked by the process that trains it
+
+The seeds of one `pipeline train` are a group: the id in `config.json` by which they are found
+together. Their folders are all made at the start, so that `--resume` knows of those that were not
+yet begun.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import replacing
+from pipeline.config import TrainConfig, config_from_json, config_to_json
+from pipeline.extraction.feature_file import Contract
+from pipeline.runs.checkpoints import CheckpointError
+
+FORMAT = "lookaround run"
+FORMAT_VERSION = 1
+_RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsecond
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one training. Ordered by time, then by seed, with `run_order`."""
+
+    folder: Path
+
+    @property
+    def config_path(self) -> Path:
+        """What is trained, on what."""
+        return self.folder / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object per epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def state_path(self) -> Path:
+        """Where an unfinished training stands."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The trained model."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def selected_path(self) -> Path:
+        """The best epoch so far of a training in which held-out videos select."""
+        return self.folder / "selected.safetensors"
+
+    @property
+    def diverged_path(self) -> Path:
+        """Why a training ended without a result."""
+        return self.folder / "diverged.txt"
+
+    @property
+    def training_path(self) -> Path:
+        """How many videos were trained on, and where."""
+        return self.folder / "training.json"
+
+    @property
+    def losses_plot_path(self) -> Path:
+        """Every loss term over the steps."""
+        return self.folder / "losses.png"
+
+    @property
+    def card_path(self) -> Path:
+        """The model card."""
+        return self.folder / "README.md"
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The weights of an epoch, counted from 1, where all epochs are kept."""
+        return self.folder / "epochs" / f"{epoch:04d}.safetensors"
+
+    def epoch_checkpoints(self) -> list[Path]:
+        """The weights of all epochs, in their order.
+
+        Raises:
+            CheckpointError: If they were not kept.
+        """
+        paths = sorted((self.folder / "epochs").glob("*.safetensors"))
+        if not paths:
+            raise CheckpointError(
+                f"{self.folder}: kept no epochs to choose from; train with --set keep_epochs=true"
+            )
+        return paths
+
+    def evaluation_path(self, dataset: str) -> Path:
+        """What was found on a dataset's test videos."""
+        return self.folder / f"evaluation-{dataset}.json"
+
+    def evaluation_paths(self) -> list[Path]:
+        """The evaluations that there are."""
+        return sorted(self.folder.glob("evaluation-*.json"))
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether the training ended without a result, so that there is nothing to resume."""
+        return self.diverged_path.is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.checkpoint_path.is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """What `config.json` of a run says.
+
+    Attributes:
+        dataset: Name of the dataset.
+        dataset_source: What `load_dataset` takes: the name, or the absolute path of a manifest.
+        features_folder: Holds `<dataset>/<video_id>.h5`; absolute.
+        contract: How the features were made.
+        config: All settings, none left to a default.
+        group: Id of the command that began the run; "" for a run that is alone.
+    """
+
+    dataset: str
+    dataset_source: str
+    features_folder: Path
+    contract: Contract
+    config: TrainConfig
+    group: str = ""
+
+
+def create_runs(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
+    """Make the folders of one `pipeline train`, one for each description, as one group.
+
+    Args:
+        runs_folder: Of all runs.
+        descriptions: They differ in their seeds, and are of no group yet.
+
+    Raises:
+        OSError: If a folder cannot be made.
+    """
+    group = secrets.token_hex(8)
+    runs = _make_folders(runs_folder, descriptions)
+    for run, description in zip(runs, descriptions, strict=True):
+        write_description(run, replace(description, group=group))
+    return runs
+
+
+def _make_folders(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
+    """New folders that share a time; a later one where another command has this one."""
+    while True:
+        time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+        made: list[Run] = []
+        try:
+            for description in descriptions:
+                config = description.config
+                folder = runs_folder / description.dataset / config.model_name
+                run = Run(folder / f"{time}-seed{config.seed}")
+                run.folder.mkdir(parents=True)
+                made.append(run)
+        except FileExistsError:
+            for run in made:
+                run.folder.rmdir()
+            if not folder.is_dir():  # a file in the way stays in the way
+                raise
+        else:
+            return made
+
+
+def write_description(run: Run, description: RunDescription) -> None:
+    """Write a run's `config.json`; the file appears whole or not at all."""
+    values = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dataset": description.dataset,
+        "dataset_source": description.dataset_source,
+        "features": str(description.features_folder),
+        "contract": description.contract,
+        "train": config_to_json(description.config),
+        "group": description.group,
+    }
+    with replacing(run.config_path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_description(run: Run) -> RunDescription:
+    """Read a run's `config.json`.
+
+    Raises:
+        CheckpointError: If it is missing or cannot be understood.
+    """
+    path = run.config_path
+    if not path.is_file():
+        raise CheckpointError(f"{run.folder}: is not a run folder, it has no {path.name}")
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+            raise ValueError("it is of another program or version")
+        return RunDescription(
+            dataset=str(values["dataset"]),
+            dataset_source=str(values["dataset_source"]),
+            features_folder=Path(values["features"]),
+            contract=dict(values["contract"]),
+            config=config_from_json(values["train"]),
+            group=str(values.get("group", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: does not describe a run of this program ({_one_line(error)}); train again"
+        ) from error
+
+
+def read_epochs(run: Run) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out.
+
+    Raises:
+        CheckpointError: If another line is not that of an epoch.
+    """
+    if not run.metrics_path.exists():
+        return []
+    try:
+        text = run.metrics_path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [_checked_epoch(json.loads(line)) for line in lines]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{run.metrics_path}: is damaged ({_one_line(error)}); train again"
+        ) from error
+
+
+def _checked_epoch(epoch: dict[str, Any]) -> dict[str, Any]:
+    for name in ("step", "loss"):
+        if not isinstance(epoch[name], int | float):
+            raise ValueError(f"{name} must be a number, instead got {epoch[name]!r:.40}")
+    if not all(isinstance(loss, int | float) for loss in dict(epoch["losses"]).values()):
+        raise ValueError("losses must be numbers by name")
+    return epoch
+
+
+def _one_line(error: Exception) -> str:
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return " ".join(reason.split())
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder is a run's, finished or not, perhaps of another version."""
+    try:
+        values = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
+def run_order(run: Run) -> tuple[str, int]:
+    """Sort key: the time at which the training began, then its seed.
+
+    >>> run_order(Run(Path("runs/demo/clav-como/20250102-030405-000123-seed7")))
+    ('20250102-030405-000123', 7)
+    """
+    match = _RUN_NAME.fullmatch(run.folder.name)
+    return (match[1], int(match[2])) if match else ("", 0)
+
+
+def find_runs(
+    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
+) -> list[Run]:
+    """All runs, finished or not, the latest last.
+
+    Args:
+        runs_folder: Of all runs; may be missing.
+        dataset: Only those on this dataset.
+        model_name: Only those of this model.
+    """
+    found = (
+        Run(path.parent)
+        for path in runs_folder.glob("*/*/*/config.json")
+        if _RUN_NAME.fullmatch(path.parent.name)
+        and dataset in (None, path.parents[2].name)
+        and model_name in (None, path.parents[1].name)
+    )
+    return sorted(found, key=lambda run: (*run_order(run), run.folder))
+
+
+def latest_run(
+    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
+) -> Run:
+    """The finished run that began last; of the seeds of one command the highest.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    finished = [
+        run
+        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
+        if run.is_finished
+    ]
+    if not finished:
+        of_dataset = f" on {dataset}" if dataset else ""
+        raise CheckpointError(
+            f"{runs_folder}: there is no trained run{of_dataset}; `pipeline train` makes one"
+        )
+    return finished[-1]
+
+
+def runs_of_command(run: Run) -> list[Run]:
+    """All runs of the `pipeline train` that this run is of, itself included, by seed.
+
+    Raises:
+        CheckpointError: If the run cannot be read; others that cannot are passed over.
+    """
+    group = read_description(run).group
+    if not group:
+        return [run]
+    found = []
+    for path in run.folder.parent.glob("*/config.json"):
+        other = Run(path.parent)
+        with suppress(CheckpointError):
+            if read_description(other).group == group:
+                found.append(other)
+    return sorted(found, key=run_order)
+
+
+def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
+    """What `--resume` goes on with: the unfinished seeds of the latest command that has any.
+
+    A training that diverged is not among them: it would diverge again.
+
+    Raises:
+        CheckpointError: If no run is unfinished, or the latest such run cannot be read.
+    """
+    unfinished = [
+        run
+        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
+        if not run.is_finished and not run.is_diverged
+    ]
+    if not unfinished:
+        raise CheckpointError(
+            f"{runs_folder / dataset / model_name}: there is no unfinished run to resume; "
+            "leave out --resume"
+        )
+    return [run for run in runs_of_command(unfinished[-1]) if run in unfinished]

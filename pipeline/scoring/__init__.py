@@ -1,0 +1,1 @@
+"""Features to snippet scores, frame scores and events."""

@@ -1,0 +1,40 @@
+"""A training as TensorBoard files. The only door to TensorBoard, which is optional.
+
+Importing this module without TensorBoard installed raises an ImportError.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.training.trainer import EpochRecord
+
+
+def with_tensorboard(records: Iterator[EpochRecord], folder: Path) -> Iterator[EpochRecord]:
+    """Pass a training's records on, and write each as TensorBoard scalars.
+
+    A record of an epoch comes once, also when the training is resumed, so no step is written twice.
+
+    Args:
+        records: As from `train`.
+        folder: Where the files go, usually the run's.
+
+    Yields:
+        The records.
+    """
+    with SummaryWriter(str(folder)) as writer:
+        for record in records:
+            scalars = {f"loss/{name}": value for name, value in record.losses.items()}
+            scalars |= {
+                "loss": record.loss,
+                "learning_rate": record.learning_rate,
+                "grad_norm": record.grad_norm,
+                "steps_per_second": record.steps_per_second,
+            }
+            if record.held_out_auc is not None:
+                scalars["held_out_auc"] = record.held_out_auc
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, record.step)
+            writer.flush()
+            yield record

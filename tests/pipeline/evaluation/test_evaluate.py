@@ -1,0 +1,203 @@
+"""Evaluations of tiny models whose scores are known beforehand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from extractors.features import Features
+from models import MODELS
+from models.interface import ModelConfig, Output
+from pipeline.config import resolve_config, with_streams
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
+from pipeline.evaluation import evaluate as evaluate_module
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.results import Evaluation, as_table
+from pipeline.extraction.feature_file import feature_path, write_features
+from pipeline.runs.checkpoints import Checkpoint
+
+CONTRACT = {"extractor": "i3d", "has_semantics": True}
+CPU = torch.device("cpu")
+FPS = 8.0
+
+
+class Known(torch.nn.Module):
+    """The logit of a snippet is its first feature, plus something that differs by seed."""
+
+    config = ModelConfig(stream_dims=(("rgb", 1),))
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> Output:
+        return Output(features[..., 0] + self.shift, features)
+
+
+def checkpoint(shift: float = 0.0, *, seed: int = 0, dataset: str = "home") -> Checkpoint:
+    return Checkpoint(Known(shift), "known", CONTRACT, dataset, seed, 100)
+
+
+def make_dataset(folder: Path, videos: list[tuple], name: str = "home") -> Dataset:
+    """Each video is (logit per snippet, label, anomalies, classes); two frames a snippet."""
+    entries = []
+    for index, (logits, label, anomalies, classes) in enumerate(videos):
+        entries.append(
+            VideoEntry(str(index), folder / f"{index}.mp4", "test", label, anomalies, classes)
+        )
+        n_frames = 2 * len(logits)
+        features = Features(
+            streams={"rgb": np.array(logits, "float32")[:, None, None]},
+            snippet_len=2,
+            n_frames=n_frames,
+            n_missing=0,
+            fps=FPS,
+            timestamps=np.arange(n_frames) / FPS,
+            decoder="none",
+        )
+        path = feature_path(folder / name, str(index))
+        write_features(path, features, CONTRACT, video_id=str(index), source_name="none")
+    return Dataset(name, tuple(entries))
+
+
+VIDEOS = [
+    ([-3, 2, -3, -3], 0, (), ()),  # one false alarm
+    ([-3, 3, 3, -3], 1, ((1, 6),), ("fall",)),  # one frame late
+    ([-3, -2, -3, -3], 1, ((2, 4),), ("fall", "fire")),  # missed
+    ([-3, -3], 1, ((0, 2),), ("fire",)),  # missed
+]
+
+
+def run(*arguments, **options) -> Evaluation:
+    options = {"controls": False, **options}
+    *_, evaluation = evaluate(*arguments, CPU, **options)
+    assert isinstance(evaluation, Evaluation)
+    return evaluation
+
+
+def pairwise_auc(scores, labels) -> float:
+    wins = [
+        float(a > b) + 0.5 * float(a == b)
+        for a, is_a in zip(scores, labels, strict=True)
+        for b, is_b in zip(scores, labels, strict=True)
+        if is_a and not is_b
+    ]
+    return sum(wins) / len(wins)
+
+
+def frames_of(videos) -> tuple[list[float], list[bool]]:
+    scores = [logit for logits, *_ in videos for logit in logits for _ in range(2)]
+    labels = [
+        any(a <= frame < b for a, b in anomalies)
+        for logits, _, anomalies, _ in videos
+        for frame in range(2 * len(logits))
+    ]
+    return scores, labels
+
+
+def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path):
+    evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    assert (evaluation.n_videos, evaluation.n_frames, evaluation.n_anomalous) == (4, 28, 9)
+    (measured,) = evaluation.rows[0].per_seed
+    assert measured.frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
+    abnormal = [video for video in VIDEOS if video[1]]
+    assert measured.frames.auc_abnormal == pytest.approx(pairwise_auc(*frames_of(abnormal)))
+    assert measured.alarms.false_alarm_share == pytest.approx(2 / 8)
+    assert measured.alarms.false_alarms_per_hour == pytest.approx(3600 / (8 / FPS))
+    assert measured.alarms.event_precision == pytest.approx(1 / 2)
+    assert measured.alarms.event_recall == pytest.approx(1 / 3)
+    assert measured.alarms.delay_seconds == pytest.approx(1 / FPS)
+
+
+def test_a_class_is_measured_on_its_own_videos_and_the_normal_ones(tmp_path):
+    evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    rows = {row.name: row for row in evaluation.rows if row.kind == "class"}
+    assert {name: row.n_videos for name, row in rows.items()} == {"fall": 2, "fire": 2}
+    for name, row in rows.items():
+        chosen = [video for video in VIDEOS if not video[1] or name in video[3]]
+        assert row.per_seed[0].frames.auc == pytest.approx(pairwise_auc(*frames_of(chosen)))
+        assert row.per_seed[0].alarms is None
+
+
+def test_each_seed_is_measured(tmp_path):
+    seeds = [checkpoint(seed=3), checkpoint(-4, seed=5)]
+    evaluation = run(seeds, make_dataset(tmp_path, VIDEOS), tmp_path)
+    assert evaluation.seeds == (3, 5)
+    first, second = evaluation.rows[0].per_seed
+    assert first.frames == second.frames  # a shift changes no rank
+    assert second.alarms.event_recall == 0  # but it changes what is an alarm
+
+
+def test_the_threshold_says_what_an_alarm_is(tmp_path):
+    rule = evaluate_module.EventRule(threshold=0.9)
+    evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path, rule=rule)
+    assert evaluation.rows[0].per_seed[0].alarms.false_alarm_share == 0  # sigmoid(2) = 0.88
+    assert "alarms at 0.9" in as_table(evaluation)
+
+
+def test_a_model_from_another_dataset_is_named_with_both(tmp_path):
+    dataset = make_dataset(tmp_path, VIDEOS, "abroad")
+    evaluation = run([checkpoint(dataset="home")], dataset, tmp_path)
+    assert (evaluation.trained_on, evaluation.dataset) == ("home", "abroad")
+    assert evaluation.rows[0].name == "known (home -> abroad)"
+    at_home = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    assert at_home.rows[0].name == "known"
+
+
+def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
+    class Upside(Known):
+        def forward(self, features, mask):
+            return Output(-features[..., 0], features)
+
+    models = {"1": Upside(), "2": Known(), "3": Upside()}
+    monkeypatch.setattr(
+        evaluate_module,
+        "load_checkpoint",
+        lambda path: Checkpoint(models[path.name], "known", CONTRACT, "home", 0, 1),
+    )
+    evaluation = run(
+        [Checkpoint(Upside(), "known", CONTRACT, "home", 0, 1)],
+        make_dataset(tmp_path, VIDEOS),
+        tmp_path,
+        epochs=[[Path("1"), Path("2"), Path("3")]],
+    )
+    model, best = evaluation.rows[:2]
+    assert (model.kind, best.kind) == ("model", "best on test")
+    assert "optimistic" in best.name
+    assert best.per_seed[0].frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
+    assert model.per_seed[0].frames.auc < 0.5
+    assert "optimistic" not in as_table(
+        run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    )
+
+
+def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path):
+    first = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    again = run([checkpoint(1)], make_dataset(tmp_path, VIDEOS), tmp_path)
+    moved = [*VIDEOS[:-1], ([-3, -3], 1, ((1, 3),), ())]
+    other = run([checkpoint()], make_dataset(tmp_path, moved), tmp_path)
+    assert first.labels_sha256 == again.labels_sha256 != other.labels_sha256
+
+
+def test_a_test_split_without_anomalous_frames_is_refused(tmp_path):
+    dataset = make_dataset(tmp_path, [VIDEOS[0]])
+    with pytest.raises(
+        DatasetError, match=r"home: an evaluation needs .* 8 normal and 0 anomalous"
+    ):
+        run([checkpoint()], dataset, tmp_path)
+
+
+def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path):
+    videos = [([-3, 3], 1, ((0, 2),), ("a",)), ([3], 1, ((0, 2),), ("b",))]
+    evaluation = run([checkpoint()], make_dataset(tmp_path, videos), tmp_path)
+    assert [row.name for row in evaluation.rows] == ["known", "a"]
+
+
+def test_the_context_control_is_there_for_clav_como(tmp_path):
+    config = with_streams(resolve_config("clav-como", "none"), (("rgb", 1),))
+    model = MODELS["clav-como"](config.model).eval()
+    one = Checkpoint(model, "clav-como", CONTRACT, "home", 0, 1)
+    dataset = make_dataset(tmp_path, VIDEOS)
+    records = evaluate([one], dataset, tmp_path, CPU, controls=True)
+    assert [next(records).name for _ in range(2)] == ["clav-como", "motion energy"]

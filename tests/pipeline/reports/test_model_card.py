@@ -1,0 +1,124 @@
+"""The card of a run and the list of runs, written from the files of the runs alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import resolve_config
+from pipeline.evaluation.metrics import FrameMetrics
+from pipeline.evaluation.results import Evaluation, Measurement, Row
+from pipeline.reports.model_card import card_text, keep_evaluation, write_card
+from pipeline.reports.run_table import as_lines, summarise
+from pipeline.runs.checkpoints import CheckpointError
+from pipeline.runs.run_folder import Run, RunDescription, create_runs
+from pipeline.scoring.events import AlarmMetrics, EventRule
+
+CONTRACT = {"extractor": "i3d", "crops": 5, "weights": "kinetics", "has_semantics": True}
+
+
+def make_runs(folder: Path, *, contract=CONTRACT, seeds=(4, 5)) -> list[Run]:
+    return create_runs(
+        folder,
+        [
+            RunDescription(
+                "small",
+                "lists/small.csv",
+                Path("features"),
+                contract,
+                resolve_config("clav-como", "small", settings=[f"seed={seed}", "steps=70"]),
+            )
+            for seed in seeds
+        ],
+    )
+
+
+def evaluation(dataset="small", seeds=(4, 5)) -> Evaluation:
+    alarms = AlarmMetrics(0.1, 2.0, 0.5, 0.25, float("nan"))
+    measured = tuple(
+        Measurement(FrameMetrics(0.7 + 0.1 * i, 0.6, 0.5, 0.4, 0.3), alarms)
+        for i, _ in enumerate(seeds)
+    )
+    rows = (Row("clav-como", "model", measured),)
+    return Evaluation("small", dataset, 4, 0, 100, 25, "ab", EventRule(), seeds, True, rows)
+
+
+def log(run: Run, *steps: int) -> None:
+    lines = [json.dumps({"step": step, "loss": 1 / step, "losses": {}}) + "\n" for step in steps]
+    run.metrics_path.write_text("".join(lines) + '{"step": 9')  # the last one was cut off
+
+
+def test_the_card_says_data_header_limits_and_licence(tmp_path):
+    run, _ = make_runs(tmp_path)
+    text = card_text(run)
+    assert text.startswith("# clav-como on small, seed 4\n")
+    for expected in (
+        "lists/small.csv",
+        "fixed budget of 70 steps",
+        "| crops | 5 |",
+        "Not evaluated yet",
+        "labels of whole videos",
+        "Apache-2.0",
+    ):
+        assert expected in text
+    assert "random" not in text
+
+
+def test_random_weights_are_owned_up_to(tmp_path):
+    contract = {**CONTRACT, "weights": "random:0", "has_semantics": False}
+    run, _ = make_runs(tmp_path, contract=contract)
+    assert "random weights: no semantics" in card_text(run)
+    assert "no licence needed" in card_text(run)
+
+
+def test_weights_of_ones_own_have_a_licence_that_only_their_maker_knows(tmp_path):
+    run, _ = make_runs(tmp_path, contract={**CONTRACT, "weights": "mine.pt"})
+    assert "weights `mine.pt` of unknown licence" in card_text(run)
+
+
+def test_an_evaluation_goes_into_the_card_of_each_seed(tmp_path):
+    runs = make_runs(tmp_path)
+    for run in runs:
+        keep_evaluation(run, evaluation())
+    first, second = (run.card_path.read_text() for run in runs)
+    assert "| frame AUC | 0.7000 | 0.7500 | 0.0707 |" in first
+    assert "| frame AUC | 0.8000 | 0.7500 | 0.0707 |" in second
+    assert "| detection delay in seconds | - | - | - |" in first
+    keep_evaluation(runs[0], evaluation("other"))
+    text = runs[0].card_path.read_text()
+    assert "Test split of small" in text
+    assert "Test split of other" in text
+
+
+def test_the_list_says_how_far_each_run_came_and_how_good_it_is(tmp_path):
+    finished, stopped = make_runs(tmp_path)
+    (diverged,) = make_runs(tmp_path / "more", seeds=(6,))
+    log(finished, 50, 70)
+    log(stopped, 50)
+    finished.checkpoint_path.touch()
+    diverged.diverged_path.touch()
+    keep_evaluation(finished, evaluation())
+    keep_evaluation(finished, evaluation("other"))
+    heads, first, more, second, third = as_lines(
+        [summarise(run) for run in (finished, stopped, diverged)]
+    )
+    assert heads.split()[:4] == ["run", "state", "steps", "loss"]
+    assert "/".join(finished.folder.parts[-3:]) in first
+    # By the alphabet of the datasets.
+    assert first.split()[1:] == ["finished", "70/70", "0.0143", "other", "70.0", "60.0", "50.0"]
+    assert more.split() == ["small", "70.0", "60.0", "50.0"]
+    assert second.split()[1:] == ["stopped", "50/70", "0.0200", "-", "-", "-", "-"]
+    assert third.split()[1:4] == ["diverged", "0/70", "-"]
+
+
+def test_no_runs_are_an_empty_list():
+    assert len(as_lines([])) == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}'])
+def test_what_is_no_evaluation_is_named(tmp_path, content):
+    run, _ = make_runs(tmp_path)
+    run.evaluation_path("small").write_text(content)
+    with pytest.raises(CheckpointError, match=r"evaluation-small\.json: is not an evaluation"):
+        write_card(run)
+    assert not run.card_path.exists()

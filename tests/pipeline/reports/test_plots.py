@@ -1,0 +1,142 @@
+"""Figures: what is plotted is what was measured, point by point."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pipeline.evaluation.metrics import Curves, FrameMetrics
+from pipeline.evaluation.results import Evaluation, Measurement, Row
+from pipeline.reports.plots import plot_evaluation, plot_losses, plot_scores
+from pipeline.scoring.events import EventRule
+from pipeline.scoring.frame_scores import Scores
+
+RANDOM = "random weights: no semantics"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved, in order."""
+    saved = []
+    save = Figure.savefig
+
+    def save_and_keep(figure, *arguments, **options):
+        save(figure, *arguments, **options)
+        saved.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", save_and_keep)
+    return saved
+
+
+@pytest.fixture
+def scores():
+    return Scores(np.array([0.1, 0.9, 0.2], np.float32), 16, np.arange(40) / 8)
+
+
+def points(line):
+    return np.asarray(line.get_xydata()).tolist()
+
+
+def texts(figure):
+    """All that is written above a figure and its axes."""
+    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center", "right")]
+    return [text for text in (*titles, *(text.get_text() for text in figure.texts)) if text]
+
+
+def test_the_plot_is_a_png_of_a_readable_size(tmp_path, scores):
+    plot_scores(scores, tmp_path / "curve.png", title="video.mp4")
+    assert list(tmp_path.iterdir()) == [tmp_path / "curve.png"]
+    height, width = imread(tmp_path / "curve.png").shape[:2]
+    assert (width, height) == (1200, 384)
+
+
+def test_the_curve_has_each_frames_score_from_its_time_on(tmp_path, scores, figures):
+    plot_scores(scores, tmp_path / "curve.png", title="video.mp4", note="a warning")
+    (axes,) = figures[0].axes
+    (line,) = axes.lines
+    expected = [0.1] * 16 + [0.9] * 16 + [0.2] * 8
+    np.testing.assert_allclose(points(line), np.stack([np.arange(40) / 8, expected], 1), rtol=1e-6)
+    assert line.get_drawstyle() == "steps-post"
+    assert axes.get_xlim() == (0, 39 / 8)
+    assert axes.get_ylim() == (0, 1.02)
+    assert texts(figures[0]) == ["video.mp4", "a warning"]
+
+
+@pytest.mark.parametrize("name", ["day\udcff.mp4", "$\\frac{$.mp4", "a$b$c.mp4"])
+def test_a_name_that_is_no_text_or_looks_like_a_formula_is_a_title(tmp_path, scores, name):
+    plot_scores(scores, tmp_path / "curve.png", title=name)
+    assert imread(tmp_path / "curve.png").shape[:2] == (384, 1200)
+
+
+def test_without_a_note_there_is_only_the_title(tmp_path, scores, figures):
+    plot_scores(scores, tmp_path / "curve.png", title="video.mp4")
+    assert texts(figures[0]) == ["video.mp4"]
+
+
+def curves(power: float) -> Curves:
+    rates = np.array([0.0, 0.5, 1.0])
+    return Curves(rates, rates**power, rates[::-1], 1 - rates[::-1] * power)
+
+
+def evaluation(*, has_semantics: bool) -> Evaluation:
+    better = FrameMetrics(0.75, 0.6, 0.5, 0.4, 0.3)
+    worse = FrameMetrics(0.65, 0.6, 0.2, 0.4, 0.3)
+    rows = (
+        Row(
+            "model",
+            "model",
+            (Measurement(better, curves=curves(0.25)), Measurement(worse, curves=curves(0.5))),
+        ),
+        Row("shuffled", "control", (Measurement(worse),)),
+        Row("energy", "control", (Measurement(worse, curves=curves(0.75)),)),
+    )
+    return Evaluation("mine", "mine", 4, 0, 100, 25, "ab", EventRule(), (0, 1), has_semantics, rows)
+
+
+def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, figures):
+    plot_evaluation(evaluation(has_semantics=True), tmp_path / "curves.png")
+    roc, recall = figures[0].axes
+    powers = (0.25, 0.5, 0.75)
+    assert [points(line) for line in roc.lines] == [
+        *([[0, 0], [0.5, 0.5**power], [1, 1]] for power in powers),
+        [[0, 0], [1, 1]],
+    ]
+    assert [points(line) for line in recall.lines] == [
+        *([[1, 1 - power], [0.5, 1 - 0.5 * power], [0, 1]] for power in powers),
+        [[0, 0.25], [1, 0.25]],
+    ]
+    for axes in (roc, recall):
+        first, second, other, _ = [to_hex(line.get_color()) for line in axes.lines]
+        assert first == second != other
+
+    def names(axes):
+        return [text.get_text() for text in axes.get_legend().get_texts()]
+
+    assert names(roc) == ["model, AUC 70.0%", "energy, AUC 65.0%", "chance"]
+    assert names(recall) == ["model, AP 35.0%", "energy, AP 20.0%", "chance"]
+    assert (roc.get_xlabel(), roc.get_ylabel()) == ("false positive rate", "true positive rate")
+    assert (recall.get_xlabel(), recall.get_ylabel()) == ("recall", "precision")
+
+
+@pytest.mark.parametrize("has_semantics", [True, False])
+def test_curves_from_random_weights_say_so(tmp_path, figures, has_semantics):
+    plot_evaluation(evaluation(has_semantics=has_semantics), tmp_path / "curves.png")
+    assert (RANDOM in texts(figures[0])) != has_semantics
+
+
+def test_every_loss_term_has_a_panel_with_its_values(tmp_path, figures):
+    losses = [{"mil": 1.0 / step, "gate": 0.1 * step} for step in (1, 2, 4)]
+    plot_losses(losses, [100, 200, 400], tmp_path / "two.png")
+    plotted = {axes.get_title("left"): points(axes.lines[0]) for axes in figures[0].axes}
+    assert plotted == {
+        "mil": [[100, 1.0], [200, 0.5], [400, 0.25]],
+        "gate": [[100, 0.1], [200, 0.2], [400, 0.4]],
+    }
+
+
+def test_a_single_epoch_is_a_point_that_can_be_seen(tmp_path, figures):
+    plot_losses([{"mil": 1.0}], [100], tmp_path / "one.png")
+    (line,) = figures[0].axes[0].lines
+    assert points(line) == [[100, 1.0]]
+    assert line.get_marker() not in ("None", "", None)

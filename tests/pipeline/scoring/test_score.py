@@ -1,0 +1,175 @@
+"""Scoring: crops, context, and rows and times of the CSV."""
+
+import csv
+import io
+import itertools
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models.optical_flow import raft_small
+
+from extractors.build import ExtractorChoice
+from extractors.features import Features
+from extractors.networks.inception_i3d import InceptionI3D
+from extractors.networks.resnet_i3d import ResNetI3D
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
+from models.clav_como import ClavComo, ClavComoConfig
+from pipeline.extraction.extract_records import FramesDone
+from pipeline.runs.checkpoints import Checkpoint
+from pipeline.scoring.frame_scores import csv_bytes
+from pipeline.scoring.score import extractor_of_run, score_video
+from pipeline.scoring.snippet_scores import snippet_scores
+
+CPU = torch.device("cpu")
+SMALL = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
+
+
+class BrightnessExtractor:
+    """An extractor that is as good as any for frames and times, and takes no time."""
+
+    snippet_len = 16
+    tail_rule = REPEAT_LAST_FRAME
+    n_crops = 2
+    n_snippets_per_batch = 4
+    device = CPU
+    stream_dims = {"rgb": 3}  # noqa: RUF012
+
+    def contract(self):
+        return {"extractor": "brightness", "has_semantics": False}
+
+    def prepare(self, frames):
+        return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2))}
+
+    def embed(self, snippets):
+        means = torch.stack([snippet["rgb"] for snippet in snippets])
+        return {"rgb": torch.stack([means, means / 2], dim=1)}
+
+
+@pytest.fixture
+def checkpoint():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 3),), **SMALL)).eval()
+    return Checkpoint(model, "clav-como", {}, dataset="small", seed=0, step=1)
+
+
+def csv_rows(path, checkpoint, tail_rule=REPEAT_LAST_FRAME):
+    """Score a video to its CSV and read that back; the frames done on the way come with it."""
+    extractor = BrightnessExtractor()
+    extractor.tail_rule = tail_rule
+    progress = score_video(path, checkpoint, extractor, CPU)
+    done = []
+    while True:
+        try:
+            record = next(progress)
+        except StopIteration as finished:
+            scores = finished.value
+            break
+        assert isinstance(record, FramesDone)
+        done.append(record.n_frames)
+    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), done
+
+
+def presented_times(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        return [float(frame.pts * frame.time_base) for frame in container.decode(stream)]
+
+
+def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint):
+    rng = np.random.default_rng(0)
+    streams = {"rgb": rng.normal(size=(5, 2, 3)).astype(np.float32)}
+    features = Features(streams, 16, 70, 0, 25.0, np.arange(70) / 25, "none")
+    found = snippet_scores(checkpoint.model, features, device=CPU)
+    mask = torch.ones(1, 5).bool()
+    with torch.no_grad():
+        per_crop = [
+            checkpoint.model(torch.from_numpy(streams["rgb"][:, crop])[None], mask).logits[0]
+            for crop in (0, 1)
+        ]
+    expected = [
+        sum(1 / (1 + np.exp(-float(logits[t]))) for logits in per_crop) / 2 for t in range(5)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_progress_counts_every_frame(checkpoint, counting_clip):
+    rows, done = csv_rows(counting_clip, checkpoint)
+    assert done[-1] == len(rows) == 40
+    assert all(a < b for a, b in itertools.pairwise(done))
+
+
+def test_a_clip_of_varying_frame_rate_keeps_its_times(checkpoint, write_clip, tmp_path):
+    pts = [0, 1, 2, 7, 8, 20, 21, 22, 30, 31, 32, 50, 51, 52, 53, 54, 60, 61, 90]
+    path = write_clip(tmp_path / "varying.mp4", n_frames=len(pts), pts=pts, fps=25)
+    rows, _ = csv_rows(path, checkpoint)
+    assert [int(row["frame"]) for row in rows] == list(range(len(pts)))
+    assert [row["time_seconds"] for row in rows] == [f"{t / 25:.3f}" for t in pts]
+
+
+def test_frames_of_a_dropped_tail_have_the_score_of_the_last_snippet(checkpoint, counting_clip):
+    rows, _ = csv_rows(counting_clip, checkpoint, DROP_TAIL)
+    scores = [row["score"] for row in rows]
+    assert len(scores) == 40
+    assert scores[31:] == [scores[31]] * 9
+    kept, _ = csv_rows(counting_clip, checkpoint)
+    assert kept[39]["score"] != kept[31]["score"]
+
+
+@pytest.mark.real
+def test_every_real_video_of_varying_frame_rate_has_the_frames_and_times_of_its_container(
+    checkpoint, shared_folder
+):
+    paths = sorted((shared_folder / "data/gmdcsa24").rglob("*.mp4"))
+    assert len(paths) == 23
+    for path in paths[::6]:  # the whole set takes a minute; see test_video.py for the rest
+        rows, _ = csv_rows(path, checkpoint)
+        times = presented_times(path)
+        assert [int(row["frame"]) for row in rows] == list(range(len(times)))
+        found = [float(row["time_seconds"]) for row in rows]
+        np.testing.assert_allclose(found, times, atol=5.1e-4, err_msg=path.name)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_all_real_videos_of_varying_frame_rate_do(checkpoint, shared_folder):
+    for path in sorted((shared_folder / "data/gmdcsa24").rglob("*.mp4")):
+        rows, _ = csv_rows(path, checkpoint)
+        times = presented_times(path)
+        assert len(rows) == len(times), path.name
+        found = [float(row["time_seconds"]) for row in rows]
+        np.testing.assert_allclose(found, times, atol=5.1e-4, err_msg=path.name)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Untrained weights of every network, which take no time to make."""
+    save_file(InceptionI3D(3).state_dict(), tmp_path / "rgb.safetensors")
+    save_file(InceptionI3D(2).state_dict(), tmp_path / "flow.safetensors")
+    save_file(ResNetI3D().state_dict(), tmp_path / "r50.safetensors")
+    torch.save(raft_small(weights=None).state_dict(), tmp_path / "raft.pth")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("extractor", "weights_name", "flow", "flow_weights", "tail_rule"),
+    [
+        ("i3d", ".", "raft", "raft.pth", DROP_TAIL),
+        ("i3d_r50", "r50.safetensors", None, None, REPEAT_LAST_FRAME),
+    ],
+)
+def test_the_extractor_of_a_run_is_built_again_from_its_contract(
+    weights, extractor, weights_name, flow, flow_weights, tail_rule
+):
+    places = {
+        "weights": str(weights / weights_name),
+        "flow_weights": flow_weights and str(weights / flow_weights),
+    }
+    choice = ExtractorChoice(extractor, flow or "none", 10, tail_rule=tail_rule, **places)
+    built = choice.build(CPU)
+    again = extractor_of_run(built.contract(), device=CPU, **places)
+    assert again.contract() == built.contract()
+    assert again.tail_rule == tail_rule
