@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from extractors.errors import LookaroundError
 from extractors.features import Extractor
 from extractors.i3d import I3D
 from extractors.i3d_r50 import I3DR50
@@ -16,7 +17,7 @@ RGB_EXTRACTORS = ("i3d_r50",)  # those without a flow stream
 NO_FLOW = "none"
 
 
-class ExtractorError(ValueError):
+class ExtractorError(LookaroundError, ValueError):
     """What is chosen about an extractor does not exist, or not on the device."""
 
 
@@ -31,7 +32,7 @@ class ExtractorChoice:
         weights: A name, "random:SEED" or a path (see `weights.py`); None for the extractor's
             published weights.
         flow_weights: The same for a flow method that is a network; None for its own default.
-        tail_rule: One of `snippets.TAIL_RULES`.
+        tail_policy: One of `snippets.TAIL_POLICIES`.
         precision: "float32" or "bfloat16"; None takes the best for the device.
     """
 
@@ -40,7 +41,7 @@ class ExtractorChoice:
     crops: int = 5
     weights: str | None = None
     flow_weights: str | None = None
-    tail_rule: str = REPEAT_LAST_FRAME
+    tail_policy: str = REPEAT_LAST_FRAME
     precision: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class ExtractorChoice:
                 precision=self.precision or best_precision(device),
                 device=device,
                 flow_weights=self.flow_weights,
-                tail_rule=self.tail_rule,
+                tail_policy=self.tail_policy,
             )
         except ValueError as error:
             raise ExtractorError(str(error)) from error

@@ -30,7 +30,7 @@ from extractors.snippets import n_snippets
 
 logger = logging.getLogger(__name__)
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 MAX_FEATURE = float(np.finfo(np.float16).max)  # as the features are stored
 
 
@@ -112,7 +112,7 @@ def default_workers(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 1
-    return min(max(len(os.sched_getaffinity(0)) - 1, 1), MOST_WORKERS)
+    return min(max(len(os.sched_getaffinity(0)) - 1, 1), MAX_WORKERS)
 
 
 @dataclass(slots=True, eq=False)
@@ -133,13 +133,13 @@ def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[En
     """Take out the videos of which nothing is missing any more."""
     for path, video in [item for item in gathered.items() if item[1].is_whole()]:
         del gathered[path]
-        n_kept = n_snippets(video.n_frames, extractor.snippet_len, extractor.tail_rule)
+        n_kept = n_snippets(video.n_frames, extractor.snippet_len, extractor.tail_policy)
         if n_kept:
             yield _features(path, video, extractor, n_kept)
             continue
         reason = (
             f"{path}: too short: {video.n_frames} frames make no snippet "
-            f"with the tail rule {extractor.tail_rule!r}"
+            f"with the tail policy {extractor.tail_policy!r}"
         )
         yield VideoLost(path, "VideoError", reason, is_quarantined=False)
 
@@ -169,7 +169,7 @@ def _features(
         fps=video.start.opened.fps,
         timestamps=np.concatenate(video.timestamps),
         decoder=video.start.opened.decoder_version,
-        tail_rule=extractor.tail_rule,
+        tail_policy=extractor.tail_policy,
     )
     return VideoFeatures(path, features)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 
-Contract = dict[str, str | int | float | bool]
+Provenance = dict[str, str | int | float | bool]
 # What an extractor keeps of one snippet until its batch is full, on the extractor's device. It owns
 # its memory: nothing in it is a view of the frames that were given.
 Prepared = dict[str, Tensor]
@@ -29,8 +29,8 @@ class Features:
         fps: Average frames per second.
         timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling.
         decoder: What decoded the video, with its version: "decord 0.6.0".
-        tail_rule: One of `snippets.TAIL_RULES`: how many snippets the frames make, and so whether
-            all of them are in one.
+        tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make, and so
+            whether all of them are in one.
 
     Raises:
         ValueError: If any of this does not hold.
@@ -43,7 +43,7 @@ class Features:
     fps: float
     timestamps: NDArray[np.float64]
     decoder: str
-    tail_rule: str = REPEAT_LAST_FRAME
+    tail_policy: str = REPEAT_LAST_FRAME
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -52,8 +52,8 @@ class Features:
 
     @property
     def n_snippets(self) -> int:
-        """Number of snippets that the tail rule makes of the frames; at least one."""
-        return n_snippets(self.n_frames, self.snippet_len, self.tail_rule)
+        """Number of snippets that the tail policy makes of the frames; at least one."""
+        return n_snippets(self.n_frames, self.snippet_len, self.tail_policy)
 
     @property
     def n_crops(self) -> int:
@@ -116,7 +116,7 @@ class FlowMethod(Protocol):
             ValueError: If the frames are not of this shape and type.
         """
 
-    def describe(self) -> Contract:
+    def describe(self) -> Provenance:
         """Return the parameters of the method: flat, JSON's types."""
 
 
@@ -132,14 +132,14 @@ class Extractor(Protocol):
         """Number K of crops of each frame."""
 
     @property
-    def tail_rule(self) -> str:
-        """One of `snippets.TAIL_RULES`: which of a video's snippets count."""
+    def tail_policy(self) -> str:
+        """One of `snippets.TAIL_POLICIES`: which of a video's snippets count."""
 
     @property
     def stream_dims(self) -> dict[str, int]:
         """Width D of each stream's features; the order is the order of the streams."""
 
-    def contract(self) -> Contract:
+    def provenance(self) -> Provenance:
         """Return every choice that features must share to be comparable: flat, JSON's types."""
 
     @property

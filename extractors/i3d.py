@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from extractors import transforms
-from extractors.features import Contract, Prepared
+from extractors.features import Prepared, Provenance
 from extractors.flow import build_flow
 from extractors.frame_dims import SHORT_SIDE
 from extractors.networks import inception_i3d
 from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D
 from extractors.networks.precision import PRECISIONS, check_precision
 from extractors.networks.weights import load_weights
-from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_rule
+from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_policy
 
 FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
 # On two CPU cores more than two at once are no faster; a GPU has room for more, five crops and all.
@@ -53,10 +53,10 @@ class I3D:
         precision: A name in `PRECISIONS`, for the networks; resizing and flow are float32.
         device: Where the frames are resized and the networks run.
         flow_weights: Of a flow method that is a network; None for its own default.
-        tail_rule: One of `snippets.TAIL_RULES`.
+        tail_policy: One of `snippets.TAIL_POLICIES`.
 
     Raises:
-        ValueError: If there is no such flow method, number of crops, precision or tail rule.
+        ValueError: If there is no such flow method, number of crops, precision or tail policy.
         WeightsError: If the weights cannot be had.
     """
 
@@ -74,15 +74,15 @@ class I3D:
         precision: str,
         device: torch.device,
         flow_weights: str | None = None,
-        tail_rule: str = REPEAT_LAST_FRAME,
+        tail_policy: str = REPEAT_LAST_FRAME,
     ) -> None:
-        check_tail_rule(tail_rule)
+        check_tail_policy(tail_policy)
         if crops not in transforms.CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         check_precision(precision, device)
         self.snippet_len = SNIPPET_LEN
         self.n_crops = crops
-        self.tail_rule = tail_rule
+        self.tail_policy = tail_policy
         self.device = device
         self.n_snippets_per_batch = N_SNIPPETS_PER_BATCH[device.type]
         self._precision = precision
@@ -92,9 +92,9 @@ class I3D:
         self._flow_name = flow
         self.flow = None if flow is None else build_flow(flow, device, flow_weights)
         loaded = load_weights(weights or self.default_weights, self.name, streams)
-        self._weights_contract: Contract = {
+        self._weights_provenance: Provenance = {
             "weights": loaded.name,
-            "has_semantics": loaded.has_semantics,
+            "is_pretrained": loaded.is_pretrained,
             **{f"weights_sha256_{stream}": loaded.sha256[stream] for stream in streams},
         }
         self.networks: dict[str, nn.Module] = {
@@ -102,9 +102,9 @@ class I3D:
             for stream in streams
         }
 
-    def contract(self) -> Contract:
+    def provenance(self) -> Provenance:
         """Return every choice that features must share to be comparable."""
-        contract: Contract = {
+        provenance: Provenance = {
             "format_version": FORMAT_VERSION,
             "extractor": self.name,
             "feature_dim": self.feature_dim,
@@ -116,14 +116,14 @@ class I3D:
             "resize": f"short side {SHORT_SIDE}, bilinear, antialias, uint8",
             "rgb_range": self.rgb_range,
             "fps_policy": "native",
-            "tail_rule": self.tail_rule,
+            "tail_policy": self.tail_policy,
             "precision": self._precision,
             "flow_method": self._flow_name or "none",
         }
         if self.flow is not None:
-            contract["flow_bound_px"] = transforms.FLOW_BOUND_PX
-            contract |= {f"flow_{name}": value for name, value in self.flow.describe().items()}
-        return contract | self._weights_contract
+            provenance["flow_bound_px"] = transforms.FLOW_BOUND_PX
+            provenance |= {f"flow_{name}": value for name, value in self.flow.describe().items()}
+        return provenance | self._weights_provenance
 
     @torch.inference_mode()
     def prepare(self, frames: Tensor) -> Prepared:

@@ -25,11 +25,11 @@ class I3DR50(I3D):
         precision: A name in `PRECISIONS`, for the network.
         device: Where the frames are resized and the network runs.
         flow_weights: None.
-        tail_rule: One of `snippets.TAIL_RULES`.
+        tail_policy: One of `snippets.TAIL_POLICIES`.
 
     Raises:
         ValueError: If a flow method is named, or there is no such number of crops, precision or
-            tail rule.
+            tail policy.
         WeightsError: If the weights cannot be had.
     """
 
@@ -47,7 +47,7 @@ class I3DR50(I3D):
         precision: str,
         device: torch.device,
         flow_weights: str | None = None,
-        tail_rule: str = REPEAT_LAST_FRAME,
+        tail_policy: str = REPEAT_LAST_FRAME,
     ) -> None:
         if flow is not None or flow_weights is not None:
             raise ValueError(
@@ -60,7 +60,7 @@ class I3DR50(I3D):
             weights=weights,
             precision=precision,
             device=device,
-            tail_rule=tail_rule,
+            tail_policy=tail_policy,
         )
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:

@@ -16,38 +16,38 @@ from numpy.typing import NDArray
 SNIPPET_LEN = 16
 REPEAT_LAST_FRAME = "repeat last frame"
 DROP_TAIL = "drop tail: (n - 1) // snippet_len"
-TAIL_RULES = (REPEAT_LAST_FRAME, DROP_TAIL)
+TAIL_POLICIES = (REPEAT_LAST_FRAME, DROP_TAIL)
 
 
 def n_snippets(
-    n_frames: int, snippet_len: int = SNIPPET_LEN, tail_rule: str = REPEAT_LAST_FRAME
+    n_frames: int, snippet_len: int = SNIPPET_LEN, tail_policy: str = REPEAT_LAST_FRAME
 ) -> int:
     """Return the number of snippets of a video.
 
     Raises:
         ValueError: If there are fewer than 0 frames or less than one per snippet, or no such rule.
 
-    >>> n_snippets(33), n_snippets(33, tail_rule=DROP_TAIL)
+    >>> n_snippets(33), n_snippets(33, tail_policy=DROP_TAIL)
     (3, 2)
     """
     if n_frames < 0:
         raise ValueError(f"n_frames must be at least 0, instead got {n_frames}")
     if snippet_len < 1:
         raise ValueError(f"snippet_len must be at least 1, instead got {snippet_len}")
-    check_tail_rule(tail_rule)
-    if tail_rule == REPEAT_LAST_FRAME:
+    check_tail_policy(tail_policy)
+    if tail_policy == REPEAT_LAST_FRAME:
         return -(-n_frames // snippet_len)
     return max(n_frames - 1, 0) // snippet_len
 
 
-def check_tail_rule(tail_rule: str) -> None:
-    """Refuse what is no tail rule.
+def check_tail_policy(tail_policy: str) -> None:
+    """Refuse what is no tail policy.
 
     Raises:
-        ValueError: If it is not one of `TAIL_RULES`.
+        ValueError: If it is not one of `TAIL_POLICIES`.
     """
-    if tail_rule not in TAIL_RULES:
-        raise ValueError(f"tail_rule must be one of {TAIL_RULES}, instead got {tail_rule!r}")
+    if tail_policy not in TAIL_POLICIES:
+        raise ValueError(f"tail_policy must be one of {TAIL_POLICIES}, instead got {tail_policy!r}")
 
 
 def per_frame(

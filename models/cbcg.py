@@ -61,8 +61,8 @@ class CbcgConfig(ModelConfig):
         embedding_dim: E, width of what both branches read.
         cluster_dim: Width in which snippets are clustered.
         dropout: Of the encoder, in [0, 1).
-        keep_one_in: The bag loss and the clustering's start take one in so many snippets.
-        largest_share: At most this share of an anomalous bag joins the anomalous cluster, though
+        top_k_divisor: The bag loss and the clustering's start take one in so many snippets.
+        max_fraction: At most this share of an anomalous bag joins the anomalous cluster, though
             always its highest snippet; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
         memory_len: Earlier batches whose centres are kept.
@@ -81,8 +81,8 @@ class CbcgConfig(ModelConfig):
     embedding_dim: int = 128
     cluster_dim: int = 64
     dropout: float = 0.6
-    keep_one_in: int = 10
-    largest_share: float = 0.25
+    top_k_divisor: int = 10
+    max_fraction: float = 0.25
     temperature: float = 0.1
     memory_len: int = 16
     memory_share: float = 0.5
@@ -101,12 +101,12 @@ class CbcgConfig(ModelConfig):
         weights = ("cluster", "guide", "smoothness", "sparsity")
         check_fields(
             self,
-            at_least_1=(*sizes, "keep_one_in", "memory_len"),
+            at_least_1=(*sizes, "top_k_divisor", "memory_len"),
             at_least_0=("memory_start", "guide_start", *(f"{weight}_weight" for weight in weights)),
             below_1=("dropout", "memory_share"),
         )
-        if not 0 < self.largest_share <= 1:
-            raise ValueError(f"largest_share must be in (0, 1], instead got {self.largest_share}")
+        if not 0 < self.max_fraction <= 1:
+            raise ValueError(f"max_fraction must be in (0, 1], instead got {self.max_fraction}")
         if not 1e-3 <= self.temperature <= 1e3:
             raise ValueError(
                 f"temperature must be in [0.001, 1000], instead got {self.temperature}"
@@ -201,7 +201,7 @@ class Cbcg(AnomalyModel):
         assert isinstance(output, CbcgOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
         regression = output.regression_logits
-        top = topk_weights(regression, mask, keep_one_in=config.keep_one_in)
+        top = topk_weights(regression, mask, top_k_divisor=config.top_k_divisor)
         losses = {"mil": mean_score_bce(regression, top, labels)}
         if output.directions is not None:
             joins = cluster_batch(
@@ -209,8 +209,8 @@ class Cbcg(AnomalyModel):
                 regression,
                 mask,
                 labels,
-                keep_one_in=config.keep_one_in,
-                largest_share=config.largest_share,
+                top_k_divisor=config.top_k_divisor,
+                max_fraction=config.max_fraction,
             )
             of_batch = cluster_centers(output.directions, joins, mask)
             centers = self._across_batches(of_batch)
@@ -267,8 +267,8 @@ def cluster_batch(
     mask: Tensor,
     labels: Tensor,
     *,
-    keep_one_in: int,
-    largest_share: float,
+    top_k_divisor: int,
+    max_fraction: float,
 ) -> Tensor:
     """Divide the snippets of a batch into a normal and an anomalous cluster.
 
@@ -281,8 +281,8 @@ def cluster_batch(
         logits: (B, T) that say which snippets the anomalous centre begins with.
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
-        keep_one_in: As in `topk_weights`, for the beginning.
-        largest_share: At most this share of a bag joins, the nearest first.
+        top_k_divisor: As in `topk_weights`, for the beginning.
+        max_fraction: At most this share of a bag joins, the nearest first.
 
     Returns:
         (B, T) bool, which snippets are in the anomalous cluster.
@@ -290,9 +290,9 @@ def cluster_batch(
     is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
     n_snippets = mask.sum(dim=1, keepdim=True)
     # Paper is silent: without a bound the cluster grew to twice the anomalies' share in our trials.
-    most = (n_snippets * largest_share).long().clamp(min=1)
+    most = (n_snippets * max_fraction).long().clamp(min=1)
     highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
-    begins = is_anomalous & (topk_weights(logits, mask, keep_one_in=keep_one_in) > 0)
+    begins = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
     normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
     centers = torch.stack([normal, cluster_centers(directions, begins, mask)[1]])
     joins = begins

@@ -78,7 +78,7 @@ class ClavComoConfig(ModelConfig):
         use_cross_attention: Without it, context and motion meet within a snippet only.
         rank_by: Whether the losses take the snippets of highest score or of longest hidden vector
             in the scorer (the embeddings have all been brought to one length).
-        keep_one_in: The losses rank snippets and keep one in so many, at least one.
+        top_k_divisor: The losses rank snippets and keep one in so many, at least one.
         margin: Of the relative distance loss, in squared distance between unit vectors.
         distance_on: Whether relative distances are taken on what comes out of the relation or on
             what goes into it.
@@ -105,7 +105,7 @@ class ClavComoConfig(ModelConfig):
     use_product: bool = True
     use_cross_attention: bool = True
     rank_by: Literal["score", "magnitude"] = "score"
-    keep_one_in: int = 10
+    top_k_divisor: int = 10
     margin: float = 0.5
     distance_on: Literal["output", "input"] = "output"
     is_distance_symmetric: bool = False
@@ -120,7 +120,7 @@ class ClavComoConfig(ModelConfig):
         weights = ("relative_distance", "gate", "smoothness", "sparsity")
         check_fields(
             self,
-            at_least_1=(*sizes, "context_len", "keep_one_in"),
+            at_least_1=(*sizes, "context_len", "top_k_divisor"),
             at_least_0=("margin", *(f"{weight}_weight" for weight in weights)),
             below_1=("stem_dropout", "scorer_dropout"),
         )
@@ -430,9 +430,9 @@ class ClavComo(AnomalyModel):
         """The terms mil, relative_distance, gate, smoothness and sparsity, weighted."""
         assert isinstance(output, ClavComoOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
-        scores, keep_one_in = output.scores, config.keep_one_in
+        scores, top_k_divisor = output.scores, config.top_k_divisor
         ranking = output.magnitudes if config.rank_by == "magnitude" else output.logits
-        top = topk_weights(ranking, mask, keep_one_in=keep_one_in)
+        top = topk_weights(ranking, mask, top_k_divisor=top_k_divisor)
         losses = {"mil": mean_score_bce(output.logits, top, labels)}
         if config.relative_distance_weight:
             distance = relative_distance(
@@ -441,14 +441,14 @@ class ClavComo(AnomalyModel):
                 mask,
                 labels,
                 margin=config.margin,
-                keep_one_in=keep_one_in,
+                top_k_divisor=top_k_divisor,
                 is_symmetric=config.is_distance_symmetric,
             )
             losses["relative_distance"] = config.relative_distance_weight * distance
         if output.gate_logits is not None and config.gate_weight:
             # sigmoid(a - b) is the second entry of softmax([b, a]).
             anomalous = output.gate_logits[..., 1] - output.gate_logits[..., 0]
-            top = topk_weights(anomalous, mask, keep_one_in=keep_one_in)
+            top = topk_weights(anomalous, mask, top_k_divisor=top_k_divisor)
             losses["gate"] = config.gate_weight * mean_score_bce(anomalous, top, labels)
         losses["smoothness"] = config.smoothness_weight * smoothness(scores, mask, labels)
         losses["sparsity"] = config.sparsity_weight * sparsity(scores, mask, labels)

@@ -65,7 +65,7 @@ class LaNetConfig(ModelConfig):
         prior_slope: Gamma of the prior exp(-|gamma (i - j)^2 + beta|), as it begins. 0.06 is the
             authors' later choice for XD-Violence; for UCF-Crime they took 0.6.
         prior_offset: Beta, as it begins: 0.02 for XD-Violence, 0.2 for UCF-Crime.
-        keep_one_in: The bag loss takes n // keep_one_in + 1 of an anomalous bag's n snippets.
+        top_k_divisor: The bag loss takes n // top_k_divisor + 1 of an anomalous bag's n snippets.
         rank_by: Whether the ranking loss looks at the largest step of a bag's scores or at the mean
             of the three largest.
         align_bags: Which bags the alignment loss looks at.
@@ -84,7 +84,7 @@ class LaNetConfig(ModelConfig):
     learn_prior: bool = True
     prior_slope: float = 0.06
     prior_offset: float = 0.02
-    keep_one_in: int = 16
+    top_k_divisor: int = 16
     rank_by: Literal["max", "mean"] = "max"
     # Paper is silent: "within the bag" may mean all bags. In a normal bag a camera cut is a step of
     # the features that must not become one of the scores, which is what ranking asks for.
@@ -97,7 +97,7 @@ class LaNetConfig(ModelConfig):
         ModelConfig.__post_init__(self)
         check_fields(
             self,
-            at_least_1=("attention_dim", "embedding_dim", "causal_len", "keep_one_in"),
+            at_least_1=("attention_dim", "embedding_dim", "causal_len", "top_k_divisor"),
             at_least_0=("rank_weight", "align_weight", "prior_slope", "prior_offset"),
             below_1=("dropout",),
         )
@@ -217,7 +217,7 @@ class LaNet(AnomalyModel):
         assert isinstance(output, LaNetOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
         is_anomalous = labels == 1
-        k = mask.sum(dim=1, keepdim=True) // config.keep_one_in + 1  # (B, 1)
+        k = mask.sum(dim=1, keepdim=True) // config.top_k_divisor + 1  # (B, 1)
         k = torch.where(is_anomalous.unsqueeze(1), k, 1)
         top = is_among_highest(output.logits, mask, k)
         weights = top.to(output.logits.dtype) / top.sum(dim=1, keepdim=True)

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def topk_weights(values: Tensor, mask: Tensor, *, keep_one_in: int) -> Tensor:
+def topk_weights(values: Tensor, mask: Tensor, *, top_k_divisor: int) -> Tensor:
     """Weights whose sum over a bag is the mean over its k highest snippets.
 
-    k = max(1, n // keep_one_in) with n real snippets. For the k lowest pass `-values`.
+    k = max(1, n // top_k_divisor) with n real snippets. For the k lowest pass `-values`.
 
     Args:
         values: (B, T) what to rank by. No gradient flows through the ranking.
         mask: (B, T) True where the snippet is real; padding is never among the k.
-        keep_one_in: Larger keeps fewer snippets. At least one is always kept.
+        top_k_divisor: Larger keeps fewer snippets. At least one is always kept.
 
     Returns:
         (B, T) 1 / k at the k highest snippets, 0 elsewhere.
@@ -26,10 +26,10 @@ def topk_weights(values: Tensor, mask: Tensor, *, keep_one_in: int) -> Tensor:
     Example:
         >>> values = torch.tensor([[1.0, 3.0, 2.0, 9.0]])
         >>> mask = torch.tensor([[True, True, True, False]])
-        >>> topk_weights(values, mask, keep_one_in=2)
+        >>> topk_weights(values, mask, top_k_divisor=2)
         tensor([[0., 1., 0., 0.]])
     """
-    k = (mask.sum(dim=1, keepdim=True) // keep_one_in).clamp(min=1)  # (B, 1)
+    k = (mask.sum(dim=1, keepdim=True) // top_k_divisor).clamp(min=1)  # (B, 1)
     return is_among_highest(values, mask, k).to(values.dtype) / k
 
 
@@ -114,7 +114,7 @@ def relative_distance(
     labels: Tensor,
     *,
     margin: float,
-    keep_one_in: int,
+    top_k_divisor: int,
     is_symmetric: bool = False,
 ) -> Tensor:
     """Hinge that keeps anomalous embeddings farther from the normal centre than normal ones.
@@ -137,15 +137,15 @@ def relative_distance(
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         margin: In squared distance between unit vectors, so at most 4 makes sense.
-        keep_one_in: As in `topk_weights`.
+        top_k_divisor: As in `topk_weights`.
         is_symmetric: Whether anomalous bags gather about a centre too.
 
     Returns:
         Scalar; 0 where the batch has bags of one class only.
     """
     directions = F.normalize(embeddings, dim=2)
-    top = _pool(directions, topk_weights(scores, mask, keep_one_in=keep_one_in))
-    bottom = _pool(directions, topk_weights(-scores, mask, keep_one_in=keep_one_in))
+    top = _pool(directions, topk_weights(scores, mask, top_k_divisor=top_k_divisor))
+    bottom = _pool(directions, topk_weights(-scores, mask, top_k_divisor=top_k_divisor))
     is_anomalous = labels == 1
     across, distance = _across(top, is_anomalous, margin)
     center = mean_over(top, ~is_anomalous)  # (E,)

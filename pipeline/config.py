@@ -18,6 +18,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from extractors.errors import LookaroundError
 from models import MODELS
 from models.interface import MAX_SIZE, ModelConfig
 
@@ -33,7 +34,7 @@ MAX_PARAMETERS = 250_000_000
 _NOT_SETTINGS = ("model_name", "model.stream_dims")
 
 
-class ConfigError(ValueError):
+class ConfigError(LookaroundError, ValueError):
     """A setting is not known, is out of its range, or cannot be read."""
 
 

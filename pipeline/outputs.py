@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from extractors.errors import LookaroundError
 from pipeline.atomic import replacing
 
 STDOUT = Path("-")
@@ -11,7 +12,7 @@ STDOUT = Path("-")
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
-class OutputError(OSError):
+class OutputError(LookaroundError, OSError):
     """A place that a result must not or cannot be written to."""
 
 

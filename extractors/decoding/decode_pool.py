@@ -34,17 +34,18 @@ from extractors.decoding.decode_worker import (
     Task,
     map_slots,
 )
+from extractors.errors import LookaroundError
 
 logger = logging.getLogger(__name__)
 
 # A worker that is silent for longer hangs. Before its first word on a video it reads the whole
 # file once, which on a slow disk takes a while.
 PATIENCE_SECONDS = 60.0
-SLOWEST_DISK_BYTES_PER_SECOND = 10e6
+MIN_DISK_BYTES_PER_SECOND = 10e6
 # A busy machine with a slow disk may take minutes to import what a worker needs.
 START_SECONDS = 600.0
 # New workers in a row that end before they take a video up; then something is wrong with all.
-MOST_FAILED_STARTS = 3
+MAX_FAILED_STARTS = 3
 # Until a process that is ending, or was killed, is gone.
 END_SECONDS = 10.0
 
@@ -61,7 +62,7 @@ main()
 """
 
 
-class DecoderStartError(OSError):
+class DecoderStartError(LookaroundError, OSError):
     """Decoding processes end before they take up a video, one after the other."""
 
 
@@ -317,9 +318,9 @@ class DecodePool:
         if not worker.has_begun:
             # One that ends between two videos has shown that workers do start.
             n_failed_starts = 0 if worker.has_started else job.n_failed_starts + 1
-            if n_failed_starts == MOST_FAILED_STARTS:
+            if n_failed_starts == MAX_FAILED_STARTS:
                 raise DecoderStartError(
-                    f"{MOST_FAILED_STARTS} decoding processes in a row could not begin, the last "
+                    f"{MAX_FAILED_STARTS} decoding processes in a row could not begin, the last "
                     f"one {how}; their messages are above, if there are any"
                 )
             self._again.appendleft(replace(job, n_failed_starts=n_failed_starts))
@@ -364,7 +365,7 @@ def _start(module: str) -> _Worker:
 
 def _seconds_to_read(path: Path) -> float:
     try:
-        return path.stat().st_size / SLOWEST_DISK_BYTES_PER_SECOND
+        return path.stat().st_size / MIN_DISK_BYTES_PER_SECOND
     except OSError:
         return 0.0  # the worker will say what is wrong with it
 

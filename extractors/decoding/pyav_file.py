@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from extractors.decoding.containers import DEMUXERS
+from extractors.errors import LookaroundError
 
 # 8192 x 8192, twice 8K: one RGB frame of it takes 200 MB. A forged header asks for more.
 MAX_PIXELS = 1 << 26
@@ -33,7 +34,7 @@ OTHER_FILES = {
 AUXILIARY = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
-class VideoError(OSError):
+class VideoError(LookaroundError, OSError):
     """A video cannot be read."""
 
     @classmethod

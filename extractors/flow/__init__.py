@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from extractors.features import Contract, FlowMethod
+from extractors.features import FlowMethod, Provenance
 from extractors.flow.raft import RAFTFlow
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
 from extractors.transforms import check_frame_pairs, to_grey
@@ -43,7 +43,7 @@ class TVL1Flow:
         check_frame_pairs(frames)
         return self._flow(to_grey(frames).float())
 
-    def describe(self) -> Contract:
+    def describe(self) -> Provenance:
         """Return the parameters of TV-L1, and what computes it."""
         return asdict(self.config) | {"implementation": self._implementation}
 
@@ -79,7 +79,7 @@ class DISFlow:
         planes = torch.from_numpy(flow).permute(0, 3, 1, 2).to(frames.device)
         return planes.reshape(*frames.shape[:-4], T, 2, H, W)
 
-    def describe(self) -> Contract:
+    def describe(self) -> Provenance:
         """Return the preset of DIS and the flow that it starts from."""
         return {"preset": "medium", "initial_flow": "zero"}
 

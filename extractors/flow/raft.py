@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from extractors.features import Contract
+from extractors.features import Provenance
 from extractors.networks import raft_network
 from extractors.networks.registry import NETWORKS
 from extractors.networks.weights import NAMED, WeightsError, load_weights, read_tensors
@@ -43,7 +43,7 @@ class RAFTFlow:
         else:
             variant = raft_network.variant_of(read_tensors(Path(spec)))
         loaded = load_weights(spec, variant, ("flow",))
-        self._contract: Contract = {
+        self._provenance: Provenance = {
             "network": variant,
             "weights": loaded.name,
             "weights_sha256": loaded.sha256["flow"],
@@ -77,9 +77,9 @@ class RAFTFlow:
             flows.append(refined[-1][:, :, top : top + H, left : left + W].float())
         return torch.cat(flows)
 
-    def describe(self) -> Contract:
+    def describe(self) -> Provenance:
         """Return the network, its weights and their checksum."""
-        return self._contract
+        return self._provenance
 
 
 def _pad(pictures: Tensor) -> tuple[Tensor, int, int]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from extractors.errors import LookaroundError
 
-class WeightsError(OSError):
+
+class WeightsError(LookaroundError, OSError):
     """Weights cannot be had, or are not what they should be."""
 
 

@@ -108,7 +108,7 @@ class LoadedWeights:
         sha256: By stream: of the file's bytes; of random weights, of what was drawn.
         licence: SPDX identifier, or words.
         source: Where they come from.
-        has_semantics: False for random weights: their features mean nothing.
+        is_pretrained: False for random weights: their features mean nothing.
     """
 
     name: str
@@ -116,7 +116,7 @@ class LoadedWeights:
     sha256: dict[str, str]
     licence: str
     source: str
-    has_semantics: bool
+    is_pretrained: bool
 
 
 def load_weights(
@@ -188,7 +188,7 @@ def _load_random(spec: str, network: str, streams: tuple[str, ...]) -> LoadedWei
         sha256={stream: sha256 for stream, (_, sha256) in drawn.items()},
         licence="none needed",
         source=f"drawn from seed {seed}",
-        has_semantics=False,
+        is_pretrained=False,
     )
 
 
@@ -233,7 +233,7 @@ def _load_files(
         sha256={stream: sha256_of(path) for stream, path in paths.items()},
         licence=licence,
         source=source,
-        has_semantics=True,
+        is_pretrained=True,
     )
 
 

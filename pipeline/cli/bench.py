@@ -61,6 +61,6 @@ def bench(
             for row in bench_extraction(built, videos):
                 rows.append(row)
                 display.update(len(rows), row.name)
-        choices = f"{extractor}, flow {flow}, crops {crops}, {built.contract()['precision']}"
+        choices = f"{extractor}, flow {flow}, crops {crops}, {built.provenance()['precision']}"
         click.echo(f"{describe_device(chosen)}; {choices}")
         click.echo(as_table(rows))

@@ -65,7 +65,7 @@ def bench_training(
     with errors_in_one_line():
         from pipeline.config import ConfigError, resolve_config
         from pipeline.device import choose_device, describe_device
-        from pipeline.experiments.bench_training import Read, Round, Written, in_words
+        from pipeline.experiments.bench_training import Read, Round, Written, describe
         from pipeline.experiments.bench_training import bench_training as measure
 
         config = resolve_config(model, "none", settings=settings)
@@ -103,4 +103,4 @@ def bench_training(
             f"{config.bags_per_class} + {config.bags_per_class} bags, usual loader with "
             f"{n_workers} workers"
         )
-        click.echo(in_words(rounds))
+        click.echo(describe(rounds))

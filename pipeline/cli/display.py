@@ -18,7 +18,7 @@ from pipeline.printable import printable
 from pipeline.scoring.frame_scores import Scores
 from pipeline.training.trainer import EpochRecord
 
-MOST_FAILURES_LISTED = 20
+MAX_FAILURES_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ExtractionSummary:
     failures: tuple[Failure, ...]
     n_earlier: int
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """A line of counts, and one for each of the first failures."""
         counts = [
             f"{self.n_done} extracted ({self.n_frames} frames)",
@@ -49,7 +49,7 @@ class ExtractionSummary:
             *([f"{self.n_taken} being extracted by another process"] if self.n_taken else []),
             f"{len(self.failures)} failed",
         ]
-        listed = [_failure_line(failure) for failure in self.failures[:MOST_FAILURES_LISTED]]
+        listed = [_failure_line(failure) for failure in self.failures[:MAX_FAILURES_LISTED]]
         n_more = len(self.failures) - len(listed)
         return "\n".join(
             [

@@ -130,7 +130,7 @@ def evaluate(
         click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
         click.echo(f"checkpoints: {description.config.selection_in_words}")
         click.echo(as_table(evaluation))
-        if not evaluation.has_semantics:
+        if not evaluation.is_pretrained:
             click.echo(RANDOM_WEIGHTS_NOTE)
         if json_path is not None:
             write_json(evaluation, json_path)

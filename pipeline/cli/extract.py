@@ -193,7 +193,7 @@ def extract(
                 loaded, features, extractor_there, entries=entries, retry_failed=retry_failed
             )
         summary = show_extraction(records, n_videos=len(entries))
-        click.echo(summary.in_words())
+        click.echo(summary.describe())
         click.echo(f"features of {printable(loaded.name)} are in {features / loaded.name}")
     if summary.failures:
         sys.exit(SOME_VIDEOS_FAILED)

@@ -65,13 +65,13 @@ def score(
         checkpoint = load_checkpoint(run.checkpoint_path)
         chosen = choose_device(device)
         say(f"run: {run.folder}\ndevice: {describe_device(chosen)}")
-        note = "" if checkpoint.has_semantics else RANDOM_WEIGHTS_NOTE
+        note = "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE
         if note:
             say(note)
         extractor = extractor_of_run(
-            checkpoint.contract, weights=weights, flow_weights=flow_weights, device=chosen
+            checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        _, precision_notice = compare_with_run(checkpoint.contract, extractor.contract())
+        _, precision_notice = compare_with_run(checkpoint.provenance, extractor.provenance())
         if precision_notice:
             say(precision_notice)
         scores = show_scoring(score_video(video, checkpoint, extractor, chosen), video.name)

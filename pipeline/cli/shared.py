@@ -9,19 +9,13 @@ from pathlib import Path
 
 import click
 
+from extractors.errors import LookaroundError
 from pipeline.printable import printable
 
 SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-RANDOM_WEIGHTS_NOTE = "random weights: no semantics"
+RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 OWN_PACKAGES = ("pipeline", "extractors", "models")
-
-# By their names, because their modules import torch, and an error about a manifest need not wait.
-_SHOWN_ERRORS = (
-    "pipeline.config.ConfigError",
-    "pipeline.datasets.catalog.DatasetError",
-    "extractors.build.ExtractorError",
-)
 
 
 def check_device_names(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -131,13 +125,8 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # nobody reads what is printed: see `Commands`
-    except OSError as error:
+    except (LookaroundError, OSError) as error:
         raise click.ClickException(_one_line(error)) from error
-    except ValueError as error:
-        names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
-        if any(name in _SHOWN_ERRORS for name in names):
-            raise click.ClickException(_one_line(error)) from error
-        raise
 
 
 def _one_line(error: Exception) -> str:

@@ -126,13 +126,15 @@ def train(
                 to_train = create_runs(
                     runs,
                     [
-                        RunDescription(loaded.name, source, features.absolute(), bags.contract, one)
+                        RunDescription(
+                            loaded.name, source, features.absolute(), bags.provenance, one
+                        )
                         for one in configs
                     ],
                 )
                 stack.enter_context(owned(to_train))
             say(f"device: {describe_device(chosen)}")
-            if bags.contract.get("has_semantics") is not True:
+            if bags.provenance.get("is_pretrained") is not True:
                 say(RANDOM_WEIGHTS_NOTE)
             for run in to_train:
                 records = train_run(run, bags, chosen, held_out=held_out)

@@ -8,13 +8,15 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.errors import LookaroundError
+
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-class DatasetError(ValueError):
+class DatasetError(LookaroundError, ValueError):
     """A dataset is not where it was looked for, or its description is not as it must be."""
 
 

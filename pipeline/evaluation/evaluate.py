@@ -18,7 +18,12 @@ from pipeline.evaluation.baselines import ControlError, context_of, derangement,
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
 from pipeline.extraction.available_features import entries_with_features
-from pipeline.extraction.feature_file import Contract, FeatureFileError, feature_path, read_features
+from pipeline.extraction.feature_file import (
+    FeatureFileError,
+    Provenance,
+    feature_path,
+    read_features,
+)
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run
 from pipeline.scoring.events import EventRule, ScoredVideo, alarm_metrics
@@ -67,14 +72,14 @@ class RowLeftOut:
 
 
 def load_test_videos(
-    dataset: Dataset, features_folder: Path, contract: Contract
+    dataset: Dataset, features_folder: Path, provenance: Provenance
 ) -> tuple[TestVideo, ...]:
     """Read the test split's features and frame labels.
 
     Args:
         dataset: Its `test` split is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
-        contract: How the run's features were made.
+        provenance: How the run's features were made.
 
     Raises:
         DatasetError: If there is no test video, one's anomalous frames are not known, or the
@@ -88,7 +93,7 @@ def load_test_videos(
         path = feature_path(features_folder / dataset.name, entry.video_id)
         stored = read_features(path, video_id=entry.video_id)
         logger.info("%s: %d frames", path, stored.features.n_frames)
-        differences, notice = compare_with_run(contract, stored.contract)
+        differences, notice = compare_with_run(provenance, stored.provenance)
         if differences:
             raise FeatureFileError(
                 f"{path}: was made in another way than the run's features "
@@ -147,7 +152,7 @@ def evaluate(
             model.
     """
     first, rule = checkpoints[0], rule or EventRule()
-    videos = load_test_videos(dataset, features_folder, first.contract)
+    videos = load_test_videos(dataset, features_folder, first.provenance)
     models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
     _check_streams(models[0], videos, features_folder / dataset.name)
     name = first.model_name
@@ -215,7 +220,7 @@ def _evaluation(
         labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
         rule=rule,
         seeds=tuple(checkpoint.seed for checkpoint in checkpoints),
-        has_semantics=checkpoints[0].has_semantics,
+        is_pretrained=checkpoints[0].is_pretrained,
         rows=tuple(rows),
     )
 

@@ -83,7 +83,7 @@ class Evaluation:
             comparable only where it is equal.
         rule: When a score was an event.
         seeds: Of the model's trainings.
-        has_semantics: False where the features came from random weights.
+        is_pretrained: False where the features came from random weights.
         rows: One per system.
     """
 
@@ -96,7 +96,7 @@ class Evaluation:
     labels_sha256: str
     rule: EventRule
     seeds: tuple[int, ...]
-    has_semantics: bool
+    is_pretrained: bool
     rows: tuple[Row, ...]
 
 

@@ -127,7 +127,7 @@ def _material(
         return drawn.bags(config), drawn.test
     loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
     bags = load_bags(loaded, features, sampler=config.sampler, bag_len=config.bag_len)
-    return bags, load_test_videos(loaded, features, bags.contract)
+    return bags, load_test_videos(loaded, features, bags.provenance)
 
 
 def _trained(config: TrainConfig, bags: BagSet, device: torch.device) -> AnomalyModel:

@@ -144,8 +144,8 @@ def _anomalous_share(model: Cbcg, bags: BagSet, device: torch.device) -> float:
         output.regression_logits,
         batch.mask,
         batch.labels,
-        keep_one_in=model.config.keep_one_in,
-        largest_share=model.config.largest_share,
+        top_k_divisor=model.config.top_k_divisor,
+        max_fraction=model.config.max_fraction,
     )
     return float(joins.sum() / batch.mask[batch.labels == 1].sum())
 

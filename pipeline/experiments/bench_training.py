@@ -25,7 +25,7 @@ from extractors.features import Features
 from models.interface import BagBatch
 from pipeline.config import Sampler, TrainConfig
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.feature_file import Contract, feature_path, write_features
+from pipeline.extraction.feature_file import Provenance, feature_path, write_features
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet, draw_batches
 from pipeline.training.trainer import Trainer
@@ -37,7 +37,7 @@ FEATURE_DIM = 1024
 MEAN_SNIPPETS = 259
 LOG_SPREAD = 0.9
 SNIPPET_LEN = 16
-CONTRACT: Contract = {"extractor": "none", "has_semantics": False}
+PROVENANCE: Provenance = {"extractor": "none", "is_pretrained": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def bench_training(
         )
 
 
-def in_words(rounds: Sequence[Round]) -> str:
+def describe(rounds: Sequence[Round]) -> str:
     """A line for each system: the median over rounds, and how often faster than the usual loader.
 
     The ratio is the median of the rounds' ratios.
@@ -272,7 +272,7 @@ def _write_feature_file(path: Path, values: NDArray[np.float32]) -> None:
         timestamps=np.arange(n_frames) / 24,
         decoder="none",
     )
-    write_features(path, features, CONTRACT, video_id=path.stem, source_name="none")
+    write_features(path, features, PROVENANCE, video_id=path.stem, source_name="none")
 
 
 def _endless(batches: Iterator[BagBatch], device: torch.device) -> Iterator[BagBatch]:

@@ -209,7 +209,7 @@ def _random_bags(context: Context, sampler: Any, bag_len: int) -> BagSet:
         n_snippets=np.full(n_bags, bag_len),
         sampler=sampler,
         stream_dims=(("rgb", width // 2), ("flow", width // 2)),
-        contract={},
+        provenance={},
         snippets=features[:4096, 0].float().cpu(),
     )
 

@@ -50,7 +50,7 @@ class SyntheticSet:
             sampler=config.sampler,
             bag_len=config.bag_len,
             stream_dims=STREAM_DIMS,
-            contract={"extractor": "none", "has_semantics": False},
+            provenance={"extractor": "none", "is_pretrained": False},
         )
 
 

@@ -28,10 +28,10 @@ from pipeline.extraction.extract_records import (
     VideoTaken,
 )
 from pipeline.extraction.feature_file import (
-    Contract,
     DamagedFileError,
     FeatureFileError,
-    contract_differences,
+    Provenance,
+    provenance_differences,
     read_header,
     write_features,
     write_index,
@@ -49,7 +49,7 @@ from pipeline.extraction.video_digest import Source, identify_source
 
 # Errors of writing that the next video would meet, too.
 NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-MOST_UNWRITTEN = 4  # videos whose features wait for the disk
+MAX_UNWRITTEN = 4  # videos whose features wait for the disk
 SECONDS_BETWEEN_TABLES = 60.0
 
 
@@ -136,17 +136,17 @@ def extract_entries(
 
     Args, yields and raises as `extract_dataset`; `folder` is the dataset's own.
     """
-    contract = extractor.contract()
+    provenance = extractor.provenance()
     todo: list[VideoEntry] = []
     for entry in entries:
-        record = _earlier_end(folder, entry, contract, retry_failed)
+        record = _earlier_end(folder, entry, provenance, retry_failed)
         if record is not None:
             yield record
         if record is None or isinstance(record, VideoRedone):
             todo.append(entry)
     if todo:
         with Claims(folder) as claims, ThreadPoolExecutor(1) as writer:
-            yield from _extract(_Work(todo, folder, contract, claims), extractor, writer)
+            yield from _extract(_Work(todo, folder, provenance, claims), extractor, writer)
 
 
 def finish_folder(table: StatusTable) -> None:
@@ -190,7 +190,7 @@ class _Work:
     Args:
         todo: The videos that are wanted.
         folder: The dataset's folder of features.
-        contract: How features are made.
+        provenance: How features are made.
         claims: The claims on the folder's videos.
 
     Attributes:
@@ -198,10 +198,10 @@ class _Work:
     """
 
     def __init__(
-        self, todo: Sequence[VideoEntry], folder: Path, contract: Contract, claims: Claims
+        self, todo: Sequence[VideoEntry], folder: Path, provenance: Provenance, claims: Claims
     ) -> None:
         self.ended: deque[ExtractRecord] = deque()
-        self._todo, self._folder, self._contract, self._claims = todo, folder, contract, claims
+        self._todo, self._folder, self._provenance, self._claims = todo, folder, provenance, claims
         self._begun: dict[Path, tuple[VideoEntry, Source]] = {}
 
     def paths(self) -> Iterator[Path]:
@@ -213,7 +213,7 @@ class _Work:
                 continue
             try:
                 # Another process may have written them since.
-                if path.is_file() and not _reason_to_redo(path, entry, self._contract):
+                if path.is_file() and not _reason_to_redo(path, entry, self._provenance):
                     self.ended.append(VideoKept(entry.video_id))
                     continue
                 if path.is_dir():
@@ -241,7 +241,7 @@ class _Work:
             write_features(
                 feature_path(self._folder, entry.video_id),
                 features,
-                self._contract,
+                self._provenance,
                 video_id=entry.video_id,
                 source_name=entry.path.name,
                 source=source,
@@ -259,7 +259,7 @@ class _Work:
             note_failure(self._folder, failure)
             path = feature_path(self._folder, entry.video_id)
             with suppress(OSError):
-                if path.is_file() and _reason_to_redo(path, entry, self._contract):
+                if path.is_file() and _reason_to_redo(path, entry, self._provenance):
                     path.unlink()  # features of another file must not pass for its own
         return VideoFailed(failure)
 
@@ -275,7 +275,7 @@ def _extract(work: _Work, extractor: Extractor, writer: Executor) -> Iterator[Ex
                 yield work.lose(event)
             case VideoFeatures():
                 writing.append(writer.submit(work.write, event.path, event.features))
-        while writing and (writing[0].done() or len(writing) > MOST_UNWRITTEN):
+        while writing and (writing[0].done() or len(writing) > MAX_UNWRITTEN):
             yield writing.popleft().result()
         while work.ended:
             yield work.ended.popleft()
@@ -285,13 +285,13 @@ def _extract(work: _Work, extractor: Extractor, writer: Executor) -> Iterator[Ex
 
 
 def _earlier_end(
-    folder: Path, entry: VideoEntry, contract: Contract, retry_failed: bool
+    folder: Path, entry: VideoEntry, provenance: Provenance, retry_failed: bool
 ) -> VideoKept | VideoRedone | VideoFailed | None:
     """What became of a video in earlier runs; None if nothing did."""
     path = feature_path(folder, entry.video_id)
     try:
         if path.is_file():
-            reason = _reason_to_redo(path, entry, contract)
+            reason = _reason_to_redo(path, entry, provenance)
             return VideoRedone(entry.video_id, reason) if reason else VideoKept(entry.video_id)
     except FeatureFileError:
         raise
@@ -301,7 +301,7 @@ def _earlier_end(
     return None if failure is None else VideoFailed(failure, is_earlier=True)
 
 
-def _reason_to_redo(path: Path, entry: VideoEntry, contract: Contract) -> str:
+def _reason_to_redo(path: Path, entry: VideoEntry, provenance: Provenance) -> str:
     """Why the features that are there are not those of the video; empty if they are.
 
     Where the video itself is not at hand, its features count as its own.
@@ -314,7 +314,7 @@ def _reason_to_redo(path: Path, entry: VideoEntry, contract: Contract) -> str:
         header = read_header(path)
     except DamagedFileError as error:
         return str(error).removesuffix("; remove it and extract the video again")
-    differences = contract_differences(contract, header.contract)
+    differences = provenance_differences(provenance, header.provenance)
     if differences:
         raise FeatureFileError(
             f"{path}: was made in another way ({'; '.join(differences)}); "

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.features import Contract as Contract
 from extractors.features import Features
+from extractors.features import Provenance as Provenance
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 from pipeline.extraction.feature_paths import INDEX_NAME
 from pipeline.extraction.feature_paths import FeatureFileError as FeatureFileError
@@ -41,7 +41,7 @@ from pipeline.extraction.hdf5 import (
 from pipeline.extraction.video_digest import Source
 
 FORMAT = "lookaround features"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STREAM_DTYPE = np.dtype("<f2")
 TIMESTAMP_DTYPE = np.dtype("<f8")
 
@@ -59,7 +59,7 @@ ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
     "n_missing": int,
     "fps": float,
     "decoder": str,
-    "contract": str,
+    "provenance": str,
     "arrays_sha256": str,
     "header_sha256": str,
 }
@@ -75,13 +75,13 @@ class FeatureHeader:
 
     Attributes:
         video_id: The video's name within its dataset.
-        contract: How the features were made.
+        provenance: How the features were made.
         n_missing: Frames of the video that could not be decoded.
         source: Identity of the video file; None where the features were not made from a file.
     """
 
     video_id: str
-    contract: Contract
+    provenance: Provenance
     n_missing: int
     source: Source | None
 
@@ -93,18 +93,18 @@ class StoredFeatures:
     Attributes:
         video_id: The video's name within its dataset.
         features: The video's features; values have float16 precision.
-        contract: How they were made.
+        provenance: How they were made.
     """
 
     video_id: str
     features: Features
-    contract: Contract
+    provenance: Provenance
 
 
 def write_features(
     path: Path,
     features: Features,
-    contract: Contract,
+    provenance: Provenance,
     *,
     video_id: str,
     source_name: str,
@@ -115,7 +115,7 @@ def write_features(
     Args:
         path: Where to, as from `feature_path`; folders are made. What is there is replaced.
         features: The video's.
-        contract: How they were made.
+        provenance: How they were made.
         video_id: The video's name within its dataset.
         source_name: File name of the video.
         source: Identity of the video file; None if the features were not made from a file.
@@ -138,7 +138,7 @@ def write_features(
         "n_missing": int(features.n_missing),
         "fps": float(features.fps),
         "decoder": features.decoder,
-        "contract": json.dumps(contract, allow_nan=False),
+        "provenance": json.dumps(provenance, allow_nan=False),
     }
     arrays: dict[str, NDArray[Any]] = {
         **streams,
@@ -168,12 +168,12 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        contract = _parse_contract(header)
+        provenance = _parse_provenance(header)
         n_frames, snippet_len = int(header["n_frames"]), int(header["snippet_len"])
         if n_frames < 1 or snippet_len < 1:
             raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
-        tail_rule = str(contract.get("tail_rule", REPEAT_LAST_FRAME))
-        n_rows = n_snippets(n_frames, snippet_len, tail_rule)
+        tail_policy = str(provenance.get("tail_policy", REPEAT_LAST_FRAME))
+        n_rows = n_snippets(n_frames, snippet_len, tail_policy)
         arrays = {
             name: read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3)
             for name in _parse_stream_names(header)
@@ -191,12 +191,12 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
             fps=float(header["fps"]),
             timestamps=arrays["timestamps"],
             decoder=str(header["decoder"]),
-            tail_rule=tail_rule,
+            tail_policy=tail_policy,
         )
         _check_header(header)
         if _digest_of_arrays(arrays) != header["arrays_sha256"]:
             raise ValueError("the checksum of its arrays is wrong")
-        stored = StoredFeatures(str(header["video_id"]), features, contract)
+        stored = StoredFeatures(str(header["video_id"]), features, provenance)
     if video_id is not None and stored.video_id != video_id:
         raise FeatureFileError(
             f"{path}: holds the features of the video {stored.video_id!r}, expected those of "
@@ -213,12 +213,12 @@ def read_header(path: Path) -> FeatureHeader:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        contract = _parse_contract(header)
+        provenance = _parse_provenance(header)
         _check_header(header)
         n_bytes, sha256 = int(header["source_bytes"]), str(header["source_sha256"])
         return FeatureHeader(
             video_id=str(header["video_id"]),
-            contract=contract,
+            provenance=provenance,
             n_missing=int(header["n_missing"]),
             source=Source(n_bytes, sha256) if sha256 else None,
         )
@@ -228,15 +228,15 @@ def precision_of_folder(folder: Path) -> str | None:
     """The precision in which a folder's features were made; None if it holds none that can tell."""
     for path in list_feature_files(folder):
         with suppress(FeatureFileError):
-            if "precision" in (contract := read_header(path).contract):
-                return str(contract["precision"])
+            if "precision" in (provenance := read_header(path).provenance):
+                return str(provenance["precision"])
     return None
 
 
-def contract_differences(expected: Contract, found: Contract) -> list[str]:
-    """In words, where two contracts differ; empty where features may be mixed.
+def provenance_differences(expected: Provenance, found: Provenance) -> list[str]:
+    """In words, where two provenances differ; empty where features may be mixed.
 
-    >>> contract_differences({"flow_method": "tvl1", "n_crops": 5}, {"flow_method": "dis"})
+    >>> provenance_differences({"flow_method": "tvl1", "n_crops": 5}, {"flow_method": "dis"})
     ['flow_method: tvl1 expected, instead got dis', 'n_crops: 5 expected, instead got nothing']
     """
     keys = dict.fromkeys([*expected, *found])  # in order, each once
@@ -326,14 +326,14 @@ def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _parse_contract(header: Header) -> Contract:
-    contract = json.loads(str(header["contract"]))
-    is_flat = isinstance(contract, Mapping) and all(
-        isinstance(value, str | int | float) for value in contract.values()
+def _parse_provenance(header: Header) -> Provenance:
+    provenance = json.loads(str(header["provenance"]))
+    is_flat = isinstance(provenance, Mapping) and all(
+        isinstance(value, str | int | float) for value in provenance.values()
     )
     if not is_flat:
-        raise ValueError("its contract must be a flat JSON object")
-    return dict(contract)
+        raise ValueError("its provenance must be a flat JSON object")
+    return dict(provenance)
 
 
 def _parse_stream_names(header: Header) -> list[str]:

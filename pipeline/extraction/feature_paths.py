@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from extractors.errors import LookaroundError
+
 INDEX_NAME = "index.h5"
 STATUS_NAME = "status.csv"
-LOCKS_NAME = ".claims"
+LOCKS_NAME = ".locks"
 RESERVED_NAMES = (INDEX_NAME, STATUS_NAME, LOCKS_NAME)  # in a dataset's folder of features
 MAX_NAME_BYTES = 255  # of Linux and macOS
 
 
-class FeatureFileError(OSError):
+class FeatureFileError(LookaroundError, OSError):
     """A feature file is missing, cut short, foreign, or made in another way than expected."""
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from extractors.build import ExtractorChoice
+from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.extract import extract_entries, in_order
 from pipeline.extraction.extract_records import ExtractRecord
 from pipeline.extraction.shards import Shard, entries_of_shard
 
 
-class DeviceProcessError(OSError):
+class DeviceProcessError(LookaroundError, OSError):
     """The process of one device ended before its share of the videos did."""
 
 

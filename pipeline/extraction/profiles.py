@@ -36,7 +36,7 @@ class Profile:
 PROFILES = {
     DEFAULT_PROFILE: Profile(ExtractorChoice(), release="none: no frame is left out"),
     "xd-official": Profile(
-        ExtractorChoice(flow="tvl1", crops=5, tail_rule=DROP_TAIL),
+        ExtractorChoice(flow="tvl1", crops=5, tail_policy=DROP_TAIL),
         release="the RGB and flow features of XD-Violence (Roc-Ng/XDVioDet)",
         not_known=(
             "how frames were resized",

@@ -14,16 +14,17 @@ import ray
 import torch
 
 from extractors.build import ExtractorChoice
+from extractors.errors import LookaroundError
 from extractors.features import Extractor
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.extract import extract_entries, in_order
 from pipeline.extraction.extract_records import ExtractRecord, FramesDone, VideoFailed
 from pipeline.extraction.status import Failure
 
-MOST_RETRIES = 3
+MAX_RETRIES = 3
 
 
-class RayError(OSError):
+class RayError(LookaroundError, OSError):
     """The Ray cluster cannot be reached."""
 
 
@@ -84,7 +85,7 @@ def _extract_on_cluster(
     task = ray.remote(_extract_one).options(
         num_gpus=1 if device == "cuda" else 0,
         num_cpus=1,
-        max_retries=MOST_RETRIES,
+        max_retries=MAX_RETRIES,
     )
     with context:
         waiting = {
@@ -130,5 +131,5 @@ def _absolute_path(weights: str | None) -> str | None:
 
 def _lost(entry: VideoEntry, error: Exception) -> Failure:
     """A video whose tasks all lost their process or node; a later run tries it again."""
-    reason = f"{entry.path}: lost with its node, {MOST_RETRIES + 1} times ({type(error).__name__})"
+    reason = f"{entry.path}: lost with its node, {MAX_RETRIES + 1} times ({type(error).__name__})"
     return Failure(entry.video_id, type(error).__name__, reason, is_quarantined=False)

@@ -152,7 +152,7 @@ def _training(run: Run) -> str:
 
 
 def _features(description: RunDescription) -> str:
-    rows = [f"| {key} | {value} |" for key, value in description.contract.items()]
+    rows = [f"| {key} | {value} |" for key, value in description.provenance.items()]
     return "\n".join(["| header | |", "| --- | --- |", *rows])
 
 
@@ -187,14 +187,14 @@ def _number(value: float | None) -> str:
 
 
 def _limits(description: RunDescription) -> str:
-    if description.contract.get("has_semantics") is True:
+    if description.provenance.get("is_pretrained") is True:
         return LIMITS
-    return f"- The features are of random weights: no semantics. Use it for tests alone.\n{LIMITS}"
+    return f"- The features are of random weights, not pretrained. Use it for tests.\n{LIMITS}"
 
 
 def _licence(description: RunDescription) -> str:
     """Of the weights that made the features; the model's own are the work of who trained it."""
-    weights = str(description.contract.get("weights", "unknown"))
+    weights = str(description.provenance.get("weights", "unknown"))
     if weights in NAMED:
         return f"Features: {NAMED[weights].licence} ({NAMED[weights].source})."
     if weights.startswith("random:"):

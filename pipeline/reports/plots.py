@@ -30,7 +30,7 @@ def plot_scores(scores: Scores, path: Path, *, title: str, note: str = "") -> No
         scores: One video's.
         path: Where the picture goes, whole or not at all.
         title: Drawn above the curve, usually the video's name.
-        note: A warning drawn under the title, such as "random weights: no semantics".
+        note: A warning drawn under the title, such as "random weights: not pretrained".
 
     Raises:
         OSError: If the file cannot be written.
@@ -82,8 +82,8 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))
             axes.grid(alpha=0.3)
             axes.legend(loc=place, fontsize=9)
-        if not evaluation.has_semantics:
-            note = "random weights: no semantics"
+        if not evaluation.is_pretrained:
+            note = "random weights: not pretrained"
             figure.text(0.99, 0.975, note, ha="right", va="top", color=NOTE_COLOUR, fontsize=9)
         write_output(path, _png(figure))
 

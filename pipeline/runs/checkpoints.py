@@ -19,19 +19,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from extractors.errors import LookaroundError
 from models import MODELS
 from models.interface import AnomalyModel
 from pipeline.atomic import replacing
 from pipeline.config import model_config_from_json
-from pipeline.extraction.feature_file import Contract
+from pipeline.extraction.feature_file import Provenance
 
 FORMAT = "lookaround checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METADATA_KEY = "lookaround"
 SHA256_KEY = "sha256"
 
 
-class CheckpointError(OSError):
+class CheckpointError(LookaroundError, OSError):
     """A run or its checkpoint is missing, cut short, or does not fit its model."""
 
 
@@ -42,7 +43,7 @@ class Checkpoint:
     Attributes:
         model: In evaluation mode; on the CPU when it was loaded.
         model_name: Key of `MODELS`.
-        contract: How the features were made that it was trained on.
+        provenance: How the features were made that it was trained on.
         dataset: Name of the dataset that it was trained on.
         seed: Of the training.
         step: Steps that it was trained for.
@@ -50,15 +51,15 @@ class Checkpoint:
 
     model: AnomalyModel
     model_name: str
-    contract: Contract
+    provenance: Provenance
     dataset: str
     seed: int
     step: int
 
     @property
-    def has_semantics(self) -> bool:
+    def is_pretrained(self) -> bool:
         """Whether the features came from trained weights and not from random ones."""
-        return self.contract.get("has_semantics") is True
+        return self.provenance.get("is_pretrained") is True
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -70,11 +71,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     metadata = {
         "model_name": checkpoint.model_name,
         "model": dataclasses.asdict(checkpoint.model.config),
-        "contract": checkpoint.contract,
+        "provenance": checkpoint.provenance,
         "dataset": checkpoint.dataset,
         "seed": checkpoint.seed,
         "step": checkpoint.step,
-        "has_semantics": checkpoint.has_semantics,  # for people; it follows from the contract
+        "is_pretrained": checkpoint.is_pretrained,  # for people; it follows from the provenance
     }
     write_tensors(path, checkpoint.model.state_dict(), FORMAT, metadata)
 
@@ -103,7 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             model=model.eval(),
             model_name=model_name,
-            contract=_as_contract(metadata["contract"]),
+            provenance=_as_provenance(metadata["provenance"]),
             dataset=str(metadata["dataset"]),
             seed=_whole_number(metadata, "seed"),
             step=_whole_number(metadata, "step"),
@@ -257,11 +258,11 @@ def _whole_number(metadata: Mapping[str, Any], name: str) -> int:
     return number
 
 
-def _as_contract(contract: object) -> Contract:
-    if not isinstance(contract, dict) or not all(
-        isinstance(value, str | int | float) for value in contract.values()
+def _as_provenance(provenance: object) -> Provenance:
+    if not isinstance(provenance, dict) or not all(
+        isinstance(value, str | int | float) for value in provenance.values()
     ):
-        raise ValueError("contract must be a flat JSON object")
-    if not contract:
-        raise ValueError("contract must say how the features were made, instead it is empty")
-    return contract
+        raise ValueError("provenance must be a flat JSON object")
+    if not provenance:
+        raise ValueError("provenance must say how the features were made, instead it is empty")
+    return provenance

@@ -12,12 +12,12 @@ run that was trained on the other, and a notice says so.
 import torch
 
 from extractors.networks.precision import check_precision
-from pipeline.extraction.feature_file import Contract, contract_differences
+from pipeline.extraction.feature_file import Provenance, provenance_differences
 
 IMPLEMENTATION = "flow_implementation"  # of TV-L1
 
 
-def precision_for_run(run: Contract, device: torch.device) -> str:
+def precision_for_run(run: Provenance, device: torch.device) -> str:
     """The precision in which a device computes features for a run."""
     precision = str(run["precision"])
     try:
@@ -27,7 +27,7 @@ def precision_for_run(run: Contract, device: torch.device) -> str:
     return precision
 
 
-def compare_with_run(run: Contract, found: Contract) -> tuple[list[str], str]:
+def compare_with_run(run: Provenance, found: Provenance) -> tuple[list[str], str]:
     """Whether features may be scored by a run.
 
     Args:
@@ -52,4 +52,4 @@ def compare_with_run(run: Contract, found: Contract) -> tuple[list[str], str]:
             f"flow: computed by {by_found}, the run was trained on flow by {by_run}; "
             "scores may differ slightly"
         )
-    return contract_differences(expected, found), "; ".join(notices)
+    return provenance_differences(expected, found), "; ".join(notices)

@@ -30,11 +30,11 @@ from typing import Any
 
 from pipeline.atomic import replacing
 from pipeline.config import TrainConfig, config_from_json, config_to_json
-from pipeline.extraction.feature_file import Contract
+from pipeline.extraction.feature_file import Provenance
 from pipeline.runs.checkpoints import CheckpointError
 
 FORMAT = "lookaround run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsecond
 
 
@@ -133,7 +133,7 @@ class RunDescription:
         dataset: Name of the dataset.
         dataset_source: What `load_dataset` takes: the name, or the absolute path of a manifest.
         features_folder: Holds `<dataset>/<video_id>.h5`; absolute.
-        contract: How the features were made.
+        provenance: How the features were made.
         config: All settings, none left to a default.
         group: Id of the command that began the run; "" for a run that is alone.
     """
@@ -141,7 +141,7 @@ class RunDescription:
     dataset: str
     dataset_source: str
     features_folder: Path
-    contract: Contract
+    provenance: Provenance
     config: TrainConfig
     group: str = ""
 
@@ -192,7 +192,7 @@ def write_description(run: Run, description: RunDescription) -> None:
         "dataset": description.dataset,
         "dataset_source": description.dataset_source,
         "features": str(description.features_folder),
-        "contract": description.contract,
+        "provenance": description.provenance,
         "train": config_to_json(description.config),
         "group": description.group,
     }
@@ -217,7 +217,7 @@ def read_description(run: Run) -> RunDescription:
             dataset=str(values["dataset"]),
             dataset_source=str(values["dataset_source"]),
             features_folder=Path(values["features"]),
-            contract=dict(values["contract"]),
+            provenance=dict(values["provenance"]),
             config=config_from_json(values["train"]),
             group=str(values.get("group", "")),
         )

@@ -17,14 +17,14 @@ CSV_HEADER = ("frame", "time_seconds", "score")
 class Scores:
     """Anomaly scores of one video.
 
-    A frame has the score of its snippet; nothing is interpolated. Where the tail rule leaves frames
-    out of the snippets, they have the score of the last one.
+    A frame has the score of its snippet; nothing is interpolated. Where the tail policy leaves
+    frames out of the snippets, they have the score of the last one.
 
     Attributes:
         per_snippet: (n_snippets,) float32 in [0, 1]; higher is more anomalous.
         snippet_len: Frames per snippet. The last snippet may cover fewer.
         timestamps: (n_frames,) float64 seconds, the time at which each frame is shown.
-        tail_rule: One of `snippets.TAIL_RULES`: how many snippets the frames make.
+        tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make.
 
     >>> Scores(np.array([0, 1], "float32"), 2, np.array([0.0, 0.1, 0.2])).per_frame
     array([0., 0., 1.], dtype=float32)
@@ -33,7 +33,7 @@ class Scores:
     per_snippet: NDArray[np.float32]
     snippet_len: int
     timestamps: NDArray[np.float64]
-    tail_rule: str = REPEAT_LAST_FRAME
+    tail_policy: str = REPEAT_LAST_FRAME
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""
@@ -42,7 +42,7 @@ class Scores:
                 "per_snippet and timestamps must be one-dimensional, instead got "
                 f"{self.per_snippet.shape} and {self.timestamps.shape}"
             )
-        n_scores = n_snippets(self.n_frames, self.snippet_len, self.tail_rule)
+        n_scores = n_snippets(self.n_frames, self.snippet_len, self.tail_policy)
         if n_scores != len(self.per_snippet) or n_scores == 0:
             raise ValueError(
                 f"{self.n_frames} frames in snippets of {self.snippet_len} need {n_scores} "
@@ -72,7 +72,7 @@ def scores_of_video(per_snippet: NDArray[np.float32], features: Features) -> Sco
     Raises:
         ValueError: If there are not as many scores as snippets, or one is not in [0, 1].
     """
-    return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_rule)
+    return Scores(per_snippet, features.snippet_len, features.timestamps, features.tail_policy)
 
 
 def csv_bytes(scores: Scores) -> bytes:

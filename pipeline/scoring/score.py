@@ -9,7 +9,7 @@ from extractors.build import ExtractorChoice, ExtractorError
 from extractors.features import Extractor
 from pipeline.extraction.extract import stream_features
 from pipeline.extraction.extract_records import FramesDone
-from pipeline.extraction.feature_file import Contract
+from pipeline.extraction.feature_file import Provenance
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.scoring.frame_scores import Scores, scores_of_video
@@ -17,7 +17,7 @@ from pipeline.scoring.snippet_scores import check_streams, snippet_scores
 
 
 def extractor_of_run(
-    contract: Contract,
+    provenance: Provenance,
     *,
     weights: str | None,
     device: torch.device,
@@ -28,25 +28,25 @@ def extractor_of_run(
     Where the device does not compute in that precision, `compare_with_run` has a notice.
 
     Args:
-        contract: The run's.
-        weights: What `--weights` would say; None takes the name that the contract remembers.
+        provenance: The run's.
+        weights: What `--weights` would say; None takes the name that the provenance remembers.
         device: Where it runs.
         flow_weights: What `--flow-weights` would say; None as above.
 
     Raises:
-        CheckpointError: If the contract is not one of an extractor, or what was built is not what
+        CheckpointError: If the provenance is not one of an extractor, or what was built is not what
             the run was trained on.
         WeightsError: If the weights cannot be had.
     """
     try:
         choice = ExtractorChoice(
-            extractor=str(contract["extractor"]),
-            flow=str(contract["flow_method"]),
-            crops=int(contract["crops"]),
-            weights=str(contract["weights"]) if weights is None else weights,
-            flow_weights=flow_weights or str(contract.get("flow_weights", "")) or None,
-            tail_rule=str(contract["tail_rule"]),
-            precision=precision_for_run(contract, device),
+            extractor=str(provenance["extractor"]),
+            flow=str(provenance["flow_method"]),
+            crops=int(provenance["crops"]),
+            weights=str(provenance["weights"]) if weights is None else weights,
+            flow_weights=flow_weights or str(provenance.get("flow_weights", "")) or None,
+            tail_policy=str(provenance["tail_policy"]),
+            precision=precision_for_run(provenance, device),
         )
     except ExtractorError:
         raise
@@ -56,7 +56,7 @@ def extractor_of_run(
             f"the run does not say how its features were made ({reason}); train again"
         ) from error
     extractor = choice.build(device)
-    differences, _ = compare_with_run(contract, extractor.contract())
+    differences, _ = compare_with_run(provenance, extractor.provenance())
     if differences:
         raise CheckpointError(
             "the run was trained on features made in another way than this program would make "
@@ -76,7 +76,7 @@ def score_video(
     Args:
         path: The video file.
         checkpoint: The trained model.
-        extractor: Makes features as the checkpoint's contract says.
+        extractor: Makes features as the checkpoint's provenance says.
         device: Where the model runs.
 
     Yields:

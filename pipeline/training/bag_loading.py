@@ -20,11 +20,11 @@ from pipeline.config import Sampler
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
-    Contract,
     FeatureFileError,
+    Provenance,
     StoredFeatures,
-    contract_differences,
     feature_path,
+    provenance_differences,
     read_features,
 )
 from pipeline.training.bag_store import BagStore
@@ -76,7 +76,7 @@ def collect_bags(
     sampler: Sampler,
     bag_len: int,
     stream_dims: StreamDims,
-    contract: Contract,
+    provenance: Provenance,
 ) -> BagSet:
     """Bring bags that are in memory to their length.
 
@@ -85,7 +85,7 @@ def collect_bags(
         sampler: `bins` or `sequence`.
         bag_len: T.
         stream_dims: Name and width of each stream, in the order in which they lie in D.
-        contract: How the features were made.
+        provenance: How the features were made.
 
     Raises:
         DatasetError: If the videos are all normal or all anomalous.
@@ -98,7 +98,7 @@ def collect_bags(
         of_video = list(group)
         crops = np.stack([bag.features for bag in of_video], axis=1)  # (n_snippets, K, D)
         collection.add(video_id, of_video[0].label, [crops])
-    return collection.bag_set(contract)
+    return collection.bag_set(provenance)
 
 
 class _Collection:
@@ -138,7 +138,7 @@ class _Collection:
         self._labels.append(label)
         self._n_crops.append(n_crops)
 
-    def bag_set(self, contract: Contract) -> BagSet:
+    def bag_set(self, provenance: Provenance) -> BagSet:
         """Everything that was taken."""
         features, n_snippets = self._store.contents()
         n_crops = np.array(self._n_crops, dtype=np.int64)
@@ -151,7 +151,7 @@ class _Collection:
             n_snippets=n_snippets,
             sampler=self._sampler,
             stream_dims=self._stream_dims,
-            contract=contract,
+            provenance=provenance,
             snippets=self._sample.rows(),
         )
 
@@ -191,7 +191,7 @@ def load_bags(
     folder = features_folder / dataset.name
     paths = [feature_path(folder, entry.video_id) for entry in entries]
     first = read_features(paths[0], video_id=entries[0].video_id)
-    if not first.contract:
+    if not first.provenance:
         raise FeatureFileError(f"{paths[0]}: does not say how it was made; extract it again")
     stream_dims = _stream_dims(first)
     collection = _Collection(
@@ -202,7 +202,7 @@ def load_bags(
         np.float16 if sampler == "sequence" else np.float32,
     )
     for entry, path, stored in zip(entries, paths, _read_in_order(entries, paths), strict=True):
-        differences = contract_differences(first.contract, stored.contract)
+        differences = provenance_differences(first.provenance, stored.provenance)
         if differences:
             raise FeatureFileError(
                 f"{path}: was made in another way than {paths[0].name} "
@@ -215,7 +215,7 @@ def load_bags(
             )
         collection.add(entry.video_id, entry.label, list(stored.features.streams.values()))
     logger.info("%s: read %d videos for the split '%s'", folder, len(entries), split)
-    return collection.bag_set(first.contract)
+    return collection.bag_set(first.provenance)
 
 
 def _stream_dims(stored: StoredFeatures) -> StreamDims:

@@ -11,7 +11,7 @@ from pipeline.config import Sampler
 from pipeline.training.temporal_sampling import SAMPLERS
 
 # Of the machine's memory; the rest is left to what else must fit.
-LARGEST_SHARE_OF_MEMORY = 0.5
+MAX_FRACTION_OF_MEMORY = 0.5
 
 FloatArray = NDArray[np.float16] | NDArray[np.float32]
 
@@ -74,7 +74,7 @@ class BagStore:
 def _zeros(shape: tuple[int, int, int], dtype: np.dtype[np.floating]) -> FloatArray:
     """An array of zeros in memory, or mapped from a file that ends with the process."""
     n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if n_bytes <= LARGEST_SHARE_OF_MEMORY * _memory_bytes():
+    if n_bytes <= MAX_FRACTION_OF_MEMORY * _memory_bytes():
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile() as file:
         try:

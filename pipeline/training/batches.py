@@ -17,12 +17,12 @@ from torch import Tensor
 from models.interface import BagBatch
 from pipeline.config import Sampler
 from pipeline.datasets.catalog import DatasetError
-from pipeline.extraction.feature_file import Contract
+from pipeline.extraction.feature_file import Provenance
 
 StreamDims = tuple[tuple[str, int], ...]
 
 # Of a GPU's free memory that bags may take, so that batches need not travel.
-LARGEST_SHARE_OF_GPU = 0.5
+MAX_FRACTION_OF_GPU = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class BagSet:
         n_snippets: (n_bags,) 1 to T, the length of each bag.
         sampler: How the bags came to their length.
         stream_dims: Name and width of each stream, in the order in which they lie in D.
-        contract: How the features were made.
+        provenance: How the features were made.
         snippets: (n, D) real snippets, evenly taken from all bags as they were before sampling.
 
     Raises:
@@ -53,7 +53,7 @@ class BagSet:
     n_snippets: NDArray[np.int64]
     sampler: Sampler
     stream_dims: StreamDims
-    contract: Contract
+    provenance: Provenance
     snippets: Tensor
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class BagSet:
         if device.type != "cuda":
             return self
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        if self.features.nbytes > LARGEST_SHARE_OF_GPU * free_bytes:
+        if self.features.nbytes > MAX_FRACTION_OF_GPU * free_bytes:
             return self
         return dataclasses.replace(self, features=self.features.to(device))
 

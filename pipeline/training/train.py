@@ -9,7 +9,7 @@ import torch
 
 from pipeline.atomic import replacing
 from pipeline.device import describe_device
-from pipeline.extraction.feature_file import FeatureFileError, contract_differences
+from pipeline.extraction.feature_file import FeatureFileError, provenance_differences
 from pipeline.reports.model_card import write_card
 from pipeline.reports.plots import plot_losses
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, save_checkpoint
@@ -45,7 +45,7 @@ def train(
     if run.is_diverged:
         raise CheckpointError(f"{run.folder}: this training diverged; train anew")
     description = read_description(run)
-    differences = contract_differences(description.contract, bags.contract)
+    differences = provenance_differences(description.provenance, bags.provenance)
     if differences:
         raise FeatureFileError(
             f"{run.folder}: began with features that were made in another way "
@@ -88,7 +88,7 @@ def _checkpoint(trainer: Trainer, dataset: str, step: int) -> Checkpoint:
     return Checkpoint(
         model=trainer.average,
         model_name=trainer.config.model_name,
-        contract=trainer.contract,
+        provenance=trainer.provenance,
         dataset=dataset,
         seed=trainer.config.seed,
         step=step,

@@ -69,7 +69,7 @@ class Trainer:
 
     Attributes:
         config: With the streams of the bags.
-        contract: How the features were made.
+        provenance: How the features were made.
         average: The model with averaged weights, in evaluation mode: what is kept in the end.
 
     Raises:
@@ -84,7 +84,7 @@ class Trainer:
             )
         self.config = with_streams(config, bags.stream_dims)
         self._bags, self._device = bags.moved_to(device), device
-        self.contract = bags.contract
+        self.provenance = bags.provenance
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):
             model = MODELS[config.model_name](self.config.model)
         model.input_norm.fit(bags.snippets)

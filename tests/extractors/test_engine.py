@@ -26,7 +26,7 @@ class FrameNumbers:
     snippet_len = 16
     n_crops = 1
     device = CPU
-    tail_rule = REPEAT_LAST_FRAME
+    tail_policy = REPEAT_LAST_FRAME
 
     def __init__(self, read_number, n_snippets_per_batch=4, most_at_once=None):
         self.read_number = read_number
@@ -35,7 +35,7 @@ class FrameNumbers:
         self.most_at_once = most_at_once
         self.batches = []
 
-    def contract(self):
+    def provenance(self):
         return {}
 
     def prepare(self, frames):
@@ -102,7 +102,7 @@ def test_progress_counts_the_frames_of_each_video(clips, read_number):
 
 def test_a_dropped_tail_leaves_all_frames_and_fewer_snippets(clips, read_number):
     extractor = FrameNumbers(read_number)
-    extractor.tail_rule = DROP_TAIL
+    extractor.tail_policy = DROP_TAIL
     for event in extract_videos(extractor, clips):
         if isinstance(event, VideoLost):
             assert clips[event.path] <= 16
@@ -112,7 +112,7 @@ def test_a_dropped_tail_leaves_all_frames_and_fewer_snippets(clips, read_number)
             numbers = np.arange((n_frames - 1) // 16 * 16).reshape(-1, 1, 16)
             np.testing.assert_array_equal(event.features.streams["rgb"], numbers)
             np.testing.assert_array_equal(event.features.streams["flow"], numbers + 1)
-            assert (event.features.n_frames, event.features.tail_rule) == (n_frames, DROP_TAIL)
+            assert (event.features.n_frames, event.features.tail_policy) == (n_frames, DROP_TAIL)
 
 
 @pytest.mark.parametrize("most_at_once", [1, 3, 7])
@@ -247,7 +247,7 @@ from extractors.snippets import REPEAT_LAST_FRAME
 
 class Means:
     snippet_len, n_crops, n_snippets_per_batch = 16, 1, 4
-    tail_rule = REPEAT_LAST_FRAME
+    tail_policy = REPEAT_LAST_FRAME
     device, stream_dims = torch.device("cpu"), dict(rgb=3)
     def prepare(self, frames):
         frames = transforms.resize_short_side(frames[:-1].permute(0, 3, 1, 2))

@@ -152,37 +152,37 @@ def test_the_frame_after_the_snippet_is_seen_by_the_flow_alone(two_stream: I3D) 
     assert not torch.allclose(after["flow"], before["flow"], rtol=1e-3)
 
 
-def test_the_contract_writes_down_every_choice(two_stream: I3D, weights: Path) -> None:
-    contract = two_stream.contract()
-    assert json.loads(json.dumps(contract)) == contract
-    assert contract["streams"] == "rgb,flow"
-    assert (contract["flow_method"], contract["flow_preset"]) == ("dis", "medium")
-    assert (contract["crops"], contract["crop_order"]) == (1, "centre")
-    assert (contract["weights"], contract["has_semantics"]) == (weights.name, True)
-    assert len(str(contract["weights_sha256_flow"])) == 64
+def test_the_provenance_writes_down_every_choice(two_stream: I3D, weights: Path) -> None:
+    provenance = two_stream.provenance()
+    assert json.loads(json.dumps(provenance)) == provenance
+    assert provenance["streams"] == "rgb,flow"
+    assert (provenance["flow_method"], provenance["flow_preset"]) == ("dis", "medium")
+    assert (provenance["crops"], provenance["crop_order"]) == (1, "centre")
+    assert (provenance["weights"], provenance["is_pretrained"]) == (weights.name, True)
+    assert len(str(provenance["weights_sha256_flow"])) == 64
     rgb = I3D(
         flow=None,
         crops=5,
         weights=str(weights),
         precision="float32",
         device=CPU,
-        tail_rule=DROP_TAIL,
+        tail_policy=DROP_TAIL,
     )
-    contract = rgb.contract()
+    provenance = rgb.provenance()
     assert rgb.stream_dims == {"rgb": 1024}
-    assert contract["tail_rule"] == DROP_TAIL
-    assert (contract["streams"], contract["flow_method"]) == ("rgb", "none")
-    assert contract["crop_order"] == "centre,top left,top right,bottom left,bottom right"
-    assert not any(name.startswith("flow_") for name in contract if name != "flow_method")
-    assert "weights_sha256_flow" not in contract
+    assert provenance["tail_policy"] == DROP_TAIL
+    assert (provenance["streams"], provenance["flow_method"]) == ("rgb", "none")
+    assert provenance["crop_order"] == "centre,top left,top right,bottom left,bottom right"
+    assert not any(name.startswith("flow_") for name in provenance if name != "flow_method")
+    assert "weights_sha256_flow" not in provenance
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_every_extractor_keeps_its_promises(name: str) -> None:
     extractor = ExtractorChoice(name, "none", 1, "random:0").build(CPU)
-    contract = extractor.contract()
-    assert contract["has_semantics"] is False
-    assert all(isinstance(value, (str, int, float, bool)) for value in contract.values())
+    provenance = extractor.provenance()
+    assert provenance["is_pretrained"] is False
+    assert all(isinstance(value, (str, int, float, bool)) for value in provenance.values())
     features = extract(extractor, make_frames(extractor.snippet_len + 1, 3, 2))
     assert extractor.n_snippets_per_batch >= 1
     assert list(features) == list(extractor.stream_dims)
@@ -198,7 +198,7 @@ def test_every_extractor_keeps_its_promises(name: str) -> None:
         ({"extractor": "i3d_r50", "flow": "dis"}, "i3d_r50 has no flow stream, instead got flow"),
         ({"flow": "farneback"}, "flow must be one of tvl1, .* or None, instead"),
         ({"crops": 3}, "crops must be 1, 5 or 10, instead got 3"),
-        ({"tail_rule": "cut"}, "tail_rule must be one of .* instead got 'cut'"),
+        ({"tail_policy": "cut"}, "tail_policy must be one of .* instead got 'cut'"),
         (
             {"flow": "dis", "flow_weights": "raft-small"},
             "flow dis has no weights, instead",
@@ -217,7 +217,7 @@ def test_a_cpu_that_can_only_imitate_bfloat16_is_not_asked_to(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     choice = ExtractorChoice("i3d", "none", 1, str(weights))
-    assert choice.build(CPU).contract()["precision"] == "float32"
+    assert choice.build(CPU).provenance()["precision"] == "float32"
     with pytest.raises(ExtractorError, match="must be float32 on a device without bfloat16"):
         replace(choice, precision="bfloat16").build(CPU)
 
@@ -268,7 +268,7 @@ def test_bfloat16_on_a_gpu_turns_features_by_less_than_a_thousandth(
 ) -> None:
     frames = make_frames(33, 300, 400)
     on_gpu = ExtractorChoice("i3d", "dis", 1, str(weights)).build(torch.device("cuda"))
-    assert on_gpu.contract()["precision"] == "bfloat16"
+    assert on_gpu.provenance()["precision"] == "bfloat16"
     found = extract(on_gpu, frames)
     for stream, expected in extract(two_stream, frames).items():
         similarity = torch.cosine_similarity(found[stream].cpu(), expected, dim=-1)

@@ -17,15 +17,15 @@ def test_impossible_counts_are_refused() -> None:
         n_snippets(-1)
     with pytest.raises(ValueError, match="snippet_len must be at least 1, instead got 0"):
         n_snippets(3, 0)
-    with pytest.raises(ValueError, match=r"tail_rule must be one of \('repeat.*instead got 'none'"):
-        n_snippets(3, tail_rule="none")
+    with pytest.raises(ValueError, match=r"tail_policy must be .*'repeat.*instead got 'none'"):
+        n_snippets(3, tail_policy="none")
 
 
 @pytest.mark.parametrize(
     ("n_frames", "expected"), [(0, 0), (1, 0), (16, 0), (17, 1), (32, 1), (33, 2), (49, 3)]
 )
 def test_a_dropped_tail_leaves_a_snippet_for_every_16_flows(n_frames: int, expected: int) -> None:
-    assert n_snippets(n_frames, tail_rule=DROP_TAIL) == expected
+    assert n_snippets(n_frames, tail_policy=DROP_TAIL) == expected
 
 
 def test_every_frame_has_the_value_of_its_snippet_or_of_the_last_one() -> None:

@@ -51,7 +51,7 @@ def center(vectors):
     return total / total.norm()
 
 
-def clustered_slowly(directions, logits, labels, lengths, keep_one_in, share):
+def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, share):
     """The pairs (bag, snippet) in the anomalous cluster."""
     everything = [(b, t) for b, length in enumerate(lengths) for t in range(length)]
 
@@ -60,7 +60,7 @@ def clustered_slowly(directions, logits, labels, lengths, keep_one_in, share):
 
     anomalous = [bag for bag in range(len(lengths)) if labels[bag] == 1]
     joined = {
-        (b, t) for b in anomalous for t in highest(logits, b, max(1, lengths[b] // keep_one_in))
+        (b, t) for b in anomalous for t in highest(logits, b, max(1, lengths[b] // top_k_divisor))
     }
     c_n = center([directions[b, t] for b, t in everything if labels[b] == 0])
     c_a = center([directions[b, t] for b, t in joined])
@@ -80,7 +80,7 @@ def clustered_slowly(directions, logits, labels, lengths, keep_one_in, share):
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_clustering_is_the_slow_loop(size, share):
     directions, logits, mask, labels, lengths = make_bags(*size)
-    joins = cluster_batch(directions, logits, mask, labels, keep_one_in=10, largest_share=share)
+    joins = cluster_batch(directions, logits, mask, labels, top_k_divisor=10, max_fraction=share)
     expected, c_n, c_a = clustered_slowly(directions, logits, labels, lengths, 10, share)
     assert {(int(b), int(t)) for b, t in joins.nonzero()} == expected
     torch.testing.assert_close(cluster_centers(directions, joins, mask), torch.stack([c_n, c_a]))
@@ -88,7 +88,7 @@ def test_clustering_is_the_slow_loop(size, share):
 
 def test_normal_bags_never_join_and_anomalous_ones_stay_within_their_share():
     directions, logits, mask, labels, lengths = make_bags(8, 40, 4)
-    joins = cluster_batch(directions, logits, mask, labels, keep_one_in=10, largest_share=0.25)
+    joins = cluster_batch(directions, logits, mask, labels, top_k_divisor=10, max_fraction=0.25)
     assert not joins[labels == 0].any()
     assert not joins[~mask].any()
     for bag in torch.nonzero(labels).flatten().tolist():
@@ -174,7 +174,7 @@ def centers_of(output, batch):
         output.regression_logits.detach(),
         batch.labels,
         batch.mask.sum(dim=1).tolist(),
-        keep_one_in=10,
+        top_k_divisor=10,
         share=0.25,
     )
     return joined, torch.stack([c_n, c_a])
@@ -257,7 +257,7 @@ def test_without_clusters_there_is_neither_branch_nor_memory():
     [
         ({"memory_len": 0}, "memory_len must be at least 1, instead got 0"),
         ({"memory_share": 1.0}, r"memory_share must be in \[0, 1\), instead got 1.0"),
-        ({"largest_share": 0.0}, r"largest_share must be in \(0, 1\], instead got 0.0"),
+        ({"max_fraction": 0.0}, r"max_fraction must be in \(0, 1\], instead got 0.0"),
         ({"temperature": 0.0}, r"temperature must be in \[0.001, 1000\], instead got 0.0"),
         ({"guide_confidence": 1.0}, r"guide_confidence must be in \[0.5, 1\), instead got 1.0"),
         ({"guide_start": -1}, "guide_start must be at least 0 and finite, instead got -1"),

@@ -21,8 +21,8 @@ def make_bags(n_bags, n_snippets, seed):
     return logits, embeddings, mask, labels, lengths.tolist()
 
 
-def top_indices(values, length, keep_one_in, *, highest=True):
-    k = max(1, length // keep_one_in)
+def top_indices(values, length, top_k_divisor, *, highest=True):
+    k = max(1, length // top_k_divisor)
     ranked = sorted(range(length), key=lambda t: float(values[t]), reverse=highest)
     return ranked[:k]
 
@@ -30,7 +30,7 @@ def top_indices(values, length, keep_one_in, *, highest=True):
 @pytest.mark.parametrize("size", SIZES)
 def test_weights_are_one_over_k_at_the_k_highest_real_snippets(size):
     logits, _, mask, _, lengths = make_bags(*size)
-    weights = topk_weights(logits, mask, keep_one_in=10)
+    weights = topk_weights(logits, mask, top_k_divisor=10)
     for bag, length in enumerate(lengths):
         top = top_indices(logits[bag], length, 10)
         expected = [1 / len(top) if t in top else 0 for t in range(logits.shape[1])]
@@ -40,7 +40,7 @@ def test_weights_are_one_over_k_at_the_k_highest_real_snippets(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_bag_loss_is_the_cross_entropy_of_the_mean_of_the_highest_scores(size):
     logits, _, mask, labels, lengths = make_bags(*size)
-    loss = mean_score_bce(logits, topk_weights(logits, mask, keep_one_in=10), labels)
+    loss = mean_score_bce(logits, topk_weights(logits, mask, top_k_divisor=10), labels)
     terms = []
     for bag, length in enumerate(lengths):
         top = top_indices(logits[bag], length, 10)
@@ -120,7 +120,7 @@ def test_relative_distance_is_the_formula_over_all_pairs(size, margin, is_symmet
         mask,
         labels,
         margin=margin,
-        keep_one_in=10,
+        top_k_divisor=10,
         is_symmetric=is_symmetric,
     )
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -131,7 +131,7 @@ def test_bags_of_one_class_give_no_relative_distance_and_finite_gradients(label)
     embeddings = torch.randn(3, 4, 5, requires_grad=True)
     mask = torch.ones(3, 4, dtype=torch.bool)
     loss = relative_distance(
-        embeddings, torch.randn(3, 4), mask, torch.full((3,), label), margin=0.5, keep_one_in=10
+        embeddings, torch.randn(3, 4), mask, torch.full((3,), label), margin=0.5, top_k_divisor=10
     )
     loss.backward()
     assert float(loss.detach()) == 0

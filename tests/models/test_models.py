@@ -71,7 +71,7 @@ def variants():
 
 
 @pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
-def test_every_switch_keeps_the_contract(name, changes):
+def test_every_switch_keeps_the_provenance(name, changes):
     model = small(MODELS[name], input_noise=0.5, **changes)
     batch = make_batch(22)
     longer = padded(batch, 5, 50.0)

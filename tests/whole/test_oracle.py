@@ -26,7 +26,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from extractors.i3d import I3D
-from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, TAIL_RULES
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, TAIL_POLICIES
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.extraction.extract import extract_entries
 from pipeline.extraction.extract_records import VideoDone, VideoFailed
@@ -51,10 +51,10 @@ class Expected:
     fps: float
 
 
-def reference(path: Path, n_crops: int, has_flow: bool, tail_rule: str) -> Expected:
+def reference(path: Path, n_crops: int, has_flow: bool, tail_policy: str) -> Expected:
     images, timestamps, fps = read_frame_by_frame(path)
     n_frames = len(images)
-    n_snippets = (n_frames - 1) // 16 if tail_rule == DROP_TAIL else -(-n_frames // 16)
+    n_snippets = (n_frames - 1) // 16 if tail_policy == DROP_TAIL else -(-n_frames // 16)
     images = [resize(image) for image in images]
     clips: dict[str, list[list[NDArray[np.float32]]]] = {"rgb": []}
     if has_flow:
@@ -189,7 +189,7 @@ FORMATS = [
     )
     if codec in av.codecs_available
 ]
-LEAST_SIDE = {"libsvtav1": 64, "libx265": 32}
+MIN_SIDE = {"libsvtav1": 64, "libx265": 32}
 MATRICES = {1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
 SIZES = [(256, 256), (340, 256), (256, 340), (224, 224), (320, 240), (16, 16), (400, 256)]
 
@@ -200,7 +200,7 @@ def clips(draw: st.DrawFn, most_frames: int) -> Clip:
     sides = st.integers(16, 400)
     sizes = st.tuples(sides, sides).filter(lambda size: max(size) <= 3 * min(size))
     width, height = draw(st.one_of(st.sampled_from(SIZES), sizes))
-    least = LEAST_SIDE.get(codec, 16)
+    least = MIN_SIDE.get(codec, 16)
     width, height = max(width, least), max(height, least)
     if codec in ("libx264", "libx265", "libsvtav1"):
         width, height = width // 2 * 2, height // 2 * 2
@@ -225,7 +225,7 @@ class Run:
     n_snippets_per_batch: int
     n_workers: int
     n_crops: int
-    tail_rule: str
+    tail_policy: str
     flow: str | None
 
 
@@ -236,7 +236,7 @@ def runs(most_videos: int, most_frames: int) -> st.SearchStrategy[Run]:
         n_snippets_per_batch=st.integers(1, 5),
         n_workers=st.integers(1, 3),
         n_crops=st.sampled_from([1, 5, 10]),
-        tail_rule=st.sampled_from(TAIL_RULES),
+        tail_policy=st.sampled_from(TAIL_POLICIES),
         flow=st.sampled_from([None, "dis"]),
     )
 
@@ -297,7 +297,7 @@ def expect_as_reference(run: Run, extractor: I3D, folder: Path, network: Any = N
     """Extract the videos at once; compare each with the reference."""
     paths = {str(i): written(clip, folder) for i, clip in enumerate(run.clips)}
     entries = [VideoEntry(video_id, path, "train", 0) for video_id, path in paths.items()]
-    extractor.n_crops, extractor.tail_rule = run.n_crops, run.tail_rule
+    extractor.n_crops, extractor.tail_policy = run.n_crops, run.tail_policy
     extractor.n_snippets_per_batch = run.n_snippets_per_batch
     with TemporaryDirectory() as features, pytest.MonkeyPatch.context() as patch:
         patch.setattr("extractors.engine.default_workers", lambda _: run.n_workers)
@@ -305,7 +305,7 @@ def expect_as_reference(run: Run, extractor: I3D, folder: Path, network: Any = N
         failed = {r.failure.video_id: r.failure for r in records if isinstance(r, VideoFailed)}
         done = {r.video_id for r in records if isinstance(r, VideoDone)}
         for video_id, path in paths.items():
-            expected = reference(path, run.n_crops, run.flow is not None, run.tail_rule)
+            expected = reference(path, run.n_crops, run.flow is not None, run.tail_policy)
             if not expected.clips["rgb"]:
                 assert "too short" in failed.pop(video_id).reason
                 continue
@@ -359,7 +359,7 @@ def test_thousands_of_runs_hold_what_a_slow_reference_computes(folder: Path, run
 
 
 @pytest.mark.parametrize(
-    ("n_crops", "flow", "tail_rule"),
+    ("n_crops", "flow", "tail_policy"),
     [
         (1, "dis", DROP_TAIL),
         pytest.param(1, "dis", REPEAT_LAST_FRAME, marks=pytest.mark.slow),
@@ -367,7 +367,7 @@ def test_thousands_of_runs_hold_what_a_slow_reference_computes(folder: Path, run
     ],
 )
 def test_with_the_true_network_the_files_hold_the_references_features(
-    folder: Path, n_crops: int, flow: str | None, tail_rule: str
+    folder: Path, n_crops: int, flow: str | None, tail_policy: str
 ) -> None:
     extractor = I3D(flow=flow, crops=1, weights="random:0", precision="float32", device=CPU)
 
@@ -380,5 +380,5 @@ def test_with_the_true_network_the_files_hold_the_references_features(
         Clip("libx264", ".mp4", 340, 256, 17, True, 1, 0),
         Clip("mpeg4", ".mp4", 64, 48, 18, False, 0, 1),
     ]
-    run = Run(videos, 2, 2, n_crops, tail_rule, flow)
+    run = Run(videos, 2, 2, n_crops, tail_policy, flow)
     expect_as_reference(run, extractor, folder, network)

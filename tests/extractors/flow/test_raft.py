@@ -53,7 +53,7 @@ def test_small_pictures_are_padded_to_what_the_network_takes(untrained: Path) ->
     assert RAFTFlow(str(untrained))(make_frames(2, 20, 33)).shape == (1, 2, 20, 33)
 
 
-def test_the_contract_carries_the_checksum_of_the_weights(untrained: Path) -> None:
+def test_the_provenance_carries_the_checksum_of_the_weights(untrained: Path) -> None:
     described = build_flow("raft", CPU, str(untrained)).describe()
     assert json.loads(json.dumps(described)) == described
     assert (described["network"], described["weights"]) == ("raft-small", "raft.pth")

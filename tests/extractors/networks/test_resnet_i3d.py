@@ -77,14 +77,14 @@ def test_the_folded_network_is_the_same(state_dict: dict[str, Tensor]) -> None:
     assert (expected.std(dim=0) > 0).float().mean() > 0.9  # random weights leave features alive
 
 
-def test_the_contract_says_that_it_is_another_network(extractor: I3DR50) -> None:
-    contract = extractor.contract()
-    assert contract["extractor"] == "i3d_r50"
-    assert contract["feature_dim"] == 2048
-    assert contract["streams"] == "rgb"
-    assert contract["rgb_range"] == "(v - 114.75) / 57.375 of [0, 255]"
-    assert contract["flow_method"] == "none"
-    assert (contract["weights"], contract["has_semantics"]) == ("mine.safetensors", True)
+def test_the_provenance_says_that_it_is_another_network(extractor: I3DR50) -> None:
+    provenance = extractor.provenance()
+    assert provenance["extractor"] == "i3d_r50"
+    assert provenance["feature_dim"] == 2048
+    assert provenance["streams"] == "rgb"
+    assert provenance["rgb_range"] == "(v - 114.75) / 57.375 of [0, 255]"
+    assert provenance["flow_method"] == "none"
+    assert (provenance["weights"], provenance["is_pretrained"]) == ("mine.safetensors", True)
 
 
 def test_a_flow_stream_and_clips_of_another_kind_are_refused() -> None:

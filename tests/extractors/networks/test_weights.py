@@ -184,7 +184,7 @@ def test_a_file_of_the_port_loads_and_its_classifier_is_dropped(
     else:
         torch.save(content, path)
     loaded = load_weights(str(path), "i3d", ("rgb",))
-    assert (loaded.name, loaded.has_semantics) == (path.name, True)
+    assert (loaded.name, loaded.is_pretrained) == (path.name, True)
     assert loaded.sha256 == {"rgb": hashlib.sha256(path.read_bytes()).hexdigest()}
     network = InceptionI3D(3)
     network.load_state_dict(loaded.state_dicts["rgb"], strict=True)
@@ -313,7 +313,7 @@ def test_a_file_of_other_values_is_refused(tmp_path: Path) -> None:
 
 def test_random_weights_say_that_they_mean_nothing() -> None:
     loaded = load_weights("random:07", "i3d", ("flow",))
-    assert (loaded.name, loaded.has_semantics) == ("random:7", False)
+    assert (loaded.name, loaded.is_pretrained) == ("random:7", False)
     assert tuple(loaded.state_dicts) == tuple(loaded.sha256) == ("flow",)
 
 

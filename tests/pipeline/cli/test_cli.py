@@ -160,7 +160,7 @@ def test_the_csv_has_one_row_per_frame(world):
     assert [int(row["frame"]) for row in rows] == list(range(len(times)))
     np.testing.assert_allclose([float(r["time_seconds"]) for r in rows], times, atol=5.1e-4)
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
-    assert "random weights: no semantics" in result.stderr
+    assert "random weights: not pretrained" in result.stderr
     assert "run:" in result.stderr
 
 
@@ -191,7 +191,7 @@ def test_evaluate_prints_a_table_that_owns_up_to_random_weights(world):
     assert result.exit_code == 0, result.output
     for text in ("2 test videos", "clav-como", "motion energy", "context shuffled"):
         assert text in result.stdout
-    assert "random weights: no semantics" in result.stdout
+    assert "random weights: not pretrained" in result.stdout
 
 
 def test_a_video_that_cannot_be_read_is_exit_code_3_and_the_others_are_done(world, tmp_path):
@@ -453,7 +453,7 @@ def test_a_folder_in_a_precision_that_the_device_lacks_is_named(world, tmp_path,
     write_features(
         tmp_path / "small/videos/0.h5",
         stored.features,
-        {**stored.contract, "precision": "bfloat16"},
+        {**stored.provenance, "precision": "bfloat16"},
         video_id="videos/0",
         source_name="0.mp4",
     )
@@ -652,7 +652,7 @@ def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_p
     path = run_folder / "checkpoint.safetensors"
     exact = load_checkpoint(path)
     for precision, notice in (("float32", False), ("bfloat16", True)):
-        changed = replace(exact, contract={**exact.contract, "precision": precision})
+        changed = replace(exact, provenance={**exact.provenance, "precision": precision})
         (tmp_path / "run").mkdir(exist_ok=True)
         save_checkpoint(tmp_path / "run/checkpoint.safetensors", changed)
         result = run("score", "videos/1.mp4", "--run", tmp_path / "run", folder=world)
@@ -671,8 +671,8 @@ def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_p
 def test_a_checkpoint_whose_provenance_is_incomplete_is_one_line(world, tmp_path, change, text):
     (run_folder,) = world.glob("runs/*/*/*")
     exact = load_checkpoint(run_folder / "checkpoint.safetensors")
-    changed = {**exact.contract, **change}
-    contract = {key: value for key, value in changed.items() if value is not None}
-    save_checkpoint(tmp_path / "checkpoint.safetensors", replace(exact, contract=contract))
+    changed = {**exact.provenance, **change}
+    provenance = {key: value for key, value in changed.items() if value is not None}
+    save_checkpoint(tmp_path / "checkpoint.safetensors", replace(exact, provenance=provenance))
     result = run("score", "videos/1.mp4", "--run", tmp_path, folder=world)
     assert_one_line_error(result, text)

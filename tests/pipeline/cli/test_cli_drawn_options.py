@@ -15,7 +15,7 @@ from extractors.features import Features
 from pipeline.cli import main
 from pipeline.extraction.feature_file import feature_path, write_features
 
-CONTRACT = {"extractor": "i3d", "crops": 2, "weights": "random:0", "has_semantics": False}
+PROVENANCE = {"extractor": "i3d", "crops": 2, "weights": "random:0", "is_pretrained": False}
 SMALL = (
     *("steps=2", "steps_per_epoch=2", "bags_per_class=2", "model.embedding_dim=8"),
     *("model.class_code_dim=4", "model.relation_dim=4", "model.scorer_dim=4"),
@@ -79,7 +79,7 @@ def world(tmp_path_factory, write_clip) -> Path:
         )
         path = feature_path(folder / "features/small", f"videos/{index}")
         name = f"videos/{index}"
-        write_features(path, features, CONTRACT, video_id=name, source_name=f"{index}.mp4")
+        write_features(path, features, PROVENANCE, video_id=name, source_name=f"{index}.mp4")
     (folder / "small.csv").write_text("\n".join(rows) + "\n")
     given_settings = [word for setting in SMALL for word in ("--set", setting)]
     result = run(folder, "train", "--dataset", "small.csv", *given_settings)

@@ -27,7 +27,7 @@ from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
 from pipeline.runs.run_lock import owned
 
-CONTRACT = {"extractor": "i3d", "crops": 2, "weights": "random:0", "has_semantics": False}
+PROVENANCE = {"extractor": "i3d", "crops": 2, "weights": "random:0", "is_pretrained": False}
 SMALL = [
     "steps=4",
     "steps_per_epoch=2",
@@ -72,7 +72,7 @@ def make_world(
     folder: Path,
     *,
     name: str = "small",
-    contract=CONTRACT,
+    provenance=PROVENANCE,
     n_snippets: int = 4,
     n_more_frames: int = 0,
 ):
@@ -93,10 +93,10 @@ def make_world(
             fps=25.0,
             timestamps=np.arange(n_frames) / 25,
             decoder="none",
-            tail_rule=contract.get("tail_rule", REPEAT_LAST_FRAME),
+            tail_policy=provenance.get("tail_policy", REPEAT_LAST_FRAME),
         )
         path = feature_path(folder / "features" / name, str(index))
-        write_features(path, features, contract, video_id=str(index), source_name="none")
+        write_features(path, features, provenance, video_id=str(index), source_name="none")
         split = "train" if index < 6 else "test"
         anomalies = "0-16" if label else ""
         rows.append(f"{index}.mp4,{split},{label},{anomalies},{'fall' if label else ''}\n")
@@ -131,7 +131,7 @@ def test_an_evaluation_leaves_its_table_its_json_its_picture_and_the_cards(world
         "  fall (2)",
         "alarms at 0.5",
         "checkpoints: after a fixed budget of 4 steps",
-        "random weights: no semantics",
+        "random weights: not pretrained",
     ):
         assert text in result.stdout
     values = json.loads((world / "e.json").read_text())
@@ -154,7 +154,7 @@ def test_a_run_is_evaluated_on_another_dataset_whose_features_are_alike(world):
 
 
 def test_another_dataset_with_other_features_is_refused_with_what_differs(world):
-    make_world(world, name="foreign", contract={**CONTRACT, "crops": 10})
+    make_world(world, name="foreign", provenance={**PROVENANCE, "crops": 10})
     result = run(world, "evaluate", "--dataset", "foreign.csv", "--json", "foreign.json")
     assert_one_line_error(result, "crops: 2 expected, instead got 10")
     assert not (world / "foreign.json").exists()
@@ -210,7 +210,7 @@ def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path,
 def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path):
     make_world(tmp_path, n_snippets=1)
     (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("0-16", "0-8"))
-    trained = train(tmp_path, "--set", "sampler=sequence", "--set", "model.keep_one_in=1")
+    trained = train(tmp_path, "--set", "sampler=sequence", "--set", "model.top_k_divisor=1")
     assert trained.exit_code == 0, trained.output
     assert run(tmp_path, "evaluate").exit_code == 0
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(world, tmp_path, c
 
 
 def test_an_ablation_of_features_with_a_dropped_tail_is_measured(tmp_path):
-    make_world(tmp_path, contract={**CONTRACT, "tail_rule": DROP_TAIL}, n_more_frames=9)
+    make_world(tmp_path, provenance={**PROVENANCE, "tail_policy": DROP_TAIL}, n_more_frames=9)
     settings = [text for setting in SMALL for text in ("--set", setting)]
     options = ["--arm", "A0", "--seeds", 1, "--json", "a.json"]
     result = run(tmp_path, "ablate", "--dataset", "small.csv", *options, *settings)
@@ -398,10 +398,10 @@ def test_features_of_another_width_are_one_line_that_names_the_file(world, tmp_p
     path = tmp_path / "features/small/7.h5"
     stored = read_features(path)
     wide = replace(stored.features, streams={"rgb": np.ones((4, 2, 5), "float32")})
-    write_features(path, wide, CONTRACT, video_id="7", source_name="none")
+    write_features(path, wide, PROVENANCE, video_id="7", source_name="none")
     assert_one_line_error(run(tmp_path, "evaluate"), "7.h5", "rgb (3-d), instead got rgb (5-d)")
     path = tmp_path / "features/small/3.h5"
-    write_features(path, wide, CONTRACT, video_id="3", source_name="none")
+    write_features(path, wide, PROVENANCE, video_id="3", source_name="none")
     before = files_below(tmp_path)
     assert_one_line_error(train(tmp_path), "3.h5", "('rgb', 5)")
     assert files_below(tmp_path) == before
@@ -453,9 +453,9 @@ def test_an_evaluation_in_a_run_that_is_read_only_is_shown_and_not_kept(
 
 
 def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, caplog):
-    make_world(tmp_path, contract={**CONTRACT, "precision": "bfloat16"})
+    make_world(tmp_path, provenance={**PROVENANCE, "precision": "bfloat16"})
     assert train(tmp_path).exit_code == 0
-    make_world(tmp_path, name="exact", contract={**CONTRACT, "precision": "float32"})
+    make_world(tmp_path, name="exact", provenance={**PROVENANCE, "precision": "float32"})
     result = run(tmp_path, "evaluate", "--dataset", "exact.csv")
     assert result.exit_code == 0, result.output
     notices = [record for record in caplog.records if "features are in float32" in record.message]
@@ -463,9 +463,9 @@ def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, ca
 
 
 def test_a_run_in_float32_refuses_features_in_bfloat16(tmp_path):
-    make_world(tmp_path, contract={**CONTRACT, "precision": "float32"})
+    make_world(tmp_path, provenance={**PROVENANCE, "precision": "float32"})
     assert train(tmp_path).exit_code == 0
-    make_world(tmp_path, name="rounded", contract={**CONTRACT, "precision": "bfloat16"})
+    make_world(tmp_path, name="rounded", provenance={**PROVENANCE, "precision": "bfloat16"})
     result = run(tmp_path, "evaluate", "--dataset", "rounded.csv")
     assert_one_line_error(result, "precision: float32 expected, instead got bfloat16")
 

@@ -1,6 +1,6 @@
 """What is said of long work, where stderr is not a terminal."""
 
-from pipeline.cli.display import MOST_FAILURES_LISTED, show_extraction
+from pipeline.cli.display import MAX_FAILURES_LISTED, show_extraction
 from pipeline.extraction.extract_records import (
     FramesDone,
     VideoDone,
@@ -21,7 +21,7 @@ def test_an_extraction_is_summed_up_with_its_failures():
         VideoTaken("e"),
     ]
     summary = show_extraction(iter(records), n_videos=5)
-    assert summary.in_words().splitlines() == [
+    assert summary.describe().splitlines() == [
         "1 extracted (40 frames), 1 there already, 1 being extracted by another process, 2 failed",
         "failed: c: c.mp4: no video stream",
         "quarantined: d: d.mp4: died",
@@ -37,9 +37,9 @@ def test_frames_that_are_missing_are_said(capsys):
 def test_many_failures_are_counted_and_not_all_listed():
     failures = [
         VideoFailed(Failure(str(i), "VideoError", "gone", is_quarantined=False))
-        for i in range(MOST_FAILURES_LISTED + 5)
+        for i in range(MAX_FAILURES_LISTED + 5)
     ]
-    lines = show_extraction(iter(failures), n_videos=len(failures)).in_words().splitlines()
+    lines = show_extraction(iter(failures), n_videos=len(failures)).describe().splitlines()
     assert lines[0] == "0 extracted (0 frames), 0 there already, 25 failed"
-    assert len(lines) == 1 + MOST_FAILURES_LISTED + 1
+    assert len(lines) == 1 + MAX_FAILURES_LISTED + 1
     assert lines[-1] == "and 5 more failed"

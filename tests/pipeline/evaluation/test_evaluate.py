@@ -17,7 +17,7 @@ from pipeline.evaluation.results import Evaluation, as_table
 from pipeline.extraction.feature_file import feature_path, write_features
 from pipeline.runs.checkpoints import Checkpoint
 
-CONTRACT = {"extractor": "i3d", "has_semantics": True}
+PROVENANCE = {"extractor": "i3d", "is_pretrained": True}
 CPU = torch.device("cpu")
 FPS = 8.0
 
@@ -36,7 +36,7 @@ class Known(torch.nn.Module):
 
 
 def checkpoint(shift: float = 0.0, *, seed: int = 0, dataset: str = "home") -> Checkpoint:
-    return Checkpoint(Known(shift), "known", CONTRACT, dataset, seed, 100)
+    return Checkpoint(Known(shift), "known", PROVENANCE, dataset, seed, 100)
 
 
 def make_dataset(folder: Path, videos: list[tuple], name: str = "home") -> Dataset:
@@ -57,7 +57,7 @@ def make_dataset(folder: Path, videos: list[tuple], name: str = "home") -> Datas
             decoder="none",
         )
         path = feature_path(folder / name, str(index))
-        write_features(path, features, CONTRACT, video_id=str(index), source_name="none")
+        write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
     return Dataset(name, tuple(entries))
 
 
@@ -154,10 +154,10 @@ def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
     monkeypatch.setattr(
         evaluate_module,
         "load_checkpoint",
-        lambda path: Checkpoint(models[path.name], "known", CONTRACT, "home", 0, 1),
+        lambda path: Checkpoint(models[path.name], "known", PROVENANCE, "home", 0, 1),
     )
     evaluation = run(
-        [Checkpoint(Upside(), "known", CONTRACT, "home", 0, 1)],
+        [Checkpoint(Upside(), "known", PROVENANCE, "home", 0, 1)],
         make_dataset(tmp_path, VIDEOS),
         tmp_path,
         epochs=[[Path("1"), Path("2"), Path("3")]],
@@ -197,7 +197,7 @@ def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path):
 def test_the_context_control_is_there_for_clav_como(tmp_path):
     config = with_streams(resolve_config("clav-como", "none"), (("rgb", 1),))
     model = MODELS["clav-como"](config.model).eval()
-    one = Checkpoint(model, "clav-como", CONTRACT, "home", 0, 1)
+    one = Checkpoint(model, "clav-como", PROVENANCE, "home", 0, 1)
     dataset = make_dataset(tmp_path, VIDEOS)
     records = evaluate([one], dataset, tmp_path, CPU, controls=True)
     assert [next(records).name for _ in range(2)] == ["clav-como", "motion energy"]

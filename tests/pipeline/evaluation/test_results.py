@@ -27,7 +27,7 @@ def make(*rows, n_absent=0):
         labels_sha256="ab",
         rule=EventRule(),
         seeds=tuple(range(len(rows[0].per_seed))),
-        has_semantics=True,
+        is_pretrained=True,
         rows=rows,
     )
 

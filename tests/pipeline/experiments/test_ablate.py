@@ -127,7 +127,7 @@ def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds(
             fps=25.0,
             timestamps=np.arange(n_frames) / 25,
             decoder="none",
-            tail_rule=DROP_TAIL,
+            tail_policy=DROP_TAIL,
         )
         labels = np.zeros(n_frames, dtype=bool)
         labels[5 : 28 if label else 5] = True

@@ -24,11 +24,11 @@ STREAMS = (("rgb", 6), ("flow", 6))
 CLAV_COMO = {"stream_dims": STREAMS, "embedding_dim": 16, "relation_dim": 8, "scorer_dim": 8}
 
 
-def make_video(index, n_frames, start, stop, *, tail_rule=REPEAT_LAST_FRAME):
+def make_video(index, n_frames, start, stop, *, tail_policy=REPEAT_LAST_FRAME):
     """A video of two crops whose frames from start to stop are anomalous."""
     rng = np.random.default_rng(index)
     n = -(-n_frames // SNIPPET_LEN)
-    if tail_rule == DROP_TAIL:
+    if tail_policy == DROP_TAIL:
         n = (n_frames - 1) // SNIPPET_LEN
     features = Features(
         streams={name: rng.normal(size=(n, 2, dim)).astype("float32") for name, dim in STREAMS},
@@ -38,7 +38,7 @@ def make_video(index, n_frames, start, stop, *, tail_rule=REPEAT_LAST_FRAME):
         fps=25.0,
         timestamps=np.arange(n_frames) / 25,
         decoder="none",
-        tail_rule=tail_rule,
+        tail_policy=tail_policy,
     )
     is_anomalous = np.zeros(n_frames, dtype=bool)
     is_anomalous[start:stop] = True
@@ -56,7 +56,7 @@ def videos():
         make_video(1, 42, 6, 27),
         make_video(2, 24, 0, 0),
         make_video(3, 37, 11, 37),
-        make_video(4, 30, 3, 14, tail_rule=DROP_TAIL),
+        make_video(4, 30, 3, 14, tail_policy=DROP_TAIL),
     ]
 
 
@@ -82,7 +82,7 @@ def make_bags(n_snippets=12):
 
 def collected(bags):
     return collect_bags(
-        bags, sampler="sequence", bag_len=16, stream_dims=STREAMS, contract={"extractor": "none"}
+        bags, sampler="sequence", bag_len=16, stream_dims=STREAMS, provenance={"extractor": "none"}
     )
 
 
@@ -302,7 +302,7 @@ class Marked(Cbcg):
 
 def test_the_anomalous_share_is_of_real_snippets_in_anomalous_training_bags(videos):
     bags = make_bags()
-    model = Marked(CbcgConfig(stream_dims=STREAMS, cluster_dim=2, largest_share=1.0)).eval()
+    model = Marked(CbcgConfig(stream_dims=STREAMS, cluster_dim=2, max_fraction=1.0)).eval()
     values = measure(model, videos, collected(bags), CPU)
     anomalous = [bag.features[:, 0] for bag in bags if bag.label == 1]
     n_marked = sum(int(value > 0) for bag in anomalous for value in bag)

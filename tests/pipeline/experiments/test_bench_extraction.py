@@ -69,7 +69,7 @@ def clock(monkeypatch):
         )
         yield from (VideoFeatures(path, features) for path in paths)
 
-    def write_slowly(path, features, contract, **_):
+    def write_slowly(path, features, provenance, **_):
         clock.now += 0.5
         path.write_bytes(bytes(FILE_BYTES))
 

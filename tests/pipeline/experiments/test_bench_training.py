@@ -14,7 +14,7 @@ from pipeline.experiments import bench_training as bench_module
 from pipeline.experiments.bench_training import (
     Round,
     UsualBags,
-    in_words,
+    describe,
     usual_batches,
     write_both,
 )
@@ -49,7 +49,7 @@ def test_the_usual_loader_gives_balanced_batches_without_end(tmp_path):
 
 def test_the_ratio_is_the_median_of_the_rounds(tmp_path):
     rounds = [Round(1, own, 2, 2 * own, 10) for own in (3, 9, 5)]
-    lines = in_words(rounds).splitlines()
+    lines = describe(rounds).splitlines()
     assert [line.split()[-1] for line in lines] == ["5.0", "5.0", "5.0"]
     assert np.isclose(float(lines[0].split()[2]), 5)
 

@@ -35,19 +35,19 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 class Brightness:
-    """An extractor that takes no time; its contract can be changed."""
+    """An extractor that takes no time; its provenance can be changed."""
 
     snippet_len = 16
     n_crops = 1
     n_snippets_per_batch = 4
-    tail_rule = REPEAT_LAST_FRAME
+    tail_policy = REPEAT_LAST_FRAME
     device = torch.device("cpu")
     stream_dims = {"rgb": 3}  # noqa: RUF012
 
     def __init__(self, **choices):
-        self.choices = {"extractor": "brightness", "has_semantics": False} | choices
+        self.choices = {"extractor": "brightness", "is_pretrained": False} | choices
 
-    def contract(self):
+    def provenance(self):
         return dict(self.choices)
 
     def prepare(self, frames):
@@ -478,7 +478,7 @@ def test_kills_at_random_moments_change_nothing_in_the_features(
         name = f"small/videos/{i}.h5"
         found = read_features(tmp_path / "killed" / name)
         expected = read_features(tmp_path / "whole" / name)
-        assert found.contract == expected.contract
+        assert found.provenance == expected.provenance
         assert (found.features.streams["rgb"] == expected.features.streams["rgb"]).all()
         assert (found.features.timestamps == expected.features.timestamps).all()
 

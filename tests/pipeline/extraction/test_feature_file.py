@@ -17,10 +17,10 @@ from extractors.features import Features
 from extractors.snippets import DROP_TAIL
 from pipeline.extraction.feature_file import (
     FeatureFileError,
-    contract_differences,
     feature_path,
     list_feature_files,
     precision_of_folder,
+    provenance_differences,
     read_features,
     read_header,
     write_features,
@@ -28,7 +28,7 @@ from pipeline.extraction.feature_file import (
 )
 from pipeline.extraction.video_digest import Source
 
-CONTRACT = {"extractor": "i3d", "n_crops": 2, "flow_tau": 0.25, "has_semantics": False}
+PROVENANCE = {"extractor": "i3d", "n_crops": 2, "flow_tau": 0.25, "is_pretrained": False}
 
 
 def make_features(n_frames: int = 35, names: tuple[str, ...] = ("rgb", "flow")) -> Features:
@@ -50,7 +50,7 @@ def write(path: Path, features: Features | None = None, video_id: str = "some/vi
     write_features(
         path,
         features,
-        CONTRACT,
+        PROVENANCE,
         video_id=video_id,
         source_name="video.mp4",
         source=Source(7, "00ff"),
@@ -62,7 +62,7 @@ def write(path: Path, features: Features | None = None, video_id: str = "some/vi
 def test_what_was_written_is_read_back_with_the_streams_in_their_order(tmp_path, names):
     features = write(tmp_path / "v.h5", make_features(names=names))
     stored = read_features(tmp_path / "v.h5")
-    assert (stored.video_id, stored.contract) == ("some/video", CONTRACT)
+    assert (stored.video_id, stored.provenance) == ("some/video", PROVENANCE)
     assert list(stored.features.streams) == list(names)
     for name in names:
         assert stored.features.streams[name].dtype == np.float32
@@ -73,15 +73,15 @@ def test_what_was_written_is_read_back_with_the_streams_in_their_order(tmp_path,
         assert getattr(stored.features, name) == getattr(features, name)
 
 
-def test_a_dropped_tail_is_read_back_by_the_contract(tmp_path):
+def test_a_dropped_tail_is_read_back_by_the_provenance(tmp_path):
     streams = {"rgb": np.ones((2, 2, 8), np.float32)}
-    features = replace(make_features(), streams=streams, tail_rule=DROP_TAIL)
-    contract = {**CONTRACT, "tail_rule": DROP_TAIL}
+    features = replace(make_features(), streams=streams, tail_policy=DROP_TAIL)
+    provenance = {**PROVENANCE, "tail_policy": DROP_TAIL}
     path = tmp_path / "v.h5"
-    write_features(path, features, contract, video_id="v", source_name="v.mp4")
+    write_features(path, features, provenance, video_id="v", source_name="v.mp4")
     stored = read_features(path).features
-    assert (stored.n_frames, stored.n_snippets, stored.tail_rule) == (35, 2, DROP_TAIL)
-    write_features(path, features, CONTRACT, video_id="v", source_name="v.mp4")
+    assert (stored.n_frames, stored.n_snippets, stored.tail_policy) == (35, 2, DROP_TAIL)
+    write_features(path, features, PROVENANCE, video_id="v", source_name="v.mp4")
     with pytest.raises(FeatureFileError, match="rgb must have 3 axes and 3 rows"):
         read_features(path)
 
@@ -106,11 +106,11 @@ def test_the_layout_is_what_other_programs_are_told(tmp_path):
         if name != "header_sha256"
     }
     header = json.dumps(covered, sort_keys=True)
-    assert json.loads(attributes.pop("contract")) == CONTRACT
+    assert json.loads(attributes.pop("provenance")) == PROVENANCE
     assert json.loads(attributes.pop("streams")) == ["rgb", "flow"]
     assert attributes == {
         "format": "lookaround features",
-        "format_version": 2,
+        "format_version": 3,
         "video_id": "some/video",
         "source_name": "video.mp4",
         "source_bytes": 7,
@@ -125,9 +125,9 @@ def test_the_layout_is_what_other_programs_are_told(tmp_path):
     }
 
 
-def test_the_contract_is_read_on_its_own(tmp_path):
+def test_the_provenance_is_read_on_its_own(tmp_path):
     write(tmp_path / "v.h5")
-    assert read_header(tmp_path / "v.h5").contract == CONTRACT
+    assert read_header(tmp_path / "v.h5").provenance == PROVENANCE
 
 
 def test_writing_again_replaces_the_file(tmp_path):
@@ -165,7 +165,7 @@ def test_a_file_that_somebody_has_locked_can_be_read(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(BlockingIOError):
             h5py.File(tmp_path / "v.h5", locking=True)
-        assert read_header(tmp_path / "v.h5").contract == CONTRACT
+        assert read_header(tmp_path / "v.h5").provenance == PROVENANCE
 
 
 def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path):
@@ -219,7 +219,7 @@ def test_a_file_of_another_format_version_is_refused(tmp_path):
         file.attrs["format_version"] = 1
     for read in (read_features, read_header):
         with pytest.raises(
-            FeatureFileError, match=r"v\.h5: has format version 1, but .* 2; extract into another"
+            FeatureFileError, match=r"v\.h5: has format version 1, but .* 3; extract into another"
         ):
             read(tmp_path / "v.h5")
 
@@ -263,11 +263,11 @@ def test_a_flipped_bit_is_one_error_or_changes_nothing(tmp_path, n_flips):
             message = str(error)
             n_refused += 1
         else:
-            assert (found.video_id, found.contract) == (expected.video_id, expected.contract)
+            assert (found.video_id, found.provenance) == (expected.video_id, expected.provenance)
             for name, values in expected.features.streams.items():
                 np.testing.assert_array_equal(found.features.streams[name], values)
             np.testing.assert_array_equal(found.features.timestamps, expected.features.timestamps)
-            for name in ("snippet_len", "n_frames", "n_missing", "fps", "decoder", "tail_rule"):
+            for name in ("snippet_len", "n_frames", "n_missing", "fps", "decoder", "tail_policy"):
                 assert getattr(found.features, name) == getattr(expected.features, name)
         assert message.startswith(str(path))
         assert "\n" not in message
@@ -280,8 +280,8 @@ def test_a_folder_tells_the_precision_of_its_features(tmp_path):
     assert precision_of_folder(tmp_path) is None
     (tmp_path / "a.h5").write_bytes(b"damaged")
     write(tmp_path / "b.h5")
-    contract = {"precision": "bfloat16"}
-    write_features(tmp_path / "c.h5", make_features(), contract, video_id="c", source_name="c")
+    provenance = {"precision": "bfloat16"}
+    write_features(tmp_path / "c.h5", make_features(), provenance, video_id="c", source_name="c")
     assert precision_of_folder(tmp_path) == "bfloat16"
 
 
@@ -304,9 +304,9 @@ def test_a_folder_tells_the_precision_of_its_features(tmp_path):
         ("streams", '["rgb", "../rgb"]'),
         ("streams", '["timestamps"]'),
         ("streams", "[]"),
-        ("contract", "[1, 2]"),
-        ("contract", '{"a": [1]}'),
-        ("contract", "[" * 50_000),
+        ("provenance", "[1, 2]"),
+        ("provenance", '{"a": [1]}'),
+        ("provenance", "[" * 50_000),
     ],
 )
 def test_an_attribute_that_is_not_as_it_must_be_is_refused(tmp_path, name, value):
@@ -328,7 +328,7 @@ def test_text_of_variable_length_is_refused_unread(tmp_path):
 
 
 def test_a_missing_attribute_or_array_is_named(tmp_path):
-    for name in ("fps", "contract"):
+    for name in ("fps", "provenance"):
         write(tmp_path / "v.h5")
         with h5py.File(tmp_path / "v.h5", "r+") as file:
             del file.attrs[name]
@@ -419,7 +419,7 @@ def test_only_plain_arrays_within_the_file_are_read(tmp_path, change):
     ],
 )
 def test_differences_between_contracts_are_put_in_words(expected, found, words):
-    assert contract_differences(expected, found) == words
+    assert provenance_differences(expected, found) == words
 
 
 @pytest.mark.parametrize("video_id", ["a", "a.b", "folder/a", "folder/index", "Überfall 1"])

@@ -23,15 +23,15 @@ def test_without_a_profile_options_change_the_default() -> None:
         ("rtfm-r50", ("i3d_r50", "rgb", 10, REPEAT_LAST_FRAME)),
     ],
 )
-def test_a_profile_is_what_the_contract_says(
+def test_a_profile_is_what_the_provenance_says(
     profile: str, expected: tuple[str, str, int, str]
 ) -> None:
     extractor = resolve_choices(profile, weights="random:0").build(CPU)
-    contract = extractor.contract()
-    names = ("extractor", "streams", "crops", "tail_rule")
-    assert tuple(contract[name] for name in names) == expected
-    assert str(contract["crop_order"]).startswith("centre,top left,top right")
-    assert contract["fps_policy"] == "native"
+    provenance = extractor.provenance()
+    names = ("extractor", "streams", "crops", "tail_policy")
+    assert tuple(provenance[name] for name in names) == expected
+    assert str(provenance["crop_order"]).startswith("centre,top left,top right")
+    assert provenance["fps_policy"] == "native"
 
 
 def test_the_same_option_may_stand_beside_a_profile_and_another_may_not() -> None:

@@ -14,10 +14,10 @@ from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, create_runs
 from pipeline.scoring.events import AlarmMetrics, EventRule
 
-CONTRACT = {"extractor": "i3d", "crops": 5, "weights": "kinetics", "has_semantics": True}
+PROVENANCE = {"extractor": "i3d", "crops": 5, "weights": "kinetics", "is_pretrained": True}
 
 
-def make_runs(folder: Path, *, contract=CONTRACT, seeds=(4, 5)) -> list[Run]:
+def make_runs(folder: Path, *, provenance=PROVENANCE, seeds=(4, 5)) -> list[Run]:
     return create_runs(
         folder,
         [
@@ -25,7 +25,7 @@ def make_runs(folder: Path, *, contract=CONTRACT, seeds=(4, 5)) -> list[Run]:
                 "small",
                 "lists/small.csv",
                 Path("features"),
-                contract,
+                provenance,
                 resolve_config("clav-como", "small", settings=[f"seed={seed}", "steps=70"]),
             )
             for seed in seeds
@@ -65,14 +65,14 @@ def test_the_card_says_data_header_limits_and_licence(tmp_path):
 
 
 def test_random_weights_are_owned_up_to(tmp_path):
-    contract = {**CONTRACT, "weights": "random:0", "has_semantics": False}
-    run, _ = make_runs(tmp_path, contract=contract)
-    assert "random weights: no semantics" in card_text(run)
+    provenance = {**PROVENANCE, "weights": "random:0", "is_pretrained": False}
+    run, _ = make_runs(tmp_path, provenance=provenance)
+    assert "random weights: not pretrained" in card_text(run)
     assert "no licence needed" in card_text(run)
 
 
 def test_weights_of_ones_own_have_a_licence_that_only_their_maker_knows(tmp_path):
-    run, _ = make_runs(tmp_path, contract={**CONTRACT, "weights": "mine.pt"})
+    run, _ = make_runs(tmp_path, provenance={**PROVENANCE, "weights": "mine.pt"})
     assert "weights `mine.pt` of unknown licence" in card_text(run)
 
 

@@ -12,7 +12,7 @@ from pipeline.reports.plots import plot_evaluation, plot_losses, plot_scores
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import Scores
 
-RANDOM = "random weights: no semantics"
+RANDOM = "random weights: not pretrained"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def curves(power: float) -> Curves:
     return Curves(rates, rates**power, rates[::-1], 1 - rates[::-1] * power)
 
 
-def evaluation(*, has_semantics: bool) -> Evaluation:
+def evaluation(*, is_pretrained: bool) -> Evaluation:
     better = FrameMetrics(0.75, 0.6, 0.5, 0.4, 0.3)
     worse = FrameMetrics(0.65, 0.6, 0.2, 0.4, 0.3)
     rows = (
@@ -91,11 +91,11 @@ def evaluation(*, has_semantics: bool) -> Evaluation:
         Row("shuffled", "control", (Measurement(worse),)),
         Row("energy", "control", (Measurement(worse, curves=curves(0.75)),)),
     )
-    return Evaluation("mine", "mine", 4, 0, 100, 25, "ab", EventRule(), (0, 1), has_semantics, rows)
+    return Evaluation("mine", "mine", 4, 0, 100, 25, "ab", EventRule(), (0, 1), is_pretrained, rows)
 
 
 def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, figures):
-    plot_evaluation(evaluation(has_semantics=True), tmp_path / "curves.png")
+    plot_evaluation(evaluation(is_pretrained=True), tmp_path / "curves.png")
     roc, recall = figures[0].axes
     powers = (0.25, 0.5, 0.75)
     assert [points(line) for line in roc.lines] == [
@@ -119,10 +119,10 @@ def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, f
     assert (recall.get_xlabel(), recall.get_ylabel()) == ("recall", "precision")
 
 
-@pytest.mark.parametrize("has_semantics", [True, False])
-def test_curves_from_random_weights_say_so(tmp_path, figures, has_semantics):
-    plot_evaluation(evaluation(has_semantics=has_semantics), tmp_path / "curves.png")
-    assert (RANDOM in texts(figures[0])) != has_semantics
+@pytest.mark.parametrize("is_pretrained", [True, False])
+def test_curves_from_random_weights_say_so(tmp_path, figures, is_pretrained):
+    plot_evaluation(evaluation(is_pretrained=is_pretrained), tmp_path / "curves.png")
+    assert (RANDOM in texts(figures[0])) != is_pretrained
 
 
 def test_every_loss_term_has_a_panel_with_its_values(tmp_path, figures):

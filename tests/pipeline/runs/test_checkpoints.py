@@ -21,7 +21,7 @@ from pipeline.runs.checkpoints import (
     write_tensors,
 )
 
-CONTRACT = {"extractor": "i3d", "n_crops": 5, "flow_tau": 0.25, "has_semantics": False}
+PROVENANCE = {"extractor": "i3d", "n_crops": 5, "flow_tau": 0.25, "is_pretrained": False}
 SETTINGS = [
     "model.embedding_dim=8",
     "model.class_code_dim=4",
@@ -42,7 +42,7 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(
         model=model.eval(),
         model_name="clav-como",
-        contract=CONTRACT,
+        provenance=PROVENANCE,
         dataset="small",
         seed=3,
         step=700,
@@ -86,17 +86,17 @@ def test_a_checkpoint_rebuilds_its_model_with_nothing_else(path, checkpoint):
         expected = checkpoint.model(features, mask).logits
         found = loaded.model(features, mask).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    for name in ("model_name", "contract", "dataset", "seed", "step", "has_semantics"):
+    for name in ("model_name", "provenance", "dataset", "seed", "step", "is_pretrained"):
         assert getattr(loaded, name) == getattr(checkpoint, name)
 
 
 @pytest.mark.parametrize(
-    ("contract", "expected"),
-    [({"has_semantics": True}, True), ({"has_semantics": False}, False), ({}, False)],
+    ("provenance", "expected"),
+    [({"is_pretrained": True}, True), ({"is_pretrained": False}, False), ({}, False)],
 )
-def test_semantics_are_claimed_only_where_the_features_say_so(checkpoint, contract, expected):
-    made = Checkpoint(checkpoint.model, "clav-como", contract, "small", seed=0, step=1)
-    assert made.has_semantics is expected
+def test_semantics_are_claimed_only_where_the_features_say_so(checkpoint, provenance, expected):
+    made = Checkpoint(checkpoint.model, "clav-como", provenance, "small", seed=0, step=1)
+    assert made.is_pretrained is expected
 
 
 def test_loading_leaves_the_random_numbers_alone(path):
@@ -147,13 +147,13 @@ def _other_dtype(tensors, header):
         (lambda t, h: h["model"].update(width=8), "instead got ['width']"),
         (lambda t, h: h["model"].update(stream_dims=[["rgb", 6]]), "0 tensors missing"),
         (lambda t, h: h.update(model=[1]), "must be a table of settings"),
-        (lambda t, h: h.pop("contract"), "'contract' is missing"),
-        (lambda t, h: h.update(contract={"a": [1]}), "contract must be a flat JSON object"),
-        (lambda t, h: h.update(contract={}), "instead it is empty"),
+        (lambda t, h: h.pop("provenance"), "'provenance' is missing"),
+        (lambda t, h: h.update(provenance={"a": [1]}), "provenance must be a flat JSON object"),
+        (lambda t, h: h.update(provenance={}), "instead it is empty"),
         (lambda t, h: h.update(seed="x"), "seed must be a whole number from 0 on, instead got 'x'"),
         (lambda t, h: h.update(step=float("inf")), "numbers must be finite, instead got Infinity"),
         (lambda t, h: h.update(step=1.5), "step must be a whole number"),
-        (lambda t, h: h.update(format_version=1), "version 2 expected, instead got 1"),
+        (lambda t, h: h.update(format_version=1), "version 3 expected, instead got 1"),
         (
             lambda t, h: h["model"].update(stream_dims=[[f"s{i}", 1] for i in range(200_000)]),
             "at most 16 streams, instead got 200000",

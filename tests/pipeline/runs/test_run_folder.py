@@ -26,13 +26,13 @@ from pipeline.runs.run_folder import (
 )
 from pipeline.runs.run_lock import owned
 
-CONTRACT = {"extractor": "i3d", "n_crops": 5}
+PROVENANCE = {"extractor": "i3d", "n_crops": 5}
 
 
 def describe(seed: int = 0, dataset: str = "small", group: str = "") -> RunDescription:
     config = resolve_config("clav-como", dataset, settings=[f"seed={seed}", "steps=70"])
     source = f"lists/{dataset}.csv"
-    return RunDescription(dataset, source, Path("features"), CONTRACT, config, group)
+    return RunDescription(dataset, source, Path("features"), PROVENANCE, config, group)
 
 
 def make_run(runs: Path, name: str, *, finished: bool, group: str = "") -> Run:
@@ -227,7 +227,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, content, text)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"train": {"steps": 3}}, {"contract": 3}, {"format": "x"}])
+@pytest.mark.parametrize("change", [{"train": {"steps": 3}}, {"provenance": 3}, {"format": "x"}])
 def test_a_description_that_was_tampered_with_is_refused(tmp_path, change):
     run = make_run(tmp_path, "small/clav-como/20250101-000000-seed0", finished=False)
     values = json.loads(run.config_path.read_text())

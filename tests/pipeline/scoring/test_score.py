@@ -31,14 +31,14 @@ class BrightnessExtractor:
     """An extractor that is as good as any for frames and times, and takes no time."""
 
     snippet_len = 16
-    tail_rule = REPEAT_LAST_FRAME
+    tail_policy = REPEAT_LAST_FRAME
     n_crops = 2
     n_snippets_per_batch = 4
     device = CPU
     stream_dims = {"rgb": 3}  # noqa: RUF012
 
-    def contract(self):
-        return {"extractor": "brightness", "has_semantics": False}
+    def provenance(self):
+        return {"extractor": "brightness", "is_pretrained": False}
 
     def prepare(self, frames):
         return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2))}
@@ -56,10 +56,10 @@ def checkpoint():
     return Checkpoint(model, "clav-como", {}, dataset="small", seed=0, step=1)
 
 
-def csv_rows(path, checkpoint, tail_rule=REPEAT_LAST_FRAME):
+def csv_rows(path, checkpoint, tail_policy=REPEAT_LAST_FRAME):
     """Score a video to its CSV and read that back; the frames done on the way come with it."""
     extractor = BrightnessExtractor()
-    extractor.tail_rule = tail_rule
+    extractor.tail_policy = tail_policy
     progress = score_video(path, checkpoint, extractor, CPU)
     done = []
     while True:
@@ -155,21 +155,21 @@ def weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extractor", "weights_name", "flow", "flow_weights", "tail_rule"),
+    ("extractor", "weights_name", "flow", "flow_weights", "tail_policy"),
     [
         ("i3d", ".", "raft", "raft.pth", DROP_TAIL),
         ("i3d_r50", "r50.safetensors", None, None, REPEAT_LAST_FRAME),
     ],
 )
-def test_the_extractor_of_a_run_is_built_again_from_its_contract(
-    weights, extractor, weights_name, flow, flow_weights, tail_rule
+def test_the_extractor_of_a_run_is_built_again_from_its_provenance(
+    weights, extractor, weights_name, flow, flow_weights, tail_policy
 ):
     places = {
         "weights": str(weights / weights_name),
         "flow_weights": flow_weights and str(weights / flow_weights),
     }
-    choice = ExtractorChoice(extractor, flow or "none", 10, tail_rule=tail_rule, **places)
+    choice = ExtractorChoice(extractor, flow or "none", 10, tail_policy=tail_policy, **places)
     built = choice.build(CPU)
-    again = extractor_of_run(built.contract(), device=CPU, **places)
-    assert again.contract() == built.contract()
-    assert again.tail_rule == tail_rule
+    again = extractor_of_run(built.provenance(), device=CPU, **places)
+    assert again.provenance() == built.provenance()
+    assert again.tail_policy == tail_policy

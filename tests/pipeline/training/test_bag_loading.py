@@ -16,7 +16,7 @@ from pipeline.training import bag_store
 from pipeline.training.bag_loading import Bag, collect_bags, load_bags
 from pipeline.training.batches import BagSet, draw_batches
 
-CONTRACT = {"extractor": "i3d", "n_crops": 2}
+PROVENANCE = {"extractor": "i3d", "n_crops": 2}
 
 
 def numbered(n_snippets: int, dim: int = 2) -> np.ndarray:
@@ -34,7 +34,7 @@ def make_bags(
         for c in range(n_crops)
     ]
     return collect_bags(
-        bags, sampler=sampler, bag_len=4, stream_dims=(("rgb", 2),), contract=CONTRACT
+        bags, sampler=sampler, bag_len=4, stream_dims=(("rgb", 2),), provenance=PROVENANCE
     )
 
 
@@ -55,7 +55,7 @@ def test_a_short_sequence_is_kept_and_padded_with_zeros_under_a_mask():
         sampler="sequence",
         bag_len=5,
         stream_dims=(("rgb", 2),),
-        contract=CONTRACT,
+        provenance=PROVENANCE,
     )
     (batch,) = draw_batches(bags, seed=0, first_step=0, n_steps=1, bags_per_class=1)
     assert batch.mask.tolist() == [[True, True, True, False, False], [True] * 5]
@@ -63,7 +63,7 @@ def test_a_short_sequence_is_kept_and_padded_with_zeros_under_a_mask():
     assert batch.labels.tolist() == [0, 1]
 
 
-def write_video(folder: Path, video_id: str, streams: dict[str, np.ndarray], contract=CONTRACT):
+def write_video(folder: Path, video_id: str, streams: dict[str, np.ndarray], provenance=PROVENANCE):
     n_frames = 16 * len(streams["rgb"])
     features = Features(
         streams=streams,
@@ -75,7 +75,7 @@ def write_video(folder: Path, video_id: str, streams: dict[str, np.ndarray], con
         decoder="pyav 18.0.0",
     )
     path = feature_path(folder, video_id)
-    write_features(path, features, contract, video_id=video_id, source_name="v.mp4")
+    write_features(path, features, provenance, video_id=video_id, source_name="v.mp4")
 
 
 @pytest.mark.parametrize("sampler", ["sequence", "bins"])
@@ -219,7 +219,7 @@ def test_bags_of_another_width_than_the_streams_are_refused():
             sampler="bins",
             bag_len=4,
             stream_dims=(("rgb", 3),),
-            contract=CONTRACT,
+            provenance=PROVENANCE,
         )
 
 
@@ -228,7 +228,7 @@ def test_bags_of_one_class_are_refused():
         make_bags(n_normal=3, n_anomalous=0)
 
 
-def make_dataset(folder: Path, labels: list[int], contracts: dict[int, dict] | None = None):
+def make_dataset(folder: Path, labels: list[int], provenances: dict[int, dict] | None = None):
     """Two streams, two crops; the test split has a video without features."""
     entries = []
     for index, label in enumerate(labels):
@@ -238,7 +238,7 @@ def make_dataset(folder: Path, labels: list[int], contracts: dict[int, dict] | N
             "rgb": np.full((3, 2, 4), index, "float32"),
             "flow": np.full((3, 2, 2), -index, "float32"),
         }
-        write_video(folder / "small", video_id, streams, (contracts or {}).get(index, CONTRACT))
+        write_video(folder / "small", video_id, streams, (provenances or {}).get(index, PROVENANCE))
     entries.append(VideoEntry("cam/test", Path("test.mp4"), "test", 1))
     return Dataset("small", tuple(entries))
 
@@ -249,7 +249,7 @@ def test_the_training_split_is_read_from_its_files(tmp_path):
     assert bags.video_ids == ("cam/0", "cam/1", "cam/2")
     assert bags.labels.tolist() == [0, 1, 0]
     assert bags.stream_dims == (("rgb", 4), ("flow", 2))
-    assert bags.contract == CONTRACT
+    assert bags.provenance == PROVENANCE
     assert bags.n_crops.tolist() == [2, 2, 2]
     assert bags.features[5].tolist() == [[2, 2, 2, 2, -2, -2]] * 4
 
@@ -276,7 +276,7 @@ def test_without_any_features_the_command_that_makes_them_is_named(tmp_path):
 
 
 def test_features_made_in_different_ways_do_not_mix(tmp_path):
-    dataset = make_dataset(tmp_path, [0, 1, 0], {2: {**CONTRACT, "n_crops": 10}})
+    dataset = make_dataset(tmp_path, [0, 1, 0], {2: {**PROVENANCE, "n_crops": 10}})
     text = r"2\.h5: was made in another way than 0\.h5 \(n_crops: 2 expected, instead got 10\)"
     with pytest.raises(FeatureFileError, match=text):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)

@@ -27,7 +27,7 @@ from pipeline.training.train import train
 from pipeline.training.trainer import Trainer, ema_decay_at, learning_rate_at
 from pipeline.training.validation import hold_out, video_auc
 
-CONTRACT = {"extractor": "i3d", "n_crops": 2, "has_semantics": False}
+PROVENANCE = {"extractor": "i3d", "n_crops": 2, "is_pretrained": False}
 CPU = torch.device("cpu")
 SETTINGS = [
     "sampler=sequence",
@@ -79,12 +79,12 @@ def make_bags(config: TrainConfig, *, n_videos: int = 20, n_crops: int = 2) -> B
         sampler=config.sampler,
         bag_len=config.bag_len,
         stream_dims=(("rgb", 5), ("flow", 3)),
-        contract=CONTRACT,
+        provenance=PROVENANCE,
     )
 
 
 def make_run(runs: Path, config: TrainConfig) -> Run:
-    description = RunDescription("small", "small.csv", Path("features"), CONTRACT, config)
+    description = RunDescription("small", "small.csv", Path("features"), PROVENANCE, config)
     (run,) = create_runs(runs, [description])
     return run
 
@@ -136,7 +136,7 @@ def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path
         assert line["steps_per_second"] > 0
     checkpoint = load_checkpoint(run.checkpoint_path)
     assert (checkpoint.dataset, checkpoint.seed, checkpoint.step) == ("small", 4, 12)
-    assert checkpoint.contract == CONTRACT
+    assert checkpoint.provenance == PROVENANCE
     assert checkpoint.model.config.stream_dims == (("rgb", 5), ("flow", 3))
 
 
@@ -354,7 +354,7 @@ def write_features_of_small(folder: Path) -> Path:
                 timestamps=np.arange(n_frames) / 25,
                 decoder="none",
             ),
-            CONTRACT,
+            PROVENANCE,
             video_id=str(index),
             source_name="none",
         )
@@ -400,7 +400,7 @@ def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path)
 
 def test_a_run_is_not_continued_on_features_made_in_another_way(tmp_path):
     config = make_config()
-    bags = replace(make_bags(config), contract={**CONTRACT, "n_crops": 10})
+    bags = replace(make_bags(config), provenance={**PROVENANCE, "n_crops": 10})
     run = make_run(tmp_path, config)
     with pytest.raises(FeatureFileError, match="n_crops: 2 expected, instead got 10"):
         next(train(run, bags, CPU))

@@ -22,7 +22,9 @@ def make_bags(labels: list[int], values: list[list[float]] | None = None) -> Bag
         Bag(f"v{video}", np.array(row, "float32")[:, None], label)
         for video, (label, row) in enumerate(zip(labels, rows, strict=True))
     ]
-    return collect_bags(bags, sampler="sequence", bag_len=4, stream_dims=(("rgb", 1),), contract={})
+    return collect_bags(
+        bags, sampler="sequence", bag_len=4, stream_dims=(("rgb", 1),), provenance={}
+    )
 
 
 class Echo(nn.Module):
@@ -69,7 +71,7 @@ def test_crops_are_averaged_before_videos_are_ranked():
         sampler="bins",
         bag_len=1,
         stream_dims=(("rgb", 1),),
-        contract={},
+        provenance={},
     )
     assert video_auc(Echo(), bags, torch.device("cpu")) == 0
 
