@@ -7,7 +7,7 @@ The folder named by FAULTS_FOLDER holds `faults.json`, read whenever a task come
     - count: which one of these messages of a task, from 1
     - is_after: whether it is sent before the fault
     - how: one of `WAYS`
-Each fault happens once.
+    - flag: name of the file that says it has happened: each fault happens once
 """
 
 import json
@@ -65,9 +65,9 @@ class FaultyConnection:
     def _fail(self, kind, is_after):
         for fault in self.faults:
             place = fault["message"], fault["count"], fault["is_after"]
-            mark = self.folder / f"{fault['decoder']}.happened"
-            if place == (kind, self.n_sent[kind], is_after) and not mark.exists():
-                mark.touch()
+            flag = self.folder / fault["flag"]
+            if place == (kind, self.n_sent[kind], is_after) and not flag.exists():
+                flag.touch()
                 WAYS[fault["how"]]()
 
 

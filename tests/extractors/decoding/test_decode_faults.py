@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import count as count_up
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.cli import main
 N_SLOW_EXAMPLES = int(os.environ.get("FAULT_EXAMPLES", "2000"))
 SNIPPET_LEN = 4
 LENGTHS = {"a.mp4": 41, "b.mp4": 60, "c.mp4": 7}  # "a" and "b" have more snippets than slots
+example_ids = count_up()
 ENDS_PROCESS = ("exit", "kill", "stop")
 
 
@@ -69,10 +71,12 @@ def fault(decoder):
 
 
 def write_faults(folder, faults, name, count=1):
-    for mark in folder.glob("*.happened"):
-        mark.unlink()
+    # Each example has its own: a worker may still be failing after the end of the one before.
+    example = next(example_ids)
     listed = [
-        one | {"name": name, "count": count if one["message"] == "SlotFilled" else 1}
+        one
+        | {"name": name, "count": count if one["message"] == "SlotFilled" else 1}
+        | {"flag": f"{example}-{one['decoder']}.happened"}
         for one in faults
     ]
     (folder / "faults.json").write_text(json.dumps(listed))
