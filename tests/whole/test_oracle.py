@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, event, example, given, settings
+from hypothesis import HealthCheck, Phase, event, example, given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -205,9 +205,6 @@ def clips(draw: st.DrawFn, most_frames: int) -> Clip:
     if codec in ("libx264", "libx265", "libsvtav1"):
         width, height = width // 2 * 2, height // 2 * 2
     lengths = st.one_of(st.sampled_from([1, 15, 16, 17, 32, 33]), st.integers(1, most_frames))
-    if codec == "libx265":
-        # FFmpeg may refuse to write a single frame of it ("not yet implemented").
-        lengths = lengths.map(lambda n_frames: max(n_frames, 2))
     return Clip(
         codec=codec,
         suffix=suffix,
@@ -289,7 +286,12 @@ def written(clip: Clip, folder: Path) -> Path:
     words = (str(getattr(clip, name)) for name in clip.__dataclass_fields__ if name != "suffix")
     path = folder / ("_".join(words) + clip.suffix)
     if not path.exists():
-        write(clip, path)
+        unfinished = path.with_stem("unfinished")
+        try:
+            write(clip, unfinished)
+        except av.error.PatchWelcomeError:  # once in some hundred HEVC videos of a frame or two
+            reject()
+        unfinished.rename(path)
     return path
 
 
