@@ -17,9 +17,10 @@ from av.video.stream import VideoStream
 
 from extractors.decoding.containers import DEMUXERS
 from extractors.errors import LookaroundError
+from extractors.frame_dims import MAX_PIXELS
 
-# 8192 x 8192, twice 8K: one RGB frame of it takes 200 MB. A forged header asks for more.
-MAX_PIXELS = 1 << 26
+# FFmpeg compares its limit with frames that are padded to multiples of up to 64 pixels.
+MAX_PADDED_PIXELS = MAX_PIXELS * 21 // 20
 
 # A file may not lead FFmpeg to other files or to the network.
 OPEN_OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
@@ -94,10 +95,13 @@ def select_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = max(known, key=_rank)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
-        problem = f"announces frames of {width}x{height}; at most {MAX_PIXELS} pixels are expected"
+        problem = (
+            f"has frames of {width}x{height}, expected at most {MAX_PIXELS} pixels; "
+            "scale the video down"
+        )
         raise VideoError.about(path, problem)
-    # The decoder's own limit, for sizes that come with a frame.
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    # The decoder's own limit, for frames that are larger than the container says.
+    stream.codec_context.options = {"max_pixels": str(MAX_PADDED_PIXELS)}
     return stream
 
 
