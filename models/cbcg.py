@@ -24,32 +24,26 @@ Differs from the paper:
     - A model never sees crops, so each crop of a training video is a bag with a loss of its own.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.clustering import cluster_batch, cluster_centers, cluster_loss, guidance
+from models.diagnostics import per_snippet, silhouette
 from models.interface import (
     AnomalyModel,
     BagBatch,
+    LabeledOutputs,
     ModelConfig,
     Output,
     check_bags,
     check_fields,
 )
 from models.layers import in_float32
-from models.losses import (
-    is_among_highest,
-    mean_over,
-    mean_score_bce,
-    smoothness,
-    sparsity,
-    topk_weights,
-)
-
-N_ROUNDS = 5  # of the clustering: it moves little after the second
+from models.losses import mean_score_bce, smoothness, sparsity, topk_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +198,7 @@ class Cbcg(AnomalyModel):
         top = topk_weights(regression, mask, top_k_divisor=config.top_k_divisor)
         losses = {"mil": mean_score_bce(regression, top, labels)}
         if output.directions is not None:
-            joins = cluster_batch(
-                output.directions,
-                regression,
-                mask,
-                labels,
-                top_k_divisor=config.top_k_divisor,
-                max_fraction=config.max_fraction,
-            )
+            joins = self._joins(output, batch)
             of_batch = cluster_centers(output.directions, joins, mask)
             centers = self._across_batches(of_batch)
             margin = self._margin(output.directions, centers)
@@ -229,6 +216,44 @@ class Cbcg(AnomalyModel):
         losses["smoothness"] = config.smoothness_weight * smoothness(scores, mask, labels)
         losses["sparsity"] = config.sparsity_weight * sparsity(scores, mask, labels)
         return losses
+
+    def _joins(self, output: CbcgOutput, batch: BagBatch) -> Tensor:
+        """(B, T) bool, which snippets of a batch are in the anomalous cluster."""
+        assert output.directions is not None
+        return cluster_batch(
+            output.directions,
+            output.regression_logits,
+            batch.mask,
+            batch.labels,
+            top_k_divisor=self.config.top_k_divisor,
+            max_fraction=self.config.max_fraction,
+        )
+
+    def part_scores(self, output: Output) -> dict[str, Tensor]:
+        """The scores of either branch: `regression`, and `cluster` where there is that branch."""
+        assert isinstance(output, CbcgOutput)
+        scores = {"regression": output.regression_logits.sigmoid()}
+        if output.cluster_logits is not None:
+            scores["cluster"] = output.cluster_logits.sigmoid()
+        return scores
+
+    def diagnostics(
+        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
+    ) -> dict[str, float]:
+        """How well the clustering branch separates snippets; empty without that branch.
+
+        `silhouette` is that of the classes of test snippets; `anomalous share` is the fraction of
+        the snippets of anomalous training bags that are in the anomalous cluster.
+        """
+        if not self.config.cluster_weight:
+            return {}
+        output, batch = training
+        assert isinstance(output, CbcgOutput)
+        n_anomalous = batch.mask[batch.labels == 1].sum()
+        return {
+            "silhouette": silhouette(*per_snippet(videos, _directions)),
+            "anomalous share": float(self._joins(output, batch).sum() / n_anomalous),
+        }
 
     def _margin(self, directions: Tensor, centers: Tensor) -> Tensor:
         """(B, T) how much nearer the anomalous centre is than the normal one."""
@@ -249,6 +274,12 @@ class Cbcg(AnomalyModel):
         self.n_steps.add_(1)
 
 
+def _directions(output: Output) -> Tensor:
+    assert isinstance(output, CbcgOutput)
+    assert output.directions is not None
+    return output.directions
+
+
 def fused_logits(first: Tensor, second: Tensor) -> Tensor:
     """The logit of the mean of two probabilities given as logits, without rounding to 0 or 1.
 
@@ -258,101 +289,3 @@ def fused_logits(first: Tensor, second: Tensor) -> Tensor:
     anomalous = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
     normal = torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
     return anomalous - normal
-
-
-@torch.no_grad()
-def cluster_batch(
-    directions: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    *,
-    top_k_divisor: int,
-    max_fraction: float,
-) -> Tensor:
-    """Divide the snippets of a batch into a normal and an anomalous cluster.
-
-    Every snippet of a normal bag stays normal. A snippet of an anomalous bag joins the anomalous
-    cluster where that centre is nearer, and the bag's highest snippet always does: an anomalous bag
-    holds something anomalous. Then both centres are taken anew.
-
-    Args:
-        directions: (B, T, cluster_dim) of length 1.
-        logits: (B, T) that say which snippets the anomalous centre begins with.
-        mask: (B, T) True where the snippet is real.
-        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
-        top_k_divisor: As in `topk_weights`, for the beginning.
-        max_fraction: At most this share of a bag joins, the nearest first.
-
-    Returns:
-        (B, T) bool, which snippets are in the anomalous cluster.
-    """
-    is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
-    n_snippets = mask.sum(dim=1, keepdim=True)
-    # Paper is silent: without a bound the cluster grew to twice the anomalies' share in our trials.
-    most = (n_snippets * max_fraction).long().clamp(min=1)
-    highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
-    begins = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
-    normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
-    centers = torch.stack([normal, cluster_centers(directions, begins, mask)[1]])
-    joins = begins
-    for _ in range(N_ROUNDS):
-        nearness = directions @ (centers[1] - centers[0])
-        near = is_among_highest(nearness, mask & is_anomalous, most) & (nearness > 0)
-        joins = near | highest
-        centers = cluster_centers(directions, joins, mask)
-    return joins
-
-
-def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """The centres of the normal and the anomalous cluster.
-
-    Args:
-        directions: (B, T, cluster_dim) of length 1.
-        joins: (B, T) bool, which snippets are in the anomalous cluster.
-        mask: (B, T) True where the snippet is real.
-
-    Returns:
-        (2, cluster_dim) normalised means of the normal cluster and of the anomalous one; 0 where
-        one is empty.
-    """
-    members = torch.stack([mask & ~joins, mask & joins]).to(directions.dtype)
-    return F.normalize(torch.einsum("btq,cbt->cq", directions, members), dim=1)
-
-
-def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy between cluster probability and cluster, in which both clusters weigh alike.
-
-    Args:
-        margin: (B, T) logits of the cluster probability.
-        joins: (B, T) bool, which snippets are in the anomalous cluster.
-        mask: (B, T) True where the snippet is real.
-
-    Returns:
-        Scalar: the mean over the anomalous cluster plus that over the normal one, halved.
-    """
-    anomalous = mean_over(-F.logsigmoid(margin).flatten(), (joins & mask).flatten())
-    normal = mean_over(-F.logsigmoid(-margin).flatten(), (~joins & mask).flatten())
-    return 0.5 * (anomalous + normal)
-
-
-def guidance(
-    logits: Tensor, margin: Tensor, mask: Tensor, labels: Tensor, *, confidence: float
-) -> Tensor:
-    """Cross-entropy that draws scores towards the cluster probability where that is sure.
-
-    Args:
-        logits: (B, T) of the regression branch.
-        margin: (B, T) logits of the cluster probability, which is not drawn back.
-        mask: (B, T) True where the snippet is real.
-        labels: (B,); only the snippets of anomalous bags are guided.
-        confidence: Sure is a probability above this, or below 1 minus this.
-
-    Returns:
-        Scalar, averaged over the snippets that are guided; 0 where there is none.
-    """
-    least = math.log(confidence / (1 - confidence))
-    is_guided = mask & (labels == 1).unsqueeze(1) & (margin.detach().abs() > least)
-    target = margin.detach().sigmoid()
-    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return mean_over(each.flatten(), is_guided.flatten())

@@ -16,7 +16,6 @@ from pipeline.extraction.extract_records import (
 from pipeline.extraction.status import Failure
 from pipeline.printable import printable
 from pipeline.scoring.frame_scores import Scores
-from pipeline.training.trainer import EpochRecord
 
 MAX_FAILURES_LISTED = 20
 
@@ -114,21 +113,6 @@ def show_extraction(records: Iterator[ExtractRecord], n_videos: int) -> Extracti
                 f"{n_so_far / watch.seconds:.1f} frames/s",
             )
     return ExtractionSummary(n_done, n_kept, n_taken, n_frames, tuple(failures), n_earlier)
-
-
-def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> None:
-    """Draw the progress of one training to its end.
-
-    Args:
-        records: As from `train`.
-        title: Names the run.
-        n_epochs: How many there will be.
-    """
-    with ProgressDisplay(f"train {title}", total=n_epochs, unit="epochs") as display:
-        for record in records:
-            display.update(
-                record.epoch, f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
-            )
 
 
 def show_scoring(progress: Generator[FramesDone, None, Scores], title: str) -> Scores:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models import MODELS
 from models.interface import AnomalyModel
 from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
 from pipeline.datasets import load_dataset
@@ -19,7 +20,8 @@ from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import Trainer
 
-DEFAULT_DATASETS = {"clav-como": "exclusive-or", "la-net": "bursts", "cbcg": "bursts"}
+# Of a model that tells little elsewhere; of all others it is bursts.
+DEFAULT_DATASETS = {"clav-como": "exclusive-or"}
 
 # What is measured: what it is multiplied by for the table, and digits behind the point.
 COLUMNS = {
@@ -63,11 +65,9 @@ def choose_arms(model_name: str, names: Sequence[str]) -> tuple[Arm, ...]:
     Raises:
         ConfigError: If the model or an arm is not known.
     """
-    if model_name not in ABLATIONS:
-        raise ConfigError(
-            f"--model must be one of {', '.join(ABLATIONS)}, instead got {model_name!r}"
-        )
-    arms = ABLATIONS[model_name]
+    if model_name not in MODELS:
+        raise ConfigError(f"--model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
+    arms = ABLATIONS.get(model_name, (Arm("default"),))
     for name in names:
         if not any(arm.name.startswith(name) for arm in arms):
             known = "; ".join(arm.name for arm in arms)
@@ -142,7 +142,9 @@ def as_table(measured: Sequence[Measured]) -> str:
 
     AUCs, false alarms and shares are in percent, parameters in thousands.
     """
-    names = [name for name in COLUMNS if any(name in record.values for record in measured)]
+    found = dict.fromkeys(name for record in measured for name in record.values)
+    names = [name for name in COLUMNS if name in found]
+    names += [name for name in found if name not in COLUMNS]  # a new model's own diagnostics
     arms = list(dict.fromkeys(record.arm for record in measured))
     rows = [["", "seeds", *names]]
     for arm in arms:
@@ -158,7 +160,7 @@ def _cell(name: str, of_arm: Sequence[Measured]) -> str:
     values = [record.values[name] for record in of_arm if name in record.values]
     if not values or not np.isfinite(values).all():
         return "-"
-    factor, n_digits = COLUMNS[name]
+    factor, n_digits = COLUMNS.get(name, (1, 2))
     mean = f"{factor * np.mean(values):.{n_digits}f}"
     if len(values) == 1 or name == "parameters":
         return mean

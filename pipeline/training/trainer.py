@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import MODELS
+from models import model_class
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.config import ConfigError, TrainConfig, with_streams
 from pipeline.runs.checkpoints import CheckpointError, TensorFile, write_tensors
@@ -86,7 +86,7 @@ class Trainer:
         self._bags, self._device = bags.moved_to(device), device
         self.provenance = bags.provenance
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):
-            model = MODELS[config.model_name](self.config.model)
+            model = model_class(config.model_name)(self.config.model)
         model.input_norm.fit(bags.snippets)
         self._model: AnomalyModel = model.to(device)
         self.average: AnomalyModel = copy.deepcopy(self._model).eval().requires_grad_(False)

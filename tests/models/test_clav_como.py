@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.clav_como import ClavComo, ClavComoConfig, context_features, motion_features
+from models.clav_como import ClavComo, ClavComoConfig
+from models.clav_como_blocks import context_features, motion_features
 from models.interface import BagBatch
 
 N_CONTEXTS = N_MOTIONS = 4

@@ -5,10 +5,9 @@ import re
 import pytest
 
 from pipeline.cli import progress as progress_module
-from pipeline.cli.display import show_extraction, show_scoring, show_training
+from pipeline.cli.display import show_extraction, show_scoring
 from pipeline.cli.progress import ProgressDisplay, Stopwatch
 from pipeline.extraction.extract_records import FramesDone, VideoDone
-from pipeline.training.trainer import EpochRecord
 
 
 class Clock:
@@ -110,23 +109,6 @@ def test_an_extraction_shows_frames_per_second_and_counts_parts_of_videos(clock,
     show_extraction(records(), n_videos=3)
     # 160 frames in 10 s; 1.5 of 3 videos are through.
     assert lines() == ["extract: 1/3 videos, 16.0 frames/s, 10 s left"]
-
-
-def test_a_training_shows_its_loss_its_speed_and_the_time_left(clock, lines):
-    def records():
-        clock.now += 20
-        yield EpochRecord(
-            epoch=4,
-            step=400,
-            loss=0.625,
-            losses={"mil": 0.5, "gate": 0.125},
-            learning_rate=1e-3,
-            grad_norm=1.0,
-            steps_per_second=20.0,
-        )
-
-    show_training(records(), "seed 0", n_epochs=10)
-    assert lines() == ["train seed 0: 4/10 epochs, loss 0.6250, 20.0 steps/s, 30 s left"]
 
 
 def test_scoring_shows_frames_per_second_and_returns_the_scores(clock, lines):
