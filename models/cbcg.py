@@ -11,18 +11,12 @@ of a batch; and snippet scores that the clustering makes more accurate.
 Paper is silent: every size, loss, weight and default in this file; the marks below point at the
 choices that a reader might expect to be otherwise.
 
-What `pipeline ablate --model cbcg` showed (three seeds, AUC in percent; on drawn weak anomalies
-among strong normal bursts, then on microworld): the cluster probability alone ranks frames
-(83 +- 4; 70 +- 8), and the bounded cluster takes in 18.6 percent of the snippets of anomalous
-videos, 18.8 of which are anomalous in the first. But no part is worth more than the seeds' spread:
-regression alone 83 +- 4 and 71 +- 7, with clusters and memory 83 +- 5 and 73 +- 9, guided and fused
-83 +- 5 and 73 +- 9. That guidance makes scores more accurate and that the memory makes up for
-imbalance is not shown by it.
+`pipeline/experiments/RESULTS.md` has what `pipeline ablate --model cbcg` showed.
 
-Differs from the paper:
-    - The features are standardised first.
-    - A model never sees crops, so each crop of a training video is a bag with a loss of its own.
 """
+
+# Unlike the paper: features are standardized first, and a model never sees crops, so that each crop
+# of a training video is a bag with a loss of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +53,8 @@ class CbcgConfig(ModelConfig):
         max_fraction: At most this share of an anomalous bag joins the anomalous cluster, though
             always its highest snippet; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
-        memory_len: Earlier batches whose centres are kept.
-        memory_share: Of the memory in the centres of a batch; 0 clusters each batch for itself.
+        memory_len: Earlier batches whose centers are kept.
+        memory_share: Of the memory in the centers of a batch; 0 clusters each batch for itself.
         memory_start: Steps before the memory is first used.
         guide_start: Steps before the cluster probability first guides the scores.
         guide_confidence: It guides where it is above this or below 1 minus this.
@@ -118,7 +112,7 @@ class CbcgOutput(Output):
     Attributes:
         regression_logits: (B, T) of the regression branch.
         directions: (B, T, cluster_dim) of length 1, from the clustering branch; None without it.
-        cluster_logits: (B, T) of the cluster probability at the centres of the memory; 0 while
+        cluster_logits: (B, T) of the cluster probability at the centers of the memory; 0 while
             that is empty, None without the branch.
     """
 
@@ -131,12 +125,12 @@ class Cbcg(AnomalyModel):
     """An encoder, a branch that scores snippets, and a branch that clusters them.
 
     Attributes:
-        memory: (memory_len, 2, cluster_dim) the normal and the anomalous centre of the latest
+        memory: (memory_len, 2, cluster_dim) the normal and the anomalous center of the latest
             batches, the newest last; zeros where there has been none.
         n_steps: () int64, batches that were learned from.
     """
 
-    # Paper is silent: the centres come from the weights of each step, while the weights that are
+    # Paper is silent: the centers come from the weights of each step, while the weights that are
     # kept are their moving average. At the end of the cosine both hardly move any more.
 
     config_type = CbcgConfig
@@ -190,7 +184,7 @@ class Cbcg(AnomalyModel):
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
         """The terms mil, cluster, guide, smoothness and sparsity, weighted.
 
-        In training mode the batch's centres are put into the memory.
+        In training mode the batch's centers are put into the memory.
         """
         assert isinstance(output, CbcgOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
@@ -256,11 +250,11 @@ class Cbcg(AnomalyModel):
         }
 
     def _margin(self, directions: Tensor, centers: Tensor) -> Tensor:
-        """(B, T) how much nearer the anomalous centre is than the normal one."""
+        """(B, T) how much nearer the anomalous center is than the normal one."""
         return directions @ (centers[1] - centers[0]) / self.config.temperature
 
     def _across_batches(self, of_batch: Tensor) -> Tensor:
-        """(2, cluster_dim) this batch's centres drawn towards those of earlier batches."""
+        """(2, cluster_dim) this batch's centers drawn toward those of earlier batches."""
         share = self.config.memory_share
         n_kept = self.n_steps.clamp(min=1, max=self.config.memory_len)
         mixed = F.normalize((1 - share) * of_batch + share * self.memory.sum(dim=0) / n_kept, dim=1)
@@ -268,7 +262,7 @@ class Cbcg(AnomalyModel):
 
     @torch.no_grad()
     def _remember(self, of_batch: Tensor) -> None:
-        """Put a batch's centres behind those of earlier ones; the oldest are forgotten."""
+        """Put a batch's centers behind those of earlier ones; the oldest are forgotten."""
         newest = of_batch.unsqueeze(0).to(self.memory.dtype)
         self.memory.copy_(torch.cat([self.memory[1:], newest]))
         self.n_steps.add_(1)

@@ -12,7 +12,6 @@ ablate` showed of each part.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,98 +19,22 @@ from torch import Tensor, nn
 from models.clav_como_blocks import (
     ContextMotion,
     ImplicitClassActivation,
-    Paths,
     Stem,
     context_features,
     motion_features,
 )
+from models.clav_como_config import ClavComoConfig
 from models.controls import SelfAttention, WideMap
 from models.diagnostics import relative_gap
 from models.interface import (
     AnomalyModel,
     BagBatch,
     LabeledOutputs,
-    ModelConfig,
     Output,
     check_bags,
-    check_fields,
 )
 from models.layers import in_float32
 from models.losses import mean_score_bce, relative_distance, smoothness, sparsity, topk_weights
-
-
-@dataclass(frozen=True, slots=True)
-class ClavComoConfig(ModelConfig):
-    """Sizes, switches and loss weights of CLAV-CoMo.
-
-    Attributes:
-        embedding_dim: E, width of the stem, of the ICA block's output and of the embeddings.
-        class_code_dim: Hidden width of the ICA block's gate.
-        relation_dim: Width in which context and motion meet.
-        scorer_dim: Hidden width of the scorer.
-        context_len: Odd number of snippets that the context path averages over.
-        stem_dropout: In [0, 1).
-        scorer_dropout: In [0, 1).
-        ica: `weights` mixes two maps by class, `channels` two gates over channels; `wide` is the
-            control, one map of as many weights without a class code; or `none`.
-        ica_position: Whether the ICA block comes before or after the relation.
-        relation: `como`; `self-attention`, the control of as many weights; or `none`.
-        motion_from: `flow` reads motion off the flow stream, where there is one beside rgb;
-            `steps` off the steps between snippets.
-        como_reads: What the CoMo block is given: `both` paths, or one with zeros in the other.
-        use_residual: Without it, nothing but the two paths comes out of the CoMo block.
-        use_product: Without it, a snippet's own context and motion are not multiplied.
-        use_cross_attention: Without it, context and motion meet within a snippet only.
-        rank_by: Whether the losses take the snippets of highest score or of longest hidden vector
-            in the scorer (the embeddings have all been brought to one length).
-        top_k_divisor: The losses rank snippets and keep one in so many, at least one.
-        margin: Of the relative distance loss, in squared distance between unit vectors.
-        distance_on: Whether relative distances are taken on what comes out of the relation or on
-            what goes into it.
-        is_distance_symmetric: Whether the anomalous class is made compact too.
-        relative_distance_weight: 0 leaves relative distance learning out.
-        gate_weight: 0 leaves the gate fully implicit.
-        smoothness_weight: Of squared steps between scores within anomalous bags.
-        sparsity_weight: Of the mean score of anomalous bags.
-    """
-
-    embedding_dim: int = 512
-    class_code_dim: int = 64
-    relation_dim: int = 128
-    scorer_dim: int = 128
-    context_len: int = 5
-    stem_dropout: float = 0.1
-    scorer_dropout: float = 0.6
-    ica: Literal["weights", "channels", "wide", "none"] = "weights"
-    ica_position: Literal["before", "after"] = "before"
-    relation: Literal["como", "self-attention", "none"] = "como"
-    motion_from: Literal["flow", "steps"] = "flow"
-    como_reads: Paths = "both"
-    use_residual: bool = True
-    use_product: bool = True
-    use_cross_attention: bool = True
-    rank_by: Literal["score", "magnitude"] = "score"
-    top_k_divisor: int = 10
-    margin: float = 0.5
-    distance_on: Literal["output", "input"] = "output"
-    is_distance_symmetric: bool = False
-    relative_distance_weight: float = 0.1
-    gate_weight: float = 0.1
-    smoothness_weight: float = 8e-4
-    sparsity_weight: float = 8e-5
-
-    def __post_init__(self) -> None:
-        ModelConfig.__post_init__(self)
-        sizes = ("embedding_dim", "class_code_dim", "relation_dim", "scorer_dim")
-        weights = ("relative_distance", "gate", "smoothness", "sparsity")
-        check_fields(
-            self,
-            at_least_1=(*sizes, "context_len", "top_k_divisor"),
-            at_least_0=("margin", *(f"{weight}_weight" for weight in weights)),
-            below_1=("stem_dropout", "scorer_dropout"),
-        )
-        if self.context_len % 2 == 0:
-            raise ValueError(f"context_len must be odd, instead got {self.context_len}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,10 +60,14 @@ class ClavComoOutput(Output):
 class ClavComo(AnomalyModel):
     """Stem, class-activated features, context-motion relation, scorer.
 
-    With an RGB and a flow stream the context path reads RGB and the motion path reads flow; what
-    they add to, the residual, is the sum of both stems. With one stream both paths read it: its
-    low-pass part is context and its steps are motion.
+    Both paths read class-activated features. With an RGB and a flow stream the context path reads
+    RGB and the motion path reads flow; what they add to, the residual, is the sum of both. With one
+    stream both paths read it: its low-pass part is context and its steps are motion.
     """
+
+    # Unlike the paper: it uses RGB alone, which is `stream_dims=(("rgb", 2048),)` here.
+    # Unlike the paper: it scores ten crops. A model never sees crops here, so each crop of a
+    # training video is a bag with a loss of its own.
 
     config_type = ClavComoConfig
     config: ClavComoConfig
@@ -151,11 +78,12 @@ class ClavComo(AnomalyModel):
         self.stems = nn.ModuleDict(
             {name: Stem(dim, E, config.stem_dropout) for name, dim in config.stream_dims}
         )
-        if config.ica == "wide":
-            self.ica: nn.Module = WideMap(E)
-        elif config.ica != "none":
-            by_channel = config.ica == "channels"
-            self.ica = ImplicitClassActivation(E, config.class_code_dim, by_channel=by_channel)
+        if config.ica != "none":
+            # Paper is silent: it has one stream. With two, each has class-activated weights of its
+            # own, so that one path of the relation never reads the stream of the other.
+            is_before = config.ica_position == "before"
+            names = [name for name, _ in config.stream_dims] if is_before else ["relation"]
+            self.ica = nn.ModuleDict({name: self._ica() for name in names})
         if config.relation == "como":
             self.como = self._como()
         elif config.relation == "self-attention":
@@ -169,12 +97,20 @@ class ClavComo(AnomalyModel):
             nn.Linear(config.scorer_dim, 1),
         )
 
+    def _ica(self) -> nn.Module:
+        config = self.config
+        if config.ica == "wide":
+            return WideMap(config.embedding_dim)
+        return ImplicitClassActivation(
+            config.embedding_dim, config.class_code_dim, by_channel=config.ica == "channels"
+        )
+
     def _como(self) -> ContextMotion:
         config = self.config
         return ContextMotion(
             config.embedding_dim,
             config.relation_dim,
-            config.embedding_dim * (1 if self._reads_flow else 4),
+            config.embedding_dim * self._motion_widths,
             reads=config.como_reads,
             use_residual=config.use_residual,
             use_product=config.use_product,
@@ -187,9 +123,15 @@ class ClavComo(AnomalyModel):
         return self.config.relation == "como"
 
     @property
-    def _reads_flow(self) -> bool:
-        names = {name for name, _ in self.config.stream_dims}
-        return {"rgb", "flow"} <= names and self.config.motion_from == "flow"
+    def _has_flow(self) -> bool:
+        return {"rgb", "flow"} <= {name for name, _ in self.config.stream_dims}
+
+    @property
+    def _motion_widths(self) -> int:
+        """How many E wide the motion path's input is: flow itself, and four kinds of steps."""
+        if not self._has_flow:
+            return 4
+        return {"flow": 1, "steps": 4, "both": 5}[self.config.motion_from]
 
     def forward(
         self, features: Tensor, mask: Tensor, *, context: Tensor | None = None
@@ -210,41 +152,52 @@ class ClavComo(AnomalyModel):
             ValueError: If a shape or dtype is not as above.
         """
         check_bags(features, mask, self.config.feature_dim)
-        stems, y, gate_logits = self._embed(features, mask)
+        streams, gate_logits = self._embed(features, mask)
+        y = _sum(streams)
         z = y
         if self.config.relation == "como":
-            source, source_y = stems, y
+            surroundings = streams
             if context is not None:
                 check_bags(context, mask, self.config.feature_dim)
-                source, source_y, _ = self._embed(context, mask)
-            surroundings = source["rgb"] if self._reads_flow else source_y
-            # Flow features are motion already; steps between them, accelerations, only added
-            # noise in our trials.
-            motion = stems["flow"] if self._reads_flow else motion_features(y, mask)
-            around = context_features(surroundings, mask, self.config.context_len)
-            z = self.como(y, around, motion, mask)
+                surroundings, _ = self._embed(context, mask)
+            appearance = surroundings["rgb"] if self._has_flow else _sum(surroundings)
+            around = context_features(appearance, mask, self.config.context_len)
+            z = self.como(y, around, self._motion(streams, mask), mask)
         elif self.config.relation == "self-attention":
             z = self.attention(y, mask)
         if self.config.ica != "none" and self.config.ica_position == "after":
-            z, gate_logits = self.ica(z, mask)
-        hidden = self.scorer[:2](z)
+            z, gate_logits = self.ica["relation"](z, mask)
+        hidden = in_float32(self.scorer[:2], z)
         logits = in_float32(self.scorer[2:], hidden).squeeze(2)
         return ClavComoOutput(logits, z, y, hidden.norm(dim=2), gate_logits)
 
-    def _embed(
-        self, features: Tensor, mask: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-        """The stems by stream, their sum after ICA where that comes first, and its gate."""
+    def _motion(self, streams: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """(B, T, n E) what the motion path reads."""
+        if not self._has_flow:
+            return motion_features(_sum(streams), mask)
+        flow = streams["flow"]
+        parts = {"flow": [flow], "steps": [], "both": [flow]}[self.config.motion_from]
+        if self.config.motion_from != "flow":
+            parts.append(motion_features(flow, mask))
+        return torch.cat(parts, dim=2)
+
+    def _embed(self, features: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """(B, T, E) of each stream, class-activated where ICA comes first, and the gate's logits.
+
+        The logits are the mean over streams.
+        """
         widths = [dim for _, dim in self.config.stream_dims]
         parts = torch.split(self.standardized(features), widths, dim=2)
-        stems = {
+        embedded = {
             name: self.stems[name](part)
             for (name, _), part in zip(self.config.stream_dims, parts, strict=True)
         }
-        x = torch.stack(list(stems.values())).sum(dim=0)
-        if self.config.ica != "none" and self.config.ica_position == "before":
-            return stems, *self.ica(x, mask)
-        return stems, x, None
+        if self.config.ica == "none" or self.config.ica_position == "after":
+            return embedded, None
+        activated = {name: self.ica[name](x, mask) for name, x in embedded.items()}
+        gates = [gate for _, gate in activated.values() if gate is not None]
+        gate_logits = torch.stack(gates).mean(dim=0) if gates else None
+        return {name: y for name, (y, _) in activated.items()}, gate_logits
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
         """The terms mil, relative_distance, gate, smoothness and sparsity, weighted."""
@@ -281,12 +234,13 @@ class ClavComo(AnomalyModel):
 
     def controls(self) -> dict[str, AnomalyModel]:
         """`even gate`: both classes activate their weights alike in every snippet."""
-        if not hasattr(self, "ica") or not hasattr(self.ica, "gate"):
+        if self.config.ica not in ("weights", "channels"):
             return {}
         even = copy.deepcopy(self)
-        assert isinstance(even.ica, ImplicitClassActivation)
-        nn.init.zeros_(even.ica.gate.weight)
-        nn.init.zeros_(even.ica.gate.bias)
+        for block in even.ica.values():
+            assert isinstance(block, ImplicitClassActivation)
+            nn.init.zeros_(block.gate.weight)
+            nn.init.zeros_(block.gate.bias)
         return {"even gate": even}
 
     def diagnostics(
@@ -294,3 +248,7 @@ class ClavComo(AnomalyModel):
     ) -> dict[str, float]:
         """`gap`: how much farther anomalous embeddings are from the normal center."""
         return {"gap": relative_gap(videos)}
+
+
+def _sum(streams: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(streams.values())).sum(dim=0)

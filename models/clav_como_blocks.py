@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import CrossAttention, masked_mean, with_video_mean
+from models.layers import CrossAttention, in_float32, masked_mean, with_video_mean
 
 Paths = Literal["both", "context", "motion"]
 
@@ -52,11 +52,13 @@ class ImplicitClassActivation(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, E) to (B, T, E) and the gate's logits (B, T, 2) for normal and anomalous."""
-        gate_logits: Tensor = self.gate(F.relu(self.encode(with_video_mean(x, mask))))
+        code = F.relu(self.encode(with_video_mean(x, mask)))
+        gate_logits = in_float32(self.gate, code)
         of_class = torch.stack([weights(x) for weights in self.class_weights], dim=3)
         if self._by_channel:
             of_class = of_class.sigmoid()
-        mixed = torch.einsum("btec,btc->bte", of_class, gate_logits.softmax(dim=2))
+        gate = gate_logits.softmax(dim=2).to(of_class.dtype)
+        mixed = torch.einsum("btec,btc->bte", of_class, gate)
         return self.norm(2 * x * mixed if self._by_channel else x + mixed), gate_logits
 
 
@@ -77,7 +79,7 @@ def _window_mean(x: Tensor, window_len: int) -> Tensor:
 def motion_features(x: Tensor, mask: Tensor) -> Tensor:
     """Steps from the last snippet and to the next, signed and absolute: (B, T, 4 E).
 
-    At the ends of the real part the missing neighbour is a copy of the snippet itself.
+    At the ends of the real part the missing neighbor is a copy of the snippet itself.
     """
     is_step = (mask[:, 1:] & mask[:, :-1]).unsqueeze(2).to(x.dtype)
     step = x.diff(dim=1) * is_step  # (B, T - 1, E)

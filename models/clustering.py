@@ -24,12 +24,12 @@ def cluster_batch(
     """Divide the snippets of a batch into a normal and an anomalous cluster.
 
     Every snippet of a normal bag stays normal. A snippet of an anomalous bag joins the anomalous
-    cluster where that centre is nearer, and the bag's highest snippet always does: an anomalous bag
-    holds something anomalous. Then both centres are taken anew.
+    cluster where that center is nearer, and the bag's highest snippet always does: an anomalous bag
+    holds something anomalous. Then both centers are taken anew.
 
     Args:
         directions: (B, T, cluster_dim) of length 1.
-        logits: (B, T) that say which snippets the anomalous centre begins with.
+        logits: (B, T) that say which snippets the anomalous center begins with.
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         top_k_divisor: As in `topk_weights`, for the beginning.
@@ -56,7 +56,7 @@ def cluster_batch(
 
 
 def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """The centres of the normal and the anomalous cluster.
+    """The centers of the normal and the anomalous cluster.
 
     Args:
         directions: (B, T, cluster_dim) of length 1.
@@ -64,7 +64,7 @@ def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
         mask: (B, T) True where the snippet is real.
 
     Returns:
-        (2, cluster_dim) normalised means of the normal cluster and of the anomalous one; 0 where
+        (2, cluster_dim) normalized means of the normal cluster and of the anomalous one; 0 where
         one is empty.
     """
     members = torch.stack([mask & ~joins, mask & joins]).to(directions.dtype)
@@ -90,7 +90,7 @@ def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
 def guidance(
     logits: Tensor, margin: Tensor, mask: Tensor, labels: Tensor, *, confidence: float
 ) -> Tensor:
-    """Cross-entropy that draws scores towards the cluster probability where that is sure.
+    """Cross-entropy that draws scores toward the cluster probability where that is sure.
 
     Args:
         logits: (B, T) of the regression branch.

@@ -16,7 +16,7 @@ def dynamics_rank(steps: Tensor, is_step: Tensor, labels: Tensor, *, n_steps: in
     bag a and a normal bag n of [1 - r(a) + r(n)]+
 
     Args:
-        steps: (B, T - 1) between neighbouring scores, in [0, 1].
+        steps: (B, T - 1) between neighboring scores, in [0, 1].
         is_step: (B, T - 1) bool, False where a step goes to padding or lies in it.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         n_steps: How many; a bag of fewer steps gives all of them, one of none gives 0.

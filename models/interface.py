@@ -132,8 +132,8 @@ class ModelConfig:
         stream_dims: Name and feature width of each stream, in the order in which they lie side by
             side in a bag's D. Pairs and not a dict, because a dict's order is easily lost on the
             way through a file.
-        input_noise: Standard deviation of the noise that training adds to standardised features. It
-            is what keeps a small dataset from being learned by heart.
+        input_noise: Standard deviation of the noise that training adds to standardized features. It
+            keeps a model from memorizing a small dataset.
 
     Raises:
         ValueError: If there is no stream or more than `MAX_STREAMS`, a name occurs twice, a width
@@ -184,7 +184,7 @@ class AnomalyModel(nn.Module, ABC):
         self.input_norm = Standardize(config.feature_dim)
 
     def standardized(self, features: Tensor) -> Tensor:
-        """(B, T, D) features as the network reads them: standardised, in training with noise."""
+        """(B, T, D) features as the network reads them: standardized, in training with noise."""
         standard: Tensor = self.input_norm(features)
         if self.training and self.config.input_noise:
             standard = standard + self.config.input_noise * torch.randn_like(standard)
@@ -214,7 +214,7 @@ class AnomalyModel(nn.Module, ABC):
             batch: The bags and their labels.
 
         Returns:
-            Scalars, already weighted: their sum is what is minimised.
+            Scalars, already weighted: their sum is what is minimized.
         """
 
     @property

@@ -14,18 +14,12 @@ T = 200, 0.538 G multiply-adds; a later paper counted 2.69 M and 0.53 G for LA-N
 
 Reconstructed from the abstract alone: the formulas of both losses, and their weights.
 
-What `pipeline ablate --model la-net` showed (three seeds, AUC in percent): on drawn bursts the
-network's parts pay, MLP 62 +- 3, attention with its prior 80 +- 3, convolution of 7 86 +- 2; DDL
-does not beyond the seeds' spread, 87 +- 1. On microworld nothing does: MLP 72 +- 6, attention 76 +-
-3, prior 77 +- 2, convolution of 7 72 +- 6, both losses 75 +- 4. The ranking loss does what it is
-for: it widens the gap between the largest steps of the scores of anomalous and normal videos (0.24
-to 0.48). That the alignment loss makes steps of scores follow those of features is not shown (their
-correlation 0.25 +- 0.29 without it, 0.18 +- 0.14 with it), nor the gain that DDL is said to bring.
+`pipeline/experiments/RESULTS.md` has what `pipeline ablate --model la-net` showed.
 
-Differs from the paper:
-    - Padding is masked in the attention; the authors' code lets it take part.
-    - The features are standardised first, and two streams are attended to side by side.
 """
+
+# Unlike the paper: features are standardized first, and two streams are attended to side by side.
+# Unlike the authors' code: padding is masked in the attention.
 
 from collections.abc import Sequence
 from dataclasses import dataclass

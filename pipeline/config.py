@@ -63,7 +63,7 @@ class TrainConfig:
         ema_decay: Of the moving average of the weights, which is what is kept.
         max_grad_norm: The gradient is scaled down to this norm.
         mixed_precision: On a GPU the forward pass computes in bfloat16; losses, weights and the
-            optimiser stay in float32. A CPU always computes in float32.
+            optimizer stay in float32. A CPU always computes in float32.
         seed: Of the initial weights, the draws and the dropout.
 
     Raises:

@@ -13,7 +13,12 @@ from models.interface import AnomalyModel
 from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
 from pipeline.datasets import load_dataset
 from pipeline.evaluation.evaluate import TestVideo, load_test_videos
-from pipeline.experiments.ablation_measures import measure
+from pipeline.evaluation.linear_baseline import (
+    LabeledBag,
+    fit_linear_scorers,
+    load_labeled_bags,
+)
+from pipeline.experiments.ablation_measures import measure, measure_scores
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
 from pipeline.experiments.synthetic_bags import SYNTHETIC
 from pipeline.training.bag_loading import load_bags
@@ -100,7 +105,8 @@ def ablate(
         device: Where to train.
 
     Yields:
-        A record after each training.
+        A record after each training, then those of the linear baselines on the same videos: one per
+        scorer, and per seed where a seed draws the videos.
 
     Raises:
         ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
@@ -117,6 +123,23 @@ def ablate(
             bags, videos = _material(dataset, features, seeded)
             values = measure(_trained(seeded, bags, device), videos, bags, device)
             yield Measured(arm, seed, values, time.perf_counter() - started)
+    for seed in seeds if dataset in SYNTHETIC else seeds[:1]:
+        yield from _linear_baselines(dataset, features, with_seed(configs[0], seed))
+
+
+def _linear_baselines(dataset: str, features: Path, config: TrainConfig) -> Iterator[Measured]:
+    bags, videos = _material(dataset, features, config)
+    if dataset in SYNTHETIC:
+        drawn = SYNTHETIC[dataset](config.seed).train
+        labeled = [LabeledBag(bag.features, bag.label) for bag in drawn]
+    else:
+        loaded = load_dataset(dataset, allow_outside=True)
+        labeled = load_labeled_bags(loaded, features, bags.provenance)
+    started = time.perf_counter()
+    for name, scorer in fit_linear_scorers(labeled, bags.stream_dims).items():
+        values = measure_scores(videos, [scorer.score(video.features) for video in videos])
+        yield Measured(Arm(name), config.seed, values, time.perf_counter() - started)
+        started = time.perf_counter()
 
 
 def _material(

@@ -38,14 +38,7 @@ def measure(
         diagnostics and its number of parameters.
     """
     outputs = _outputs(model, videos, device)
-    scores = _per_frame(videos, _scores(outputs))
-    metrics = frame_metrics(scores, *_labels(videos))
-    is_false = scores[~_labels(videos)[1]] >= FALSE_ALARM_SCORE
-    values = {
-        "AUC": metrics.auc,
-        "AUC abnormal": metrics.auc_abnormal,
-        "false alarms": float(is_false.mean()),
-    }
+    values = measure_scores(videos, [mean_over_crops(crops) for crops in _scores(outputs)])
     parts = [[model.part_scores(output) for output in crops] for crops in outputs]
     for name in parts[0][0]:
         values[f"{name} AUC"] = _auc(videos, [[part[name] for part in crops] for crops in parts])
@@ -59,6 +52,25 @@ def measure(
     ]
     values |= model.diagnostics(labeled, _on_training_bags(model, bags, device))
     return values | {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def measure_scores(
+    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
+) -> dict[str, float]:
+    """AUCs and false alarms of scores.
+
+    Args:
+        videos: Of the test split.
+        per_snippet: Of each video (n_snippets,) in [0, 1].
+    """
+    scores = _per_frame(videos, per_snippet)
+    labels, is_abnormal = _labels(videos)
+    metrics = frame_metrics(scores, labels, is_abnormal)
+    return {
+        "AUC": metrics.auc,
+        "AUC abnormal": metrics.auc_abnormal,
+        "false alarms": float((scores[~is_abnormal] >= FALSE_ALARM_SCORE).mean()),
+    }
 
 
 def _shuffled_context_auc(
@@ -114,13 +126,13 @@ def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.
 
 
 def _per_frame(
-    videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]
+    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """(n_frames,) of all videos, from (1, n_snippets) of each crop of each, in [0, 1]."""
+    """(n_frames,) of all videos, from (n_snippets,) of each, in [0, 1]."""
     return np.concatenate(
         [
-            scores_of_video(mean_over_crops(each), video.features).per_frame
-            for video, each in zip(videos, values, strict=True)
+            scores_of_video(each, video.features).per_frame
+            for video, each in zip(videos, per_snippet, strict=True)
         ]
     )
 
@@ -130,7 +142,9 @@ def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
 
 
 def _auc(videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]) -> float:
-    return frame_metrics(_per_frame(videos, values), *_labels(videos)).auc
+    """The AUC over frames of (1, n_snippets) of each crop of each video, in [0, 1]."""
+    per_snippet = [mean_over_crops(crops) for crops in values]
+    return frame_metrics(_per_frame(videos, per_snippet), *_labels(videos)).auc
 
 
 def _per_snippet(video: TestVideo) -> NDArray[np.bool_]:
