@@ -11,45 +11,33 @@ of a batch; and snippet scores that the clustering makes more accurate.
 Paper is silent: every size, loss, weight and default in this file; the marks below point at the
 choices that a reader might expect to be otherwise.
 
-What `pipeline ablate --model cbcg` showed (three seeds, AUC in percent; on drawn weak anomalies
-among strong normal bursts, then on microworld): the cluster probability alone ranks frames
-(83 +- 4; 70 +- 8), and the bounded cluster takes in 18.6 percent of the snippets of anomalous
-videos, 18.8 of which are anomalous in the first. But no part is worth more than the seeds' spread:
-regression alone 83 +- 4 and 71 +- 7, with clusters and memory 83 +- 5 and 73 +- 9, guided and fused
-83 +- 5 and 73 +- 9. That guidance makes scores more accurate and that the memory makes up for
-imbalance is not shown by it.
+`pipeline/experiments/RESULTS.md` has what `pipeline ablate --model cbcg` showed.
 
-Differs from the paper:
-    - The features are standardised first.
-    - A model never sees crops, so each crop of a training video is a bag with a loss of its own.
 """
 
-import math
+# Unlike the paper: features are standardized first, and a model never sees crops, so that each crop
+# of a training video is a bag with a loss of its own.
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.clustering import cluster_batch, cluster_centers, cluster_loss, guidance
+from models.diagnostics import per_snippet, silhouette
 from models.interface import (
     AnomalyModel,
     BagBatch,
+    LabeledOutputs,
     ModelConfig,
     Output,
     check_bags,
     check_fields,
 )
 from models.layers import in_float32
-from models.losses import (
-    is_among_highest,
-    mean_over,
-    mean_score_bce,
-    smoothness,
-    sparsity,
-    topk_weights,
-)
-
-N_ROUNDS = 5  # of the clustering: it moves little after the second
+from models.losses import mean_score_bce, smoothness, sparsity, topk_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +53,8 @@ class CbcgConfig(ModelConfig):
         max_fraction: At most this share of an anomalous bag joins the anomalous cluster, though
             always its highest snippet; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
-        memory_len: Earlier batches whose centres are kept.
-        memory_share: Of the memory in the centres of a batch; 0 clusters each batch for itself.
+        memory_len: Earlier batches whose centers are kept.
+        memory_share: Of the memory in the centers of a batch; 0 clusters each batch for itself.
         memory_start: Steps before the memory is first used.
         guide_start: Steps before the cluster probability first guides the scores.
         guide_confidence: It guides where it is above this or below 1 minus this.
@@ -124,7 +112,7 @@ class CbcgOutput(Output):
     Attributes:
         regression_logits: (B, T) of the regression branch.
         directions: (B, T, cluster_dim) of length 1, from the clustering branch; None without it.
-        cluster_logits: (B, T) of the cluster probability at the centres of the memory; 0 while
+        cluster_logits: (B, T) of the cluster probability at the centers of the memory; 0 while
             that is empty, None without the branch.
     """
 
@@ -137,12 +125,12 @@ class Cbcg(AnomalyModel):
     """An encoder, a branch that scores snippets, and a branch that clusters them.
 
     Attributes:
-        memory: (memory_len, 2, cluster_dim) the normal and the anomalous centre of the latest
+        memory: (memory_len, 2, cluster_dim) the normal and the anomalous center of the latest
             batches, the newest last; zeros where there has been none.
         n_steps: () int64, batches that were learned from.
     """
 
-    # Paper is silent: the centres come from the weights of each step, while the weights that are
+    # Paper is silent: the centers come from the weights of each step, while the weights that are
     # kept are their moving average. At the end of the cosine both hardly move any more.
 
     config_type = CbcgConfig
@@ -196,7 +184,7 @@ class Cbcg(AnomalyModel):
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
         """The terms mil, cluster, guide, smoothness and sparsity, weighted.
 
-        In training mode the batch's centres are put into the memory.
+        In training mode the batch's centers are put into the memory.
         """
         assert isinstance(output, CbcgOutput)
         config, mask, labels = self.config, batch.mask, batch.labels
@@ -204,14 +192,7 @@ class Cbcg(AnomalyModel):
         top = topk_weights(regression, mask, top_k_divisor=config.top_k_divisor)
         losses = {"mil": mean_score_bce(regression, top, labels)}
         if output.directions is not None:
-            joins = cluster_batch(
-                output.directions,
-                regression,
-                mask,
-                labels,
-                top_k_divisor=config.top_k_divisor,
-                max_fraction=config.max_fraction,
-            )
+            joins = self._joins(output, batch)
             of_batch = cluster_centers(output.directions, joins, mask)
             centers = self._across_batches(of_batch)
             margin = self._margin(output.directions, centers)
@@ -230,12 +211,50 @@ class Cbcg(AnomalyModel):
         losses["sparsity"] = config.sparsity_weight * sparsity(scores, mask, labels)
         return losses
 
+    def _joins(self, output: CbcgOutput, batch: BagBatch) -> Tensor:
+        """(B, T) bool, which snippets of a batch are in the anomalous cluster."""
+        assert output.directions is not None
+        return cluster_batch(
+            output.directions,
+            output.regression_logits,
+            batch.mask,
+            batch.labels,
+            top_k_divisor=self.config.top_k_divisor,
+            max_fraction=self.config.max_fraction,
+        )
+
+    def part_scores(self, output: Output) -> dict[str, Tensor]:
+        """The scores of either branch: `regression`, and `cluster` where there is that branch."""
+        assert isinstance(output, CbcgOutput)
+        scores = {"regression": output.regression_logits.sigmoid()}
+        if output.cluster_logits is not None:
+            scores["cluster"] = output.cluster_logits.sigmoid()
+        return scores
+
+    def diagnostics(
+        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
+    ) -> dict[str, float]:
+        """How well the clustering branch separates snippets; empty without that branch.
+
+        `silhouette` is that of the classes of test snippets; `anomalous share` is the fraction of
+        the snippets of anomalous training bags that are in the anomalous cluster.
+        """
+        if not self.config.cluster_weight:
+            return {}
+        output, batch = training
+        assert isinstance(output, CbcgOutput)
+        n_anomalous = batch.mask[batch.labels == 1].sum()
+        return {
+            "silhouette": silhouette(*per_snippet(videos, _directions)),
+            "anomalous share": float(self._joins(output, batch).sum() / n_anomalous),
+        }
+
     def _margin(self, directions: Tensor, centers: Tensor) -> Tensor:
-        """(B, T) how much nearer the anomalous centre is than the normal one."""
+        """(B, T) how much nearer the anomalous center is than the normal one."""
         return directions @ (centers[1] - centers[0]) / self.config.temperature
 
     def _across_batches(self, of_batch: Tensor) -> Tensor:
-        """(2, cluster_dim) this batch's centres drawn towards those of earlier batches."""
+        """(2, cluster_dim) this batch's centers drawn toward those of earlier batches."""
         share = self.config.memory_share
         n_kept = self.n_steps.clamp(min=1, max=self.config.memory_len)
         mixed = F.normalize((1 - share) * of_batch + share * self.memory.sum(dim=0) / n_kept, dim=1)
@@ -243,10 +262,16 @@ class Cbcg(AnomalyModel):
 
     @torch.no_grad()
     def _remember(self, of_batch: Tensor) -> None:
-        """Put a batch's centres behind those of earlier ones; the oldest are forgotten."""
+        """Put a batch's centers behind those of earlier ones; the oldest are forgotten."""
         newest = of_batch.unsqueeze(0).to(self.memory.dtype)
         self.memory.copy_(torch.cat([self.memory[1:], newest]))
         self.n_steps.add_(1)
+
+
+def _directions(output: Output) -> Tensor:
+    assert isinstance(output, CbcgOutput)
+    assert output.directions is not None
+    return output.directions
 
 
 def fused_logits(first: Tensor, second: Tensor) -> Tensor:
@@ -258,101 +283,3 @@ def fused_logits(first: Tensor, second: Tensor) -> Tensor:
     anomalous = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
     normal = torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
     return anomalous - normal
-
-
-@torch.no_grad()
-def cluster_batch(
-    directions: Tensor,
-    logits: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    *,
-    top_k_divisor: int,
-    max_fraction: float,
-) -> Tensor:
-    """Divide the snippets of a batch into a normal and an anomalous cluster.
-
-    Every snippet of a normal bag stays normal. A snippet of an anomalous bag joins the anomalous
-    cluster where that centre is nearer, and the bag's highest snippet always does: an anomalous bag
-    holds something anomalous. Then both centres are taken anew.
-
-    Args:
-        directions: (B, T, cluster_dim) of length 1.
-        logits: (B, T) that say which snippets the anomalous centre begins with.
-        mask: (B, T) True where the snippet is real.
-        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
-        top_k_divisor: As in `topk_weights`, for the beginning.
-        max_fraction: At most this share of a bag joins, the nearest first.
-
-    Returns:
-        (B, T) bool, which snippets are in the anomalous cluster.
-    """
-    is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
-    n_snippets = mask.sum(dim=1, keepdim=True)
-    # Paper is silent: without a bound the cluster grew to twice the anomalies' share in our trials.
-    most = (n_snippets * max_fraction).long().clamp(min=1)
-    highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
-    begins = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
-    normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
-    centers = torch.stack([normal, cluster_centers(directions, begins, mask)[1]])
-    joins = begins
-    for _ in range(N_ROUNDS):
-        nearness = directions @ (centers[1] - centers[0])
-        near = is_among_highest(nearness, mask & is_anomalous, most) & (nearness > 0)
-        joins = near | highest
-        centers = cluster_centers(directions, joins, mask)
-    return joins
-
-
-def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """The centres of the normal and the anomalous cluster.
-
-    Args:
-        directions: (B, T, cluster_dim) of length 1.
-        joins: (B, T) bool, which snippets are in the anomalous cluster.
-        mask: (B, T) True where the snippet is real.
-
-    Returns:
-        (2, cluster_dim) normalised means of the normal cluster and of the anomalous one; 0 where
-        one is empty.
-    """
-    members = torch.stack([mask & ~joins, mask & joins]).to(directions.dtype)
-    return F.normalize(torch.einsum("btq,cbt->cq", directions, members), dim=1)
-
-
-def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy between cluster probability and cluster, in which both clusters weigh alike.
-
-    Args:
-        margin: (B, T) logits of the cluster probability.
-        joins: (B, T) bool, which snippets are in the anomalous cluster.
-        mask: (B, T) True where the snippet is real.
-
-    Returns:
-        Scalar: the mean over the anomalous cluster plus that over the normal one, halved.
-    """
-    anomalous = mean_over(-F.logsigmoid(margin).flatten(), (joins & mask).flatten())
-    normal = mean_over(-F.logsigmoid(-margin).flatten(), (~joins & mask).flatten())
-    return 0.5 * (anomalous + normal)
-
-
-def guidance(
-    logits: Tensor, margin: Tensor, mask: Tensor, labels: Tensor, *, confidence: float
-) -> Tensor:
-    """Cross-entropy that draws scores towards the cluster probability where that is sure.
-
-    Args:
-        logits: (B, T) of the regression branch.
-        margin: (B, T) logits of the cluster probability, which is not drawn back.
-        mask: (B, T) True where the snippet is real.
-        labels: (B,); only the snippets of anomalous bags are guided.
-        confidence: Sure is a probability above this, or below 1 minus this.
-
-    Returns:
-        Scalar, averaged over the snippets that are guided; 0 where there is none.
-    """
-    least = math.log(confidence / (1 - confidence))
-    is_guided = mask & (labels == 1).unsqueeze(1) & (margin.detach().abs() > least)
-    target = margin.detach().sigmoid()
-    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return mean_over(each.flatten(), is_guided.flatten())

@@ -8,7 +8,7 @@ padded at their end and padding never changes a result. `logits` are unbounded, 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -109,6 +109,21 @@ class Output:
         return torch.sigmoid(self.logits)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LabeledOutputs:
+    """A model's outputs for one test video, with its labels: what diagnostics are computed from.
+
+    Attributes:
+        crops: One output per crop, each for one bag of T snippets.
+        label: 0 for a normal video, 1 for an anomalous one.
+        is_anomalous: (T,) bool, True where a snippet is anomalous.
+    """
+
+    crops: Sequence[Output]
+    label: int
+    is_anomalous: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What the config of every model holds.
@@ -117,8 +132,8 @@ class ModelConfig:
         stream_dims: Name and feature width of each stream, in the order in which they lie side by
             side in a bag's D. Pairs and not a dict, because a dict's order is easily lost on the
             way through a file.
-        input_noise: Standard deviation of the noise that training adds to standardised features. It
-            is what keeps a small dataset from being learned by heart.
+        input_noise: Standard deviation of the noise that training adds to standardized features. It
+            keeps a model from memorizing a small dataset.
 
     Raises:
         ValueError: If there is no stream or more than `MAX_STREAMS`, a name occurs twice, a width
@@ -155,8 +170,8 @@ class AnomalyModel(nn.Module, ABC):
     Attributes:
         config_type: The class of the config, all fields of which have defaults.
         config: What rebuilds this model: `type(model)(model.config)`.
-        input_norm: Standardisation of the features, the first thing that `forward` applies. It
-            does nothing until the trainer has called its `fit`.
+        input_norm: Standardization of the features, the first layer of `forward`. It is the
+            identity until the trainer has called its `fit`.
     """
 
     config_type: ClassVar[type[ModelConfig]]
@@ -169,7 +184,7 @@ class AnomalyModel(nn.Module, ABC):
         self.input_norm = Standardize(config.feature_dim)
 
     def standardized(self, features: Tensor) -> Tensor:
-        """(B, T, D) features as the network reads them: standardised, in training with noise."""
+        """(B, T, D) features as the network reads them: standardized, in training with noise."""
         standard: Tensor = self.input_norm(features)
         if self.training and self.config.input_noise:
             standard = standard + self.config.input_noise * torch.randn_like(standard)
@@ -199,8 +214,46 @@ class AnomalyModel(nn.Module, ABC):
             batch: The bags and their labels.
 
         Returns:
-            Scalars, already weighted: their sum is what is minimised.
+            Scalars, already weighted: their sum is what is minimized.
         """
+
+    @property
+    def accepts_context(self) -> bool:
+        """Whether `forward` has an argument `context` of the shape of `features`.
+
+        The model then reads the surroundings of snippets from it instead of from `features`, and an
+        evaluation also measures the model with shuffled context.
+        """
+        return False
+
+    def part_scores(self, output: Output) -> dict[str, Tensor]:
+        """Snippet scores of single parts of the model, which an ablation ranks by themselves.
+
+        Args:
+            output: What `forward` returned.
+
+        Returns:
+            By name, each (B, T) in [0, 1]; empty where no part scores by itself.
+        """
+        return {}
+
+    def controls(self) -> dict[str, "AnomalyModel"]:
+        """Trained copies of this model with one mechanism disabled, by name, for an ablation."""
+        return {}
+
+    def diagnostics(
+        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
+    ) -> dict[str, float]:
+        """What an ablation reports about the inside of this model, beside its AUC.
+
+        Args:
+            videos: Outputs for the test videos; normal and anomalous ones.
+            training: The output for a batch of training bags, and the batch.
+
+        Returns:
+            Scalars by name; empty where the model has nothing to report.
+        """
+        return {}
 
 
 def check_fields(

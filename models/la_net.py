@@ -14,19 +14,14 @@ T = 200, 0.538 G multiply-adds; a later paper counted 2.69 M and 0.53 G for LA-N
 
 Reconstructed from the abstract alone: the formulas of both losses, and their weights.
 
-What `pipeline ablate --model la-net` showed (three seeds, AUC in percent): on drawn bursts the
-network's parts pay, MLP 62 +- 3, attention with its prior 80 +- 3, convolution of 7 86 +- 2; DDL
-does not beyond the seeds' spread, 87 +- 1. On microworld nothing does: MLP 72 +- 6, attention 76 +-
-3, prior 77 +- 2, convolution of 7 72 +- 6, both losses 75 +- 4. The ranking loss does what it is
-for: it widens the gap between the largest steps of the scores of anomalous and normal videos (0.24
-to 0.48). That the alignment loss makes steps of scores follow those of features is not shown (their
-correlation 0.25 +- 0.29 without it, 0.18 +- 0.14 with it), nor the gain that DDL is said to bring.
+`pipeline/experiments/RESULTS.md` has what `pipeline ablate --model la-net` showed.
 
-Differs from the paper:
-    - Padding is masked in the attention; the authors' code lets it take part.
-    - The features are standardised first, and two streams are attended to side by side.
 """
 
+# Unlike the paper: features are standardized first, and two streams are attended to side by side.
+# Unlike the authors' code: padding is masked in the attention.
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,16 +29,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dynamics_losses import dynamics_alignment, dynamics_rank
 from models.interface import (
     AnomalyModel,
     BagBatch,
+    LabeledOutputs,
     ModelConfig,
     Output,
     check_bags,
     check_fields,
 )
 from models.layers import in_float32
-from models.losses import is_among_highest, mean_over, mean_score_bce
+from models.losses import is_among_highest, mean_score_bce
 
 MEAN_STEPS = 3  # what `rank_by` takes the mean of
 # Attention weights computed at a time (16 MiB in float32): memory is linear in the bag's length.
@@ -229,8 +226,7 @@ class LaNet(AnomalyModel):
             rank = dynamics_rank(score_steps, is_step, labels, n_steps=n_steps)
             losses["rank"] = config.rank_weight * rank
         if config.align_weight:
-            directions = F.normalize(output.attended.detach(), dim=2)
-            feature_steps = 1 - (directions[:, 1:] * directions[:, :-1]).sum(dim=2)
+            feature_steps = _feature_steps(output)
             chosen = is_anomalous | (config.align_bags == "all")
             align = dynamics_alignment(
                 feature_steps, score_steps, is_step, chosen, temperature=config.align_temperature
@@ -238,64 +234,34 @@ class LaNet(AnomalyModel):
             losses["align"] = config.align_weight * align
         return losses
 
+    def diagnostics(
+        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
+    ) -> dict[str, float]:
+        """How far the largest steps of scores differ by class, and whether features step with them.
 
-def dynamics_rank(steps: Tensor, is_step: Tensor, labels: Tensor, *, n_steps: int) -> Tensor:
-    """Hinge that makes the largest step of scores larger in anomalous bags than in normal ones.
-
-    With r the mean of the n_steps largest steps of a bag: the mean over all pairs of an anomalous
-    bag a and a normal bag n of [1 - r(a) + r(n)]+
-
-    Args:
-        steps: (B, T - 1) between neighbouring scores, in [0, 1].
-        is_step: (B, T - 1) bool, False where a step goes to padding or lies in it.
-        labels: (B,) 0 for a normal bag, 1 for an anomalous one.
-        n_steps: How many; a bag of fewer steps gives all of them, one of none gives 0.
-
-    Returns:
-        Scalar; 0 where the batch has bags of one class only.
-    """
-    k = is_step.new_full((len(steps), 1), n_steps, dtype=torch.int64)
-    top = is_among_highest(steps, is_step, k).to(steps.dtype)
-    largest = (steps * top).sum(dim=1) / top.sum(dim=1).clamp(min=1)  # (B,)
-    hinge = F.relu(1 - largest[:, None] + largest[None, :])  # (anomalous, normal)
-    is_pair = (labels == 1)[:, None] & (labels == 0)[None, :]
-    return mean_over(hinge.flatten(), is_pair.flatten())
-
-
-def dynamics_alignment(
-    feature_steps: Tensor,
-    score_steps: Tensor,
-    is_step: Tensor,
-    chosen: Tensor,
-    *,
-    temperature: float,
-) -> Tensor:
-    """Divergence between where in a bag the features step and where the scores do.
-
-    KL(softmax(z) || softmax(score_steps / temperature)) with z the bag's feature steps brought to
-    mean 0 and standard deviation 1.
-
-    Args:
-        feature_steps: (B, T - 1), what the scores' steps are to follow: no gradient flows back.
-        score_steps: (B, T - 1) in [0, 1].
-        is_step: (B, T - 1) bool, False where a step goes to padding or lies in it.
-        chosen: (B,) bool, the bags that count.
-        temperature: Of the scores' steps.
-
-    Returns:
-        Scalar, averaged over the chosen bags; one without any step adds 0. 0 where none is chosen.
-    """
-    real = is_step.to(feature_steps.dtype)
-    n_steps = real.sum(dim=1, keepdim=True).clamp(min=1)
-    centered = feature_steps.detach() * real
-    centered = (centered - centered.sum(dim=1, keepdim=True) / n_steps) * real
-    std = (centered.square().sum(dim=1, keepdim=True) / n_steps).sqrt()
-    target = _log_softmax(centered / std.clamp(min=1e-6), is_step)
-    found = _log_softmax(score_steps / temperature, is_step)
-    divergence = (target.exp() * (target - found) * real).sum(dim=1)  # (B,)
-    return mean_over(divergence, chosen)
+        `step gap` is the difference between the mean largest score steps of anomalous and of normal
+        videos; `step correlation` is that of score and feature steps within anomalous videos.
+        """
+        largest: dict[int, list[Tensor]] = {0: [], 1: []}
+        correlations = []
+        for video in videos:
+            score_steps = torch.cat([crop.scores for crop in video.crops]).diff(dim=1).abs()
+            if score_steps.shape[1] < 2:
+                continue
+            largest[video.label].append(score_steps.amax(dim=1).mean())
+            if video.label == 1:
+                steps = torch.cat([_feature_steps(crop) for crop in video.crops])
+                both = torch.stack([score_steps.mean(dim=0), steps.mean(dim=0)])
+                correlations.append(torch.corrcoef(both)[0, 1].nan_to_num())
+        normal, anomalous = (torch.stack(largest[label]).double().mean() for label in (0, 1))
+        return {
+            "step gap": float(anomalous - normal),
+            "step correlation": float(torch.stack(correlations).double().mean()),
+        }
 
 
-def _log_softmax(values: Tensor, mask: Tensor) -> Tensor:
-    """Over the real steps of each bag; finite at the others, in a bag of none too."""
-    return values.masked_fill(~mask, torch.finfo(values.dtype).min / 2).log_softmax(dim=1)
+def _feature_steps(output: Output) -> Tensor:
+    """(B, T - 1) cosine distances between neighboring features after the attention."""
+    assert isinstance(output, LaNetOutput)
+    directions = F.normalize(output.attended.detach(), dim=2)
+    return 1 - (directions[:, 1:] * directions[:, :-1]).sum(dim=2)

@@ -1,8 +1,9 @@
-"""Blocks that two models share."""
+"""Layers that several models share: standardization, attention, means over real snippets."""
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -89,3 +90,32 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """
     weights = mask.unsqueeze(2).to(values.dtype)  # (B, T) -> (B, T, 1)
     return (values * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+
+
+def with_video_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Each snippet beside the mean of its bag: (B, T, E) to (B, T, 2 E)."""
+    return torch.cat([x, masked_mean(x, mask).expand_as(x)], dim=2)
+
+
+class CrossAttention(nn.Module):
+    """One attention head from one sequence to another.
+
+    Args:
+        in_dim: Width of both sequences.
+        head_dim: Width of queries, keys and values; `in_dim` if None.
+    """
+
+    def __init__(self, in_dim: int, head_dim: int | None = None) -> None:
+        super().__init__()
+        self.query = nn.Linear(in_dim, head_dim or in_dim, bias=False)
+        self.key = nn.Linear(in_dim, head_dim or in_dim, bias=False)
+        self.value = nn.Linear(in_dim, head_dim or in_dim, bias=False)
+
+    def forward(self, asking: Tensor, asked: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, in_dim) of each to (B, T, head_dim)."""
+        return F.scaled_dot_product_attention(
+            self.query(asking),
+            self.key(asked),
+            self.value(asked),
+            attn_mask=mask.unsqueeze(1),  # (B, T) -> (B, 1, T): over the asked
+        )

@@ -78,7 +78,7 @@ def mean_score_bce(logits: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
 
 
 def smoothness(scores: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Squared steps between neighbouring scores, summed over each anomalous bag.
+    """Squared steps between neighboring scores, summed over each anomalous bag.
 
     Args:
         scores: (B, T) in [0, 1].
@@ -117,7 +117,7 @@ def relative_distance(
     top_k_divisor: int,
     is_symmetric: bool = False,
 ) -> Tensor:
-    """Hinge that keeps anomalous embeddings farther from the normal centre than normal ones.
+    """Hinge that keeps anomalous embeddings farther from the normal center than normal ones.
 
     With e an embedding of length 1, n_j and a_i the means of e over the top-k snippets of normal
     bag j and anomalous bag i, h_i over the bottom-k of anomalous bag i, c the mean of all n_j and
@@ -138,7 +138,7 @@ def relative_distance(
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         margin: In squared distance between unit vectors, so at most 4 makes sense.
         top_k_divisor: As in `topk_weights`.
-        is_symmetric: Whether anomalous bags gather about a centre too.
+        is_symmetric: Whether anomalous bags gather about a center too.
 
     Returns:
         Scalar; 0 where the batch has bags of one class only.
@@ -150,7 +150,7 @@ def relative_distance(
     across, distance = _across(top, is_anomalous, margin)
     center = mean_over(top, ~is_anomalous)  # (E,)
     within = F.relu(margin + (bottom - center).square().sum(dim=1) - distance)
-    # Without a normal bag there is no centre, and `within` would be a distance to the origin.
+    # Without a normal bag there is no center, and `within` would be a distance to the origin.
     has_center = is_anomalous & (~is_anomalous).any()
     loss = across + 0.5 * mean_over(within, has_center)
     return loss + _across(top, ~is_anomalous, margin)[0] if is_symmetric else loss

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from extractors.errors import LookaroundError
-from models import MODELS
+from models import MODELS, model_class
 from models.interface import MAX_SIZE, ModelConfig
 
 # How a bag is brought to its length: means over bins (RTFM), or sampled snippets (XDVioDet).
@@ -63,7 +63,7 @@ class TrainConfig:
         ema_decay: Of the moving average of the weights, which is what is kept.
         max_grad_norm: The gradient is scaled down to this norm.
         mixed_precision: On a GPU the forward pass computes in bfloat16; losses, weights and the
-            optimiser stay in float32. A CPU always computes in float32.
+            optimizer stay in float32. A CPU always computes in float32.
         seed: Of the initial weights, the draws and the dropout.
 
     Raises:
@@ -163,7 +163,7 @@ def with_streams(config: TrainConfig, stream_dims: tuple[tuple[str, int], ...]) 
 def _check_model_size(config: TrainConfig) -> None:
     """Refuse a model that would not fit into memory, before anything is allocated."""
     with torch.device("meta"):
-        tensors = MODELS[config.model_name](config.model).state_dict().values()
+        tensors = model_class(config.model_name)(config.model).state_dict().values()
     n_parameters = sum(tensor.numel() for tensor in tensors)
     if n_parameters > MAX_PARAMETERS:
         raise ConfigError(
@@ -223,7 +223,7 @@ def model_config_from_json(model_name: str, values: object) -> ModelConfig:
         raise ConfigError(f"model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
     if not isinstance(values, Mapping):
         raise ConfigError(f"model must be a table of settings, instead got {values!r}")
-    config_type = MODELS[model_name].config_type
+    config_type = model_class(model_name).config_type
     unknown = set(values) - {field.name for field in dataclasses.fields(config_type)}
     if unknown:
         raise ConfigError(f"settings of {model_name} must be known, instead got {sorted(unknown)}")

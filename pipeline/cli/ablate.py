@@ -75,7 +75,7 @@ def ablate(
         from pipeline.outputs import is_replaced, write_output
 
         arms = choose_arms(model, names)
-        chosen_dataset = dataset or DEFAULT_DATASETS[model]
+        chosen_dataset = dataset or DEFAULT_DATASETS.get(model, "bursts")
         check_outputs({"--json": json_path}, [Path(chosen_dataset)])
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")

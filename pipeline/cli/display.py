@@ -5,22 +5,6 @@ from collections.abc import Generator, Iterator
 from pipeline.cli.progress import ProgressDisplay, Stopwatch
 from pipeline.extraction.extract_records import FramesDone
 from pipeline.scoring.frame_scores import Scores
-from pipeline.training.trainer import EpochRecord
-
-
-def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> None:
-    """Draw the progress of one training to its end.
-
-    Args:
-        records: As from `train`.
-        title: Names the run.
-        n_epochs: How many there will be.
-    """
-    with ProgressDisplay(f"train {title}", total=n_epochs, unit="epochs") as display:
-        for record in records:
-            display.update(
-                record.epoch, f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
-            )
 
 
 def show_scoring(progress: Generator[FramesDone, None, Scores], title: str) -> Scores:

@@ -23,8 +23,10 @@ from pipeline.cli.shared import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipeline.datasets.catalog import Dataset
     from pipeline.evaluation.evaluate import RowLeftOut, RowStarted
     from pipeline.evaluation.results import Evaluation
+    from pipeline.runs.run_folder import RunDescription
 
 
 @click.command()
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 @click.option(
     "--controls",
     is_flag=True,
-    help="Also measure two controls: motion energy, and the model with its context shuffled.",
+    help="Also measure what a model has to beat: motion energy, linear MIL scorers on the same "
+    "features, and the model with its context shuffled.",
 )
 @click.option(
     "--threshold",
@@ -125,6 +128,7 @@ def evaluate(
             controls=controls,
             rule=EventRule(threshold),
             epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+            training=_trained_on(description) if controls else None,
         )
         evaluation, is_whole = _draw_to_the_end(records)
         click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
@@ -140,6 +144,13 @@ def evaluate(
             keep_evaluation(seed, evaluation)
     if not is_whole:
         sys.exit(SOME_VIDEOS_FAILED)
+
+
+def _trained_on(description: RunDescription) -> Dataset:
+    """The dataset of a run; only the features of its videos are read."""
+    from pipeline.datasets import load_dataset
+
+    return load_dataset(description.dataset_source, allow_outside=True)
 
 
 def _draw_to_the_end(

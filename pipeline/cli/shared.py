@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 from extractors.errors import LookaroundError
+from models import MODELS
+from pipeline.notes import RANDOM_WEIGHTS_NOTE as RANDOM_WEIGHTS_NOTE
 from pipeline.printable import printable
 
 SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 OWN_PACKAGES = ("pipeline", "extractors", "models")
 
 
@@ -30,12 +31,9 @@ def check_device_names(ctx: click.Context, param: click.Parameter, value: str | 
 
 def check_model_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse what is no key of `MODELS`."""
-    if value not in (None, param.default):  # torch takes seconds to load: not for the default
-        from models import MODELS
-
-        if value not in MODELS:
-            known = ", ".join(MODELS)
-            raise click.BadParameter(f"model must be one of {known}, instead got {value!r}")
+    if value is not None and value not in MODELS:
+        known = ", ".join(MODELS)
+        raise click.BadParameter(f"model must be one of {known}, instead got {value!r}")
     return value
 
 
@@ -84,7 +82,7 @@ model_option = click.option(
     metavar="NAME",
     default="clav-como",
     show_default=True,
-    help="Model: clav-como, la-net or cbcg.",
+    help="; ".join(f"{name}: {entry.help}" for name, entry in MODELS.items()) + ".",
 )
 seed_option = click.option(
     "--seed",

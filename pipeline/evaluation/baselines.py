@@ -1,6 +1,6 @@
 """Two negative controls that a score has to beat before it means anything.
 
-The motion-energy floor asks whether motion alone tells; the shuffled context asks whether a model
+Motion energy asks whether motion alone tells; the shuffled context asks whether a model
 that claims to relate context and motion uses the context at all.
 """
 
@@ -18,13 +18,14 @@ from extractors.decoding.decode_pool import (
     VideoOpened,
 )
 from extractors.decoding.video import VideoError
+from extractors.errors import LookaroundError
 from extractors.features import Features
 
 ENERGY_PERCENTILE = 99.0
 ENERGY_CHUNK_LEN = 64
 
 
-class ControlError(Exception):
+class ControlError(LookaroundError):
     """A control cannot be measured, which does not stop the other lines of an evaluation."""
 
 
@@ -60,15 +61,15 @@ def energies_of(
 def motion_energies(
     paths: Iterable[Path], *, smoothing_len: int
 ) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """How much moves in each frame of videos: the floor that a learned score must clear.
+    """How much moves in each frame of videos: a baseline that a learned score must beat.
 
-    The 99th percentile over the pixels of the grey difference to the frame before, smoothed by a
-    centred mean. The first frame has the energy of the second. The videos are decoded in another
+    The 99th percentile over the pixels of the gray difference to the frame before, smoothed by a
+    centerd mean. The first frame has the energy of the second. The videos are decoded in another
     process, as for extraction.
 
     Args:
         paths: The videos. No path may come twice.
-        smoothing_len: Width of the mean in frames; a snippet's length gives the floor the same
+        smoothing_len: Width of the mean in frames; a snippet's length gives it the same
             view in time as the model.
 
     Yields:
@@ -97,7 +98,7 @@ def motion_energies(
 def _smoothed(differences: list[float], smoothing_len: int) -> NDArray[np.float32]:
     energy = np.array(differences[:1] + differences or [0.0], dtype=np.float32)
     weights = np.ones(min(smoothing_len, len(energy)), dtype=np.float32)
-    # Divided by the number of frames under the mean: the ends are not drawn towards zero.
+    # Divided by the number of frames under the mean: the ends are not drawn toward zero.
     total = np.convolve(energy, weights, mode="same")
     return (total / np.convolve(np.ones_like(energy), weights, mode="same")).astype(np.float32)
 
@@ -107,9 +108,9 @@ def _frame_differences(frames: NDArray[np.uint8]) -> list[float]:
     differences = []
     previous = frames[0].mean(axis=2, dtype=np.float32)
     for frame in frames[1:]:
-        grey = frame.mean(axis=2, dtype=np.float32)
-        differences.append(float(np.percentile(np.abs(grey - previous), ENERGY_PERCENTILE)))
-        previous = grey
+        gray = frame.mean(axis=2, dtype=np.float32)
+        differences.append(float(np.percentile(np.abs(gray - previous), ENERGY_PERCENTILE)))
+        previous = gray
     return differences
 
 

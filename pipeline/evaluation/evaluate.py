@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from extractors.features import Features
-from models.clav_como import ClavComo
 from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
+from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
 from pipeline.extraction.available_features import entries_with_features
@@ -124,6 +125,7 @@ def evaluate(
     controls: bool,
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
+    training: Dataset | None = None,
 ) -> Iterator[RowStarted | RowLeftOut | Evaluation]:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
 
@@ -135,11 +137,13 @@ def evaluate(
         dataset: Any dataset with a test split; need not be the one the model was trained on.
         features_folder: Holds the dataset's features.
         device: Where the model runs.
-        controls: Also measure the motion-energy floor and, for CLAV-CoMo, the model with the
-            context path fed from other videos.
+        controls: Also measure motion energy, linear scorers and, where a model accepts another
+            context, the model with shuffled context.
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, where the epoch that is best on the test
             videos is wanted too.
+        training: What the model was trained on; with `controls` linear scorers are fitted to its
+            train split. `dataset` if None.
 
     Yields:
         A `RowStarted` before each line, a `RowLeftOut` after it where a control's videos cannot be
@@ -173,7 +177,6 @@ def evaluate(
         shuffled = tuple(
             Measurement(_mean_metrics(list(_with_shuffled_context(model, videos, device))))
             for model in models
-            if isinstance(model, ClavComo)
         )
         return Row(f"{first.model_name}, context shuffled", "control", shuffled)
 
@@ -182,7 +185,9 @@ def evaluate(
         plan.append(("best on test", best_row))
     if controls:
         plan.append(("motion energy", lambda: _floor_row(videos)))
-        if isinstance(models[0], ClavComo) and len(videos) > 1:
+        linear = LinearBaselines(training or dataset, features_folder, first)
+        plan += [(n, partial(_linear_row, linear, n, videos, rule)) for n in linear.names]
+        if models[0].accepts_context and len(videos) > 1:
             plan.append(("context shuffled", shuffled_row))
     rows = []
     for index, (title, measure) in enumerate(plan):
@@ -298,6 +303,17 @@ def _floor_row(videos: Sequence[TestVideo]) -> Row:
     return Row("motion energy (floor)", "control", (measured,))
 
 
+def _linear_row(
+    linear: LinearBaselines, name: str, videos: Sequence[TestVideo], rule: EventRule
+) -> Row:
+    per_snippet = [linear.score(name, video.features) for video in videos]
+    scores = [
+        scores_of_video(each, video.features).per_frame
+        for each, video in zip(per_snippet, videos, strict=True)
+    ]
+    return Row(name, "control", (_measure(videos, scores, rule),))
+
+
 def _class_rows(videos: Sequence[TestVideo], scored: Sequence[FrameScores]) -> Iterator[Row]:
     """The model on each class of anomalies, the most frequent first."""
     classes = [name for video in videos for name in video.entry.categories]
@@ -318,7 +334,7 @@ def _class_rows(videos: Sequence[TestVideo], scored: Sequence[FrameScores]) -> I
 
 
 def _with_shuffled_context(
-    model: ClavComo, videos: Sequence[TestVideo], device: torch.device
+    model: AnomalyModel, videos: Sequence[TestVideo], device: torch.device
 ) -> Iterator[FrameMetrics]:
     """Metrics when each video's context path sees another video, for several shuffles."""
     for shuffle in range(N_CONTEXT_SHUFFLES):

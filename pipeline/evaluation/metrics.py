@@ -14,7 +14,6 @@ from sklearn.metrics import (
     precision_recall_curve,
     roc_auc_score,
     roc_curve,
-    silhouette_score,
 )
 
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
@@ -131,13 +130,3 @@ def _thinned(
     """Points at even places of the curve, its ends included."""
     places = np.linspace(0, len(x) - 1, min(len(x), MAX_CURVE_POINTS)).round().astype(int)
     return x[places], y[places]
-
-
-def silhouette(vectors: FloatArray, labels: BoolArray) -> float:
-    """How much nearer vectors are to their own class than to the other, in [-1, 1].
-
-    Args:
-        vectors: (n, E).
-        labels: (n,) True where a vector is of the anomalous class; both classes occur.
-    """
-    return float(silhouette_score(vectors, labels))

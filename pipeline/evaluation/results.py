@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.evaluation.metrics import Curves, FrameMetrics
+from pipeline.evaluation.verdict import describe_unbeaten
 from pipeline.outputs import write_output
 from pipeline.scoring.events import AlarmMetrics, EventRule
 
@@ -125,6 +126,8 @@ def as_table(evaluation: Evaluation) -> str:
         f"joined within {rule.merge_seconds:g} s",
         *_grid(_ALARM_HEADS, alarms),
     ]
+    unbeaten = describe_unbeaten(as_json(evaluation)["rows"])
+    lines += ["", unbeaten] if unbeaten else []
     return "\n".join(lines)
 
 

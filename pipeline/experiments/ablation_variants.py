@@ -74,14 +74,14 @@ _ALONE, _UNGUIDED, _UNFUSED = "memory_share=0", "guide_weight=0", "fuse_scores=f
 
 
 def _of_batch_size(n: int, *settings: str) -> Arm:
-    what = "batch centres" if settings else "memory"
+    what = "batch centers" if settings else "memory"
     arm = _arm(f"{n} + {n} bags, {what}", _UNGUIDED, _UNFUSED, *settings)
     return Arm(arm.name, (f"bags_per_class={n}", *arm.settings))
 
 
 _CBCG = (
     _arm("regression alone", *_NO_CLUSTERS),
-    _arm("and clusters, batch centres", _ALONE, _UNGUIDED, _UNFUSED),
+    _arm("and clusters, batch centers", _ALONE, _UNGUIDED, _UNFUSED),
     _arm("and memory of 1", "memory_len=1", _UNGUIDED, _UNFUSED),
     _arm("and memory of 4", "memory_len=4", _UNGUIDED, _UNFUSED),
     _arm("and memory of 16", _UNGUIDED, _UNFUSED),

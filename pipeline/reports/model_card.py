@@ -11,6 +11,7 @@ from typing import Any
 from extractors.networks.weights import NAMED
 from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, Evaluation, write_json
+from pipeline.evaluation.verdict import describe_unbeaten
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, read_description, read_epochs
 
@@ -94,6 +95,7 @@ def _check_evaluation(values: dict[str, Any], seed: int) -> None:
         ):
             if not isinstance(value, int | float | None):
                 raise TypeError(f"{name} must be numbers, instead got {value!r:.40}")
+    describe_unbeaten(values["rows"])  # fails where a name or an AUC is missing
 
 
 def write_card(run: Run) -> None:
@@ -178,6 +180,8 @@ def _metrics(run: Run, seed: int) -> str:
             values = found[key]
             cells = [_number(values["per_seed"][index]), _number(values["mean"])]
             lines.append(f"| {words} | {' | '.join(cells)} | {_number(values['std'])} |")
+        unbeaten = describe_unbeaten(evaluation["rows"])
+        lines += ["", unbeaten] if unbeaten else []
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from extractors.errors import LookaroundError
-from models import MODELS
+from models import model_class
 from models.interface import AnomalyModel
 from pipeline.atomic import replacing
 from pipeline.config import model_config_from_json
@@ -96,10 +96,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = model_config_from_json(model_name, metadata["model"])
         # First without memory: no size is taken from the file before it is known to fit.
         with torch.device("meta"):
-            expected = MODELS[model_name](config).state_dict()
+            expected = model_class(model_name)(config).state_dict()
         tensors = file.read_all(expected)
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
-            model = MODELS[model_name](config)
+            model = model_class(model_name)(config)
         model.load_state_dict(tensors)
         return Checkpoint(
             model=model.eval(),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import MODELS
+from models import model_class
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.config import ConfigError, TrainConfig, with_streams
 from pipeline.runs.checkpoints import CheckpointError, TensorFile, write_tensors
@@ -41,7 +41,7 @@ class EpochRecord:
     Attributes:
         epoch: From 1.
         step: Steps done so far, of all epochs.
-        loss: What was minimised, mean over the epoch's steps.
+        loss: What was minimized, mean over the epoch's steps.
         losses: Its terms by name, weighted as they were summed.
         learning_rate: At the epoch's last step.
         grad_norm: Before clipping, mean over the epoch's steps.
@@ -60,7 +60,7 @@ class EpochRecord:
 
 
 class Trainer:
-    """A model in training: the model, the average of its weights, and the optimiser.
+    """A model in training: the model, the average of its weights, and the optimizer.
 
     Args:
         config: The settings; the streams are taken from the bags.
@@ -86,7 +86,7 @@ class Trainer:
         self._bags, self._device = bags.moved_to(device), device
         self.provenance = bags.provenance
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):
-            model = MODELS[config.model_name](self.config.model)
+            model = model_class(config.model_name)(self.config.model)
         model.input_norm.fit(bags.snippets)
         self._model: AnomalyModel = model.to(device)
         self.average: AnomalyModel = copy.deepcopy(self._model).eval().requires_grad_(False)
@@ -143,7 +143,7 @@ class Trainer:
         )
 
     def step(self, step: int, batch: BagBatch) -> dict[str, Tensor]:
-        """Do one step of the optimiser. Nothing here waits for a GPU.
+        """Do one step of the optimizer. Nothing here waits for a GPU.
 
         Args:
             step: Its place, from 0.
@@ -172,7 +172,7 @@ class Trainer:
 
     @torch.no_grad()
     def _move_average(self, share: float) -> None:
-        """Move the averaged weights towards the present ones by this share of the way."""
+        """Move the averaged weights toward the present ones by this share of the way."""
         averaged: list[Tensor] = list(self.average.parameters())
         current: list[Tensor] = list(self._model.parameters())
         torch._foreach_lerp_(averaged, current, share)

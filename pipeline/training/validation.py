@@ -50,7 +50,7 @@ def hold_out(bags: BagSet, share: float) -> tuple[BagSet, BagSet]:
     """Split training videos in two, by chance that is the same every time.
 
     Args:
-        bags: All training videos. The standardisation of features is taken from all of them; it
+        bags: All training videos. The standardization of features is taken from all of them; it
             uses no label.
         share: Of the normal and of the anomalous videos; at least one of each is held out.
 

@@ -6,14 +6,12 @@ import math
 import pytest
 import torch
 
-from models.cbcg import (
+from models.cbcg import Cbcg, CbcgConfig, fused_logits
+from models.clustering import (
     N_ROUNDS,
-    Cbcg,
-    CbcgConfig,
     cluster_batch,
     cluster_centers,
     cluster_loss,
-    fused_logits,
     guidance,
 )
 from models.interface import BagBatch

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.clav_como import ClavComo, ClavComoConfig, context_features, motion_features
+from models.clav_como import ClavComo
+from models.clav_como_blocks import context_features, motion_features
+from models.clav_como_config import ClavComoConfig
 from models.interface import BagBatch
 
 N_CONTEXTS = N_MOTIONS = 4
@@ -129,14 +131,15 @@ def test_each_snippet_is_mapped_by_the_mixture_that_its_class_code_says(kind, po
     output = model(features, mask)
     xs = stem_of(model, features[0])
     video_mean = sum(xs) / 5
+    (ica,) = model.ica.values()
     for t, x in enumerate(xs):
-        code = affine(model.ica.encode, np.concatenate([x, video_mean]))
-        normal, anomalous = np.exp(affine(model.ica.gate, np.maximum(code, 0)))
+        code = affine(ica.encode, np.concatenate([x, video_mean]))
+        normal, anomalous = np.exp(affine(ica.gate, np.maximum(code, 0)))
         a, b = normal / (normal + anomalous), anomalous / (normal + anomalous)
         assert output.gate[0, t].tolist() == pytest.approx([a, b], rel=1e-4)
-        first, second = (affine(weights, x) for weights in model.ica.class_weights)
+        first, second = (affine(weights, x) for weights in ica.class_weights)
         if kind == "weights":
-            expected = normalized(model.ica.norm, x + a * first + b * second)
+            expected = normalized(ica.norm, x + a * first + b * second)
         else:
             expected = 2 * x * (a * sigmoid(first) + b * sigmoid(second))
         found = output.embeddings[0, t].detach().numpy()
@@ -160,6 +163,60 @@ def test_one_path_alone_without_the_residual_never_sees_the_other_stream(reads, 
     torch.testing.assert_close(model(own, mask).logits, model(features, mask).logits)
     other = torch.where(half, others, features)
     assert not torch.allclose(model(other, mask).logits, model(features, mask).logits)
+
+
+STREAMS = {
+    "one stream": (("rgb", 6),),
+    "two streams": (("rgb", 6), ("flow", 6)),
+    "another stream beside": (("rgb", 6), ("audio", 4)),
+}
+
+
+@pytest.mark.parametrize("streams", list(STREAMS))
+@pytest.mark.parametrize("motion_from", ["both", "flow", "steps"])
+def test_both_paths_read_class_activated_features(streams, motion_from):
+    config = ClavComoConfig(stream_dims=STREAMS[streams], motion_from=motion_from, **SMALL)
+    model = ClavComo(config).eval()
+    read = {}
+    for name in ("context_path", "motion_path"):
+        getattr(model.como, name).register_forward_hook(
+            lambda _, inputs, output, name=name: read.setdefault(name, []).append(inputs[0])
+        )
+    features, mask = torch.randn(2, 5, config.feature_dim), torch.ones(2, 5).bool()
+    with torch.no_grad():
+        model(features, mask)
+        for parameter in model.ica.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        model(features, mask)
+    for name, (before, after) in read.items():
+        assert (before - after).abs().mean() > 0.1, name
+
+
+def test_beside_flow_the_motion_path_reads_its_steps_and_never_rgb():
+    model = ClavComo(ClavComoConfig(stream_dims=STREAMS["two streams"], **SMALL)).eval()
+    read = []
+    model.como.motion_path.register_forward_hook(lambda _, inputs, output: read.append(inputs[0]))
+    features, mask = torch.randn(2, 5, 12), torch.ones(2, 5).bool()
+    other_rgb = torch.cat([torch.randn(2, 5, 6), features[..., 6:]], dim=2)
+    with torch.no_grad():
+        model(features, mask)
+        model(other_rgb, mask)
+        flow, _ = model.ica["flow"](model.stems["flow"](features[..., 6:]), mask)
+    torch.testing.assert_close(read[0], torch.cat([flow, motion_features(flow, mask)], dim=2))
+    torch.testing.assert_close(read[1], read[0])
+
+
+def test_gate_and_scorer_compute_in_float32_under_autocast():
+    model = ClavComo(ClavComoConfig(stream_dims=STREAMS["two streams"], **SMALL)).eval()
+    features, mask = torch.randn(2, 5, 12), torch.ones(2, 5).bool()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        output = model(features, mask)
+    assert {output.logits.dtype, output.magnitudes.dtype, output.gate_logits.dtype} == {
+        torch.float32
+    }
+    hidden = torch.relu(model.scorer[0](output.embeddings.float()))
+    torch.testing.assert_close(output.magnitudes, hidden.norm(dim=2))
+    torch.testing.assert_close(output.logits, model.scorer[3](hidden).squeeze(2))
 
 
 def test_motion_is_read_off_the_steps_where_the_config_says_so():

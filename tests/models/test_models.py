@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import MODELS
+from models import MODELS, model_class
 from models.interface import BagBatch, Output
 
 STREAMS = {"rgb": (("rgb", 12),), "two": (("rgb", 12), ("flow", 10))}
@@ -16,7 +16,7 @@ STREAMS = {"rgb": (("rgb", 12),), "two": (("rgb", 12), ("flow", 10))}
 
 @pytest.fixture(params=list(MODELS))
 def model_type(request):
-    return MODELS[request.param]
+    return model_class(request.param)
 
 
 def small(model_type, streams="two", width=16, **changes):
@@ -60,7 +60,8 @@ def losses_of(model, batch):
 
 def variants():
     """Every value of every switch of every model, one at a time."""
-    for name, model_type in MODELS.items():
+    for name in MODELS:
+        model_type = model_class(name)
         for field, kind in get_type_hints(model_type.config_type).items():
             values = (True, False) if kind is bool else get_args(kind)
             if kind is bool or get_origin(kind) is Literal:
@@ -72,7 +73,7 @@ def variants():
 
 @pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
 def test_every_switch_keeps_the_provenance(name, changes):
-    model = small(MODELS[name], input_noise=0.5, **changes)
+    model = small(model_class(name), input_noise=0.5, **changes)
     batch = make_batch(22)
     longer = padded(batch, 5, 50.0)
     scores = model(batch.features, batch.mask).scores[batch.mask]
@@ -104,7 +105,7 @@ class NothingIsReadBack(TorchDispatchMode):
 
 @pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
 def test_no_step_of_training_waits_for_the_device(name, changes):
-    model, batch = small(MODELS[name], input_noise=0.5, **changes).train(), make_batch(22)
+    model, batch = small(model_class(name), input_noise=0.5, **changes).train(), make_batch(22)
     with NothingIsReadBack(), torch.random.fork_rng():
         torch.stack(list(losses_of(model, batch).values())).sum().backward()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from extractors.features import Features
-from models import MODELS
+from models import model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
@@ -196,7 +196,7 @@ def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path):
 
 def test_the_context_control_is_there_for_clav_como(tmp_path):
     config = with_streams(resolve_config("clav-como", "none"), (("rgb", 1),))
-    model = MODELS["clav-como"](config.model).eval()
+    model = model_class("clav-como")(config.model).eval()
     one = Checkpoint(model, "clav-como", PROVENANCE, "home", 0, 1)
     dataset = make_dataset(tmp_path, VIDEOS)
     records = evaluate([one], dataset, tmp_path, CPU, controls=True)

@@ -77,3 +77,11 @@ def test_the_json_holds_each_seed_its_mean_and_its_spread(tmp_path):
     assert floor["kind"] == "control"
     assert floor["metrics"]["auc_abnormal"] == {"mean": None, "std": None, "per_seed": [None]}
     assert "event_recall" not in floor["metrics"]
+
+
+def test_below_the_table_stands_which_controls_the_model_does_not_beat():
+    higher = Row("linear MIL, flow", "control", (measured(0.85),))
+    equal = Row("motion energy", "control", (measured(0.8, alarms=None),))
+    *_, line = as_table(make(MODEL, higher, FLOOR, equal)).splitlines()
+    assert line == "model (AUC 80.0) does not beat linear MIL, flow (85.0), motion energy (80.0)."
+    assert "does not beat" not in as_table(make(MODEL, FLOOR))

@@ -67,9 +67,12 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
     for column in ("AUC", "parameters", *columns):
         assert column in lines[0]
     names = [next(a.name for a in ABLATIONS[model] if a.name.startswith(arm)) for arm in arms]
+    names.append("linear MIL, rgb")
     assert [line[: len(name)] for line, name in zip(lines[1:], names, strict=True)] == names
     trainings = json.loads(path.read_text())["trainings"]
     assert [(t["arm"], t["seed"]) for t in trainings] == [(n, s) for n in names for s in (0, 1)]
+    seeds = [t["values"]["AUC"] for t in trainings if t["arm"] == "linear MIL, rgb"]
+    assert seeds[0] != seeds[1]  # another seed draws other videos
     for training in trainings:
         assert 0 <= training["values"]["AUC"] <= 1
         assert set(training["values"]) <= set(COLUMNS)

@@ -10,7 +10,8 @@ import torch
 from extractors.features import Features
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.cbcg import Cbcg, CbcgConfig, CbcgOutput
-from models.clav_como import ClavComo, ClavComoConfig
+from models.clav_como import ClavComo
+from models.clav_como_config import ClavComoConfig
 from models.la_net import LaNet, LaNetConfig
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.evaluate import TestVideo
@@ -172,9 +173,13 @@ def test_aucs_false_alarms_and_the_gate_are_those_of_loops_over_frames(videos):
     assert 0 < n_false < n_normal
     assert values["false alarms"] == pytest.approx(n_false / n_normal)
     # The gate's own answer replaced by "both classes alike", and put back.
-    hook = model.ica.gate.register_forward_hook(lambda _, inputs, logits: torch.zeros_like(logits))
+    hooks = [
+        block.gate.register_forward_hook(lambda _, inputs, logits: torch.zeros_like(logits))
+        for block in model.ica.values()
+    ]
     even = [[o.scores[0] for o in outputs_of(model, video)] for video in videos]
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     assert values["even gate"] == pytest.approx(slow_auc(videos, even), abs=1e-9)
     assert len({values[name] for name in ("AUC", "gate AUC", "even gate")}) == 3
 
@@ -209,7 +214,7 @@ def test_with_two_videos_the_shuffled_context_is_the_other_ones(videos):
 
 def test_the_shuffled_context_is_the_mean_of_five_orders(videos, monkeypatch):
     three = videos[1:4]
-    model = ClavComo(ClavComoConfig(**CLAV_COMO)).eval()
+    model = ClavComo(ClavComoConfig(**CLAV_COMO, use_residual=False)).eval()
     orders = [[1, 2, 0], [2, 0, 1], [1, 2, 0], [1, 2, 0], [2, 0, 1]]
     to_come = [np.array(order) for order in orders]
     monkeypatch.setattr(

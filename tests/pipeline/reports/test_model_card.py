@@ -1,6 +1,7 @@
 """The card of a run and the list of runs, written from the files of the runs alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,19 @@ def test_what_is_no_evaluation_is_named(tmp_path, content):
     with pytest.raises(CheckpointError, match=r"evaluation-small\.json: is not an evaluation"):
         write_card(run)
     assert not run.card_path.exists()
+
+
+def test_the_card_says_which_baselines_the_model_does_not_beat(tmp_path):
+    run, _ = make_runs(tmp_path)
+    found = evaluation()
+    lower, higher = (
+        Row(name, "control", (Measurement(FrameMetrics(auc, 0.5, 0.5, 0.5, 0.5)),))
+        for name, auc in (("motion energy", 0.1), ("linear MIL, flow", 0.9))
+    )
+    keep_evaluation(run, replace(found, rows=(*found.rows, lower, higher)))
+    assert "clav-como (AUC 75.0) does not beat linear MIL, flow (90.0)." in card_text(run)
+    damaged = json.loads(run.evaluation_path("small").read_text())
+    del damaged["rows"][2]["metrics"]["auc"]
+    run.evaluation_path("small").write_text(json.dumps(damaged))
+    with pytest.raises(CheckpointError, match="is not an evaluation"):
+        card_text(run)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import MODELS
+from models import model_class
 from pipeline.config import resolve_config, with_streams
 from pipeline.runs.checkpoints import (
     Checkpoint,
@@ -37,7 +37,7 @@ def checkpoint() -> Checkpoint:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MODELS["clav-como"](config.model)
+        model = model_class("clav-como")(config.model)
         model.input_norm.fit(torch.randn(50, 10) * 3 + 1)
     return Checkpoint(
         model=model.eval(),

@@ -1,0 +1,236 @@
+"""A linear MIL scorer: the learned baseline that a model has to beat on the same features.
+
+One weight per feature, fitted to video-level labels by the cross-entropy of the mean score of the
+highest tenth of a bag's snippets. The fit is fixed and has no setting: standardized features, noise
+of standard deviation 2 on them, 200 steps of Adam with a cosine, three seeds whose scores are
+averaged. It reads no test video. It runs on the CPU, so it gives the same figures on every machine.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.features import Features
+from models.layers import Standardize
+from models.losses import mean_score_bce, topk_weights
+from pipeline.datasets.catalog import Dataset, DatasetError
+from pipeline.evaluation.baselines import ControlError
+from pipeline.extraction.available_features import entries_with_features
+from pipeline.extraction.feature_file import (
+    FeatureFileError,
+    Provenance,
+    feature_path,
+    read_features,
+)
+from pipeline.runs.checkpoints import Checkpoint
+from pipeline.runs.compatibility import compare_with_run
+
+N_SEEDS = 3
+N_STEPS = 200
+BAGS_PER_CLASS = 32
+INPUT_NOISE = 2.0
+LEARNING_RATE = 1e-3
+TOP_K_DIVISOR = 10
+MAX_SNIPPETS = 64  # of a training bag; of a longer one so many at even distances
+
+StreamDims = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabeledBag:
+    """Snippets of one training video.
+
+    Attributes:
+        features: (n_snippets, D), the streams side by side.
+        label: 0 for a normal video, 1 for an anomalous one.
+    """
+
+    features: NDArray[np.float32]
+    label: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearScorer:
+    """A fitted scorer of some columns of the features.
+
+    Attributes:
+        columns: Which columns of D it reads.
+        norm: Standardization of these columns.
+        weights: (N_SEEDS, n_columns), one row per seed.
+        biases: (N_SEEDS,).
+    """
+
+    columns: slice
+    norm: Standardize
+    weights: Tensor
+    biases: Tensor
+
+    @torch.no_grad()
+    def score(self, features: Features) -> NDArray[np.float32]:
+        """(n_snippets,) scores in [0, 1] of one video, the mean over crops and seeds."""
+        side_by_side = np.concatenate(list(features.streams.values()), axis=2)
+        standard = self.norm(torch.from_numpy(side_by_side[:, :, self.columns]).float())
+        logits = standard @ self.weights.T + self.biases  # (n_snippets, K, N_SEEDS)
+        scores: NDArray[np.float32] = logits.sigmoid().mean(dim=(1, 2)).numpy()
+        return scores
+
+
+def fit_linear_scorers(
+    bags: Sequence[LabeledBag], stream_dims: StreamDims
+) -> dict[str, LinearScorer]:
+    """Fit a scorer on each stream and, where there are several, one on all of them side by side.
+
+    Args:
+        bags: Of the training videos, normal and anomalous ones.
+        stream_dims: Name and width of each stream, in the order in which they lie in D.
+
+    Returns:
+        By the names of `scored_columns`.
+    """
+    block, mask = _padded(bags)
+    labels = torch.tensor([bag.label for bag in bags])
+    return {
+        name: _fit(block, mask, labels, chosen)
+        for name, chosen in scored_columns(stream_dims).items()
+    }
+
+
+def scored_columns(stream_dims: StreamDims) -> dict[str, slice]:
+    """Which columns of D each linear scorer reads, by name: those of each stream, then all.
+
+    >>> scored_columns([("rgb", 4), ("flow", 2)])["linear MIL, flow"]
+    slice(4, 6, None)
+    """
+    columns, start = {}, 0
+    for name, dim in stream_dims:
+        columns[f"linear MIL, {name}"] = slice(start, start + dim)
+        start += dim
+    if len(stream_dims) > 1:
+        columns[f"linear MIL, {' + '.join(name for name, _ in stream_dims)}"] = slice(0, start)
+    return columns
+
+
+def _padded(bags: Sequence[LabeledBag]) -> tuple[Tensor, Tensor]:
+    """(n_bags, T, D) float16, zero beyond a bag's end, and (n_bags, T) bool."""
+    chosen = [_evenly(bag.features) for bag in bags]
+    longest = max(map(len, chosen))
+    block = torch.zeros(len(bags), longest, chosen[0].shape[1], dtype=torch.float16)
+    mask = torch.zeros(len(bags), longest, dtype=torch.bool)
+    for index, features in enumerate(chosen):
+        block[index, : len(features)] = torch.from_numpy(features)
+        mask[index, : len(features)] = True
+    return block, mask
+
+
+def _evenly(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    n = min(len(features), MAX_SNIPPETS)
+    return features[np.arange(n) * len(features) // n]
+
+
+def _fit(block: Tensor, mask: Tensor, labels: Tensor, columns: slice) -> LinearScorer:
+    norm = Standardize(columns.stop - columns.start)
+    norm.fit(block[:, :, columns][mask].float())
+    fits = [_fit_seed(block, mask, labels, columns, norm, seed) for seed in range(N_SEEDS)]
+    weights, biases = zip(*fits, strict=True)
+    return LinearScorer(columns, norm, torch.stack(weights), torch.stack(biases))
+
+
+def _fit_seed(
+    block: Tensor, mask: Tensor, labels: Tensor, columns: slice, norm: Standardize, seed: int
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.zeros(columns.stop - columns.start, requires_grad=True)
+    bias = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.Adam([weights, bias], lr=LEARNING_RATE)
+    of_class = [torch.nonzero(labels == label).flatten() for label in (0, 1)]
+    for step in range(N_STEPS):
+        drawn = torch.cat([_draw(members, generator) for members in of_class])
+        features = norm(block[drawn, :, columns].float())
+        noisy = features + INPUT_NOISE * torch.randn(features.shape, generator=generator)
+        logits = noisy @ weights + bias
+        top = topk_weights(logits, mask[drawn], top_k_divisor=TOP_K_DIVISOR)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * _cosine(step)
+        optimizer.zero_grad()
+        torch.autograd.backward(mean_score_bce(logits, top, labels[drawn]))
+        optimizer.step()
+    return weights.detach(), bias.detach()
+
+
+def _draw(members: Tensor, generator: torch.Generator) -> Tensor:
+    """Bags of one class without repetition, as many as there are or `BAGS_PER_CLASS`."""
+    return members[torch.randperm(len(members), generator=generator)[:BAGS_PER_CLASS]]
+
+
+def _cosine(step: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / N_STEPS))
+
+
+class LinearBaselines:
+    """The linear scorers of a run's features, fitted when the first is asked for.
+
+    Args:
+        dataset: What the run was trained on.
+        features_folder: Holds `<dataset>/<video_id>.h5`.
+        checkpoint: Of the run.
+
+    Attributes:
+        names: Of the scorers, such as "linear MIL, rgb".
+    """
+
+    def __init__(self, dataset: Dataset, features_folder: Path, checkpoint: Checkpoint) -> None:
+        self._dataset, self._folder, self._provenance = (
+            dataset,
+            features_folder,
+            checkpoint.provenance,
+        )
+        self._stream_dims = checkpoint.model.config.stream_dims
+        self.names = tuple(scored_columns(self._stream_dims))
+        self._fitted: dict[str, LinearScorer] = {}
+
+    def score(self, name: str, features: Features) -> NDArray[np.float32]:
+        """(n_snippets,) scores in [0, 1] of one video.
+
+        Raises:
+            ControlError: If the training features cannot be read; see `load_labeled_bags`.
+        """
+        if not self._fitted:
+            bags = load_labeled_bags(self._dataset, self._folder, self._provenance)
+            self._fitted = fit_linear_scorers(bags, self._stream_dims)
+        return self._fitted[name].score(features)
+
+
+def load_labeled_bags(
+    dataset: Dataset, features_folder: Path, provenance: Provenance
+) -> list[LabeledBag]:
+    """Read the training split's features: of each video its first crop, which is the center.
+
+    Args:
+        dataset: What a model was trained on.
+        features_folder: Holds `<dataset>/<video_id>.h5`.
+        provenance: How the model's features were made.
+
+    Raises:
+        ControlError: If features are missing, damaged or extracted with different settings, or all
+            videos are of one class.
+    """
+    bags = []
+    try:
+        for entry in entries_with_features(dataset, "train", features_folder):
+            path = feature_path(features_folder / dataset.name, entry.video_id)
+            stored = read_features(path, video_id=entry.video_id)
+            differences, _ = compare_with_run(provenance, stored.provenance)
+            if differences:
+                raise ControlError(f"{path}: differs from the run in {'; '.join(differences)}")
+            streams = [values[:, 0] for values in stored.features.streams.values()]
+            bags.append(LabeledBag(np.concatenate(streams, axis=1), entry.label))
+    except (DatasetError, FeatureFileError) as error:
+        raise ControlError(str(error)) from error
+    if len({bag.label for bag in bags}) < 2:
+        raise ControlError(f"{dataset.name}: has not both normal and anomalous training videos")
+    return bags
