@@ -51,7 +51,6 @@ def score(
         from pipeline.cli.output_paths import check_outputs
         from pipeline.device import choose_device, describe_device
         from pipeline.outputs import STDOUT, write_output
-        from pipeline.reports.plots import plot_scores
         from pipeline.runs.checkpoints import load_checkpoint
         from pipeline.runs.compatibility import compare_with_run
         from pipeline.runs.run_folder import Run, latest_run
@@ -77,4 +76,4 @@ def score(
         scores = show_scoring(score_video(video, checkpoint, extractor, chosen), video.name)
         write_output(out, csv_bytes(scores))
         if plot is not None:
-            plot_scores(scores, plot, title=video.name, note=note)
+            scores.plot(plot, title=video.name, note=note)

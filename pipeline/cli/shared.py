@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from extractors.errors import LookaroundError
+from pipeline.notes import RANDOM_WEIGHTS_NOTE as RANDOM_WEIGHTS_NOTE
 from pipeline.printable import printable
 
 SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 OWN_PACKAGES = ("pipeline", "extractors", "models")
 
 

@@ -14,6 +14,7 @@ from extractors.features import Features
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
@@ -26,7 +27,7 @@ from pipeline.extraction.feature_file import (
 )
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run
-from pipeline.scoring.events import EventRule, ScoredVideo, alarm_metrics
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import check_streams, snippet_scores
 

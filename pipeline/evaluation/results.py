@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.outputs import write_output
-from pipeline.scoring.events import AlarmMetrics, EventRule
+from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround evaluation"
 FORMAT_VERSION = 1

@@ -11,6 +11,7 @@ from typing import Any
 from extractors.networks.weights import NAMED
 from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, Evaluation, write_json
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, read_description, read_epochs
 
@@ -189,7 +190,7 @@ def _number(value: float | None) -> str:
 def _limits(description: RunDescription) -> str:
     if description.provenance.get("is_pretrained") is True:
         return LIMITS
-    return f"- The features are of random weights, not pretrained. Use it for tests.\n{LIMITS}"
+    return f"- Extractor with {RANDOM_WEIGHTS_NOTE}. Use the run for tests only.\n{LIMITS}"
 
 
 def _licence(description: RunDescription) -> str:

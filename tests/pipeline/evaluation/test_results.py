@@ -5,9 +5,10 @@ import math
 
 import pytest
 
+from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import FrameMetrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row, as_json, as_table, write_json
-from pipeline.scoring.events import AlarmMetrics, EventRule
+from pipeline.scoring.events import EventRule
 
 ALARMS = AlarmMetrics(0.125, 2.5, 0.5, 0.75, math.nan)
 

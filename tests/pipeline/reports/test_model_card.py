@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import resolve_config
+from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import FrameMetrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
 from pipeline.reports.model_card import card_text, keep_evaluation, write_card
 from pipeline.reports.run_table import as_lines, summarise
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, create_runs
-from pipeline.scoring.events import AlarmMetrics, EventRule
+from pipeline.scoring.events import EventRule
 
 PROVENANCE = {"extractor": "i3d", "crops": 5, "weights": "kinetics", "is_pretrained": True}
 
