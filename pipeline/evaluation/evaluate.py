@@ -29,7 +29,7 @@ from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
-from pipeline.scoring.snippet_scores import check_streams, snippet_scores
+from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,11 @@ def evaluate(
 
 def _check_streams(model: AnomalyModel, videos: Sequence[TestVideo], folder: Path) -> None:
     for video in videos:
-        check_streams(model, video.features, feature_path(folder, video.entry.video_id))
+        check_streams(
+            model,
+            stream_dims_of(video.features),
+            feature_path(folder, video.entry.video_id),
+        )
 
 
 def _evaluation(

@@ -256,7 +256,7 @@ def test_a_run_refuses_features_of_another_extractor(world):
 
 @pytest.mark.parametrize(
     ("video", "expected"),
-    [("absent.mp4", "absent.mp4"), ("videos", "is a directory"), ("small.csv", "small.csv")],
+    [("absent.mp4", "absent.mp4"), ("runs", "runs: holds no video"), ("small.csv", "small.csv")],
 )
 def test_what_is_not_a_video_is_one_line(world, video, expected):
     before = files_below(world)
