@@ -40,9 +40,7 @@ def check_model_name(ctx: click.Context, param: click.Parameter, value: str | No
     return value
 
 
-def check_number(
-    ctx: click.Context, param: click.Parameter, value: float | None
-) -> float | None:
+def check_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Refuse NaN, which no range excludes."""
     if value is not None and math.isnan(value):
         raise click.BadParameter("NaN is in no range")

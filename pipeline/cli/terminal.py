@@ -21,7 +21,7 @@ from pipeline.progress import Progress, ReportProgress, no_report
 SECONDS_BETWEEN_LINES = 10.0
 MAX_TABLE_COLUMNS = 10_000  # characters: a table is never wrapped
 _NUMBER = r"[-+]?(\d+(\.\d+)?|nan|inf) ?%?"
-_NUMERIC_CELL = re.compile(rf"({_NUMBER}( ± {_NUMBER})?)?")
+_NUMERIC_CELL = re.compile(rf"(-|{_NUMBER}( ± {_NUMBER})?)?")
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def show_progress() -> Iterator[ReportProgress]:
 def format_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table as plain text; columns of numbers are aligned to the right.
 
-    A column is one of numbers if all its cells are empty or of a form such as "12", "-0.5",
+    A column is one of numbers if all its cells are empty, "-" or of a form such as "12", "-0.5",
     "nan", "7.5 %" or "72.3 ± 2.2". Characters that could change what a terminal shows are escaped.
 
     Args:

@@ -60,7 +60,7 @@ class AlarmMetrics:
     """The alarms of a whole test set at one threshold; NaN where there is nothing to count.
 
     Attributes:
-        false_alarm_share: Fraction in [0, 1] of the frames of normal videos whose score reaches
+        false_alarm_fraction: Fraction in [0, 1] of the frames of normal videos whose score reaches
             the threshold.
         false_alarms_per_hour: Events per hour of normal video.
         event_precision: Fraction of all events that are right.
@@ -68,7 +68,7 @@ class AlarmMetrics:
         delay_seconds: Mean over the anomalies that were found.
     """
 
-    false_alarm_share: float
+    false_alarm_fraction: float
     false_alarms_per_hour: float
     event_precision: float
     event_recall: float
@@ -114,7 +114,7 @@ def alarm_metrics(videos: Iterable[ScoredVideo], rule: EventRule) -> AlarmMetric
             normal_seconds += video.duration_seconds
     delays = [delay for count in counts for delay in count.delays_seconds]
     return AlarmMetrics(
-        false_alarm_share=_ratio(normal_alarms, normal_frames),
+        false_alarm_fraction=_ratio(normal_alarms, normal_frames),
         false_alarms_per_hour=SECONDS_PER_HOUR * _ratio(normal_events, normal_seconds),
         event_precision=_ratio(sum(c.n_right for c in counts), sum(c.n_events for c in counts)),
         event_recall=_ratio(len(delays), sum(c.n_anomalies for c in counts)),

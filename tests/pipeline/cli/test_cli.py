@@ -643,7 +643,7 @@ def test_a_test_video_that_changed_its_length_costs_only_its_control(world, tmp_
     (line,) = [line for line in result.stderr.splitlines() if "left out" in line]
     assert "5.mp4: has 33 frames now, its features are of 20; extract it again" in line
     assert "context shuffled" in result.stdout
-    assert "floor" not in result.stdout
+    assert "motion energy" not in result.stdout
 
 
 def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def test_alarms_are_counted_over_the_test_set():
         video([0, 0, 0, 0.9, 0.9, 0, 0, 0, 0], ".xxxx..xx", abnormal=True),
     ]
     metrics = alarm_metrics(videos, EventRule())
-    assert metrics.false_alarm_share == pytest.approx(3 / 10)
+    assert metrics.false_alarm_fraction == pytest.approx(3 / 10)
     assert metrics.false_alarms_per_hour == pytest.approx(2 / (10 / 60))
     assert metrics.event_precision == pytest.approx(1 / 3)
     assert metrics.event_recall == pytest.approx(1 / 2)
@@ -73,7 +73,7 @@ def test_alarms_are_counted_over_the_test_set():
 
 def test_where_there_is_nothing_to_count_there_is_no_figure():
     metrics = alarm_metrics([video([0, 0], "xx", abnormal=True)], EventRule())
-    assert math.isnan(metrics.false_alarm_share)
+    assert math.isnan(metrics.false_alarm_fraction)
     assert math.isnan(metrics.false_alarms_per_hour)
     assert math.isnan(metrics.event_precision)
     assert metrics.event_recall == 0
