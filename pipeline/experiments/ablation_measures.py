@@ -12,8 +12,9 @@ from torch import Tensor
 
 from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output
 from pipeline.evaluation.baselines import context_of, derangement
-from pipeline.evaluation.evaluate import N_CONTEXT_SHUFFLES, TestVideo
+from pipeline.evaluation.measure import N_CONTEXT_SHUFFLES
 from pipeline.evaluation.metrics import frame_metrics
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops
 from pipeline.training.batches import BagSet, draw_batches

@@ -14,7 +14,7 @@ from models.clav_como import ClavComo
 from models.clav_como_config import ClavComoConfig
 from models.la_net import LaNet, LaNetConfig
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.evaluate import TestVideo
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.experiments.ablate import COLUMNS
 from pipeline.experiments.ablation_measures import measure
 from pipeline.training.bag_loading import Bag, collect_bags
