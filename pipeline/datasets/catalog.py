@@ -3,12 +3,13 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.errors import LookaroundError
+from pipeline.progress import ReportProgress, no_report
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,42 @@ class Dataset:
                 f"{missing[0]}: no such file, nor any other of the {len(missing)} videos of "
                 f"{self.name}; {self.how_to_get}"
             )
+
+
+class LoadDataset(Protocol):
+    """A function that reads a dataset's list: any registered one."""
+
+    def __call__(self, videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
+        """Read the list.
+
+        Args:
+            videos: The folder of the videos; by default `data/<name>`.
+            allow_outside: Accept links out of this folder in lists that come with the videos.
+        """
+
+
+class MakeDataset(Protocol):
+    """A function that writes a synthetic dataset's videos and returns their paths."""
+
+    def __call__(
+        self, folder: Path, *, seed: int = 0, report: ReportProgress = no_report
+    ) -> list[Path]:
+        """Write the videos into a folder, which is made if it is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSource:
+    """What is registered under a dataset's name.
+
+    Attributes:
+        load: Reads its list.
+        summary: A few words about it, for `pipeline datasets list`.
+        make: Writes its videos, where it is synthetic.
+    """
+
+    load: LoadDataset
+    summary: str
+    make: MakeDataset | None = None
 
 
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ an explosion.
 import os
 from pathlib import Path
 
-from pipeline.datasets.catalog import SPLITS, Dataset, DatasetError, VideoEntry
+from pipeline.datasets.catalog import SPLITS, Dataset, DatasetError, DatasetSource, VideoEntry
 
 DEFAULT_FOLDER = Path("data/xd_violence")
 HOMEPAGE = "https://roc-ng.github.io/XD-Violence/"
@@ -26,7 +26,7 @@ CATEGORIES = {
 _LISTS = Path(__file__).parent / "lists" / "xd_violence"
 
 
-def load_xd_violence(videos: Path | None = None) -> Dataset:
+def load_xd_violence(videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
     """List the videos of XD-Violence, in the order of the official lists.
 
     All of them are listed, whether their files are there or not: a model can be trained where only
@@ -34,6 +34,8 @@ def load_xd_violence(videos: Path | None = None) -> Dataset:
 
     Args:
         videos: Any folder above all of the mp4 files; `data/xd_violence` by default.
+        allow_outside: Not needed here: links to folders are always followed, for only files with
+            the listed names are taken.
 
     Raises:
         DatasetError: If two files have the same name.
@@ -113,3 +115,6 @@ def _find_videos(folder: Path, wanted: set[str]) -> dict[str, Path]:
                 )
             found[name] = path
     return found
+
+
+SOURCE = DatasetSource(load_xd_violence, "3,954 training and 800 test videos with violence")
