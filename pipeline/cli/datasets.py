@@ -55,36 +55,31 @@ def list_datasets() -> None:
 @videos_option
 @allow_outside_option
 def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
-    """Read a dataset's lists or manifest, and count its videos.
+    """Compare a dataset's list or manifest with the files in its folder.
 
-    Files that are not there are listed, and names for which features have no place.
+    Lists the videos that are missing, unreadable, there twice or not in the list, and names for
+    which features have no place; counts the videos of each split.
 
     \b
     pipeline datasets check my_cameras.csv
+    pipeline datasets check ucf_crime --videos /data/ucf
     """
     with errors_in_one_line():
+        from pipeline.cli.terminal import show_progress
         from pipeline.datasets import load_dataset
-        from pipeline.datasets.catalog import SPLITS
+        from pipeline.datasets.check import check_dataset
         from pipeline.extraction.feature_paths import videos_without_place
 
-        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
-        for split in SPLITS:
-            entries = loaded.split(split)
-            n_anomalous = sum(entry.label for entry in entries)
-            click.echo(
-                f"{split:5} {len(entries):5} videos: {len(entries) - n_anomalous} normal, "
-                f"{n_anomalous} anomalous"
-            )
-        problems = [f"not there: {path}" for path in loaded.missing_videos()]
-        problems += [
-            f"no place for its features: {reason}"
-            for reason in videos_without_place(
-                Path("features", loaded.name), [entry.video_id for entry in loaded.entries]
-            ).values()
-        ]
-        for problem in problems:
-            click.echo(printable(problem))
-    if problems:
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside, allow_duplicates=True)
+        with show_progress() as report:
+            checked = check_dataset(loaded, report=report)
+        no_place = videos_without_place(
+            Path("features", loaded.name), [entry.video_id for entry in loaded.entries]
+        )
+        lines = [f"no place for its features: {reason}" for reason in no_place.values()]
+        for line in [*checked.describe(), *lines]:
+            click.echo(printable(line))
+    if no_place or not checked.is_complete:
         sys.exit(SOME_VIDEOS_FAILED)
 
 

@@ -1,7 +1,8 @@
 """What a dataset is: videos, their split, their labels, and which of their frames are anomalous."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+# Frames as (start, stop), counted from 0, stop excluded.
+Intervals = tuple[tuple[int, int], ...]
 
 
 class DatasetError(LookaroundError, ValueError):
@@ -43,7 +47,7 @@ class VideoEntry:
     path: Path
     split: Split
     label: int
-    anomalies: tuple[tuple[int, int], ...] = ()
+    anomalies: Intervals = ()
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,11 +81,17 @@ class Dataset:
         name: Names the folder of its features.
         entries: Its videos, in the order of their list.
         how_to_get: What to do where none of the videos is there.
+        folder: The folder of its videos, where it has one.
+        duplicates: Files of which each group fits one video of the list equally well.
+        published_counts: (normal, anomalous) videos of each split as the authors give them.
     """
 
     name: str
     entries: tuple[VideoEntry, ...]
     how_to_get: str = "put the videos there"
+    folder: Path | None = None
+    duplicates: tuple[tuple[Path, ...], ...] = ()
+    published_counts: Mapping[Split, tuple[int, int]] = field(default_factory=dict)
 
     def split(self, split: Split) -> tuple[VideoEntry, ...]:
         """Select the videos of one split."""
@@ -90,6 +100,18 @@ class Dataset:
     def missing_videos(self) -> list[Path]:
         """List the files that do not exist."""
         return [entry.path for entry in self.entries if not entry.path.is_file()]
+
+    def check_no_duplicates(self) -> None:
+        """Refuse two files for one video: which of them was meant is not known.
+
+        Raises:
+            DatasetError: If there are such files.
+        """
+        if self.duplicates:
+            first, second, *_ = self.duplicates[0]
+            raise DatasetError(
+                f"{self.folder}: holds two files of one name, {first} and {second}; remove one"
+            )
 
     def check_any_video_is_there(self) -> None:
         """Find out before anything is loaded that the videos are somewhere else.

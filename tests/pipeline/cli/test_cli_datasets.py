@@ -48,7 +48,7 @@ def test_a_dataset_that_is_only_registered_works_at_the_command_line(dummy, tmp_
     assert extracted.exit_code == 0, extracted.output
     assert (tmp_path / "features/dummy/only.h5").exists()
     unknown = CliRunner().invoke(main, ["extract", "nothing"])
-    assert "expected dummy, microworld, " in unknown.output
+    assert "expected avenue, dummy, microworld, " in unknown.output
 
 
 @pytest.mark.parametrize("name", ["xd_violence", "nothing", "mine.csv"])

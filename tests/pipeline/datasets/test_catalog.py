@@ -107,7 +107,8 @@ def test_an_unknown_dataset_is_refused_with_the_known_names(name):
         load_dataset(name)
     shown = name or "."
     assert str(caught.value) in (
-        f"{shown}: no such dataset; expected microworld, xd_violence or the path of a manifest CSV",
+        f"{shown}: no such dataset; expected avenue, microworld, shanghaitech, ubnormal, "
+        "ucf_crime, xd_violence or the path of a manifest CSV",
         f"{shown}: is a folder, expected a manifest CSV",
     )
 
