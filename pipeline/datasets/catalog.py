@@ -1,7 +1,6 @@
 """What a dataset is: videos, their split, their labels, and which of their frames are anomalous."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 
 from extractors.errors import LookaroundError
 from pipeline.progress import ReportProgress, no_report
-
-logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -84,6 +81,7 @@ class Dataset:
         folder: The folder of its videos, where it has one.
         duplicates: Files of which each group fits one video of the list equally well.
         published_counts: (normal, anomalous) videos of each split as the authors give them.
+        frame_counts: Frames of a video by its id, where they are published.
     """
 
     name: str
@@ -92,6 +90,7 @@ class Dataset:
     folder: Path | None = None
     duplicates: tuple[tuple[Path, ...], ...] = ()
     published_counts: Mapping[Split, tuple[int, int]] = field(default_factory=dict)
+    frame_counts: Mapping[str, int] = field(default_factory=dict)
 
     def split(self, split: Split) -> tuple[VideoEntry, ...]:
         """Select the videos of one split."""
@@ -166,8 +165,8 @@ class DatasetSource:
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
     """Say of each frame of a video whether it is anomalous.
 
-    An anomaly that goes beyond the video's end is cut there, with a warning in the log: published
-    annotations do, by a few frames.
+    An interval that goes beyond the video's end is cut there: published annotations do, by a few
+    frames. `describe_cut_intervals` says how many.
 
     Args:
         entry: The video.
@@ -177,25 +176,44 @@ def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
         (n_frames,) bool.
 
     Raises:
-        DatasetError: If it is anomalous and its manifest does not say where.
+        DatasetError: If it is anomalous and its anomalous frames are not known.
     """
     if not entry.has_frame_labels:
         raise DatasetError(
-            f"{entry.path}: is labelled 1 without anomalies, so its frames have no labels; "
-            "write start-stop in the anomalies column, or leave it out of the test split"
+            f"{entry.path}: is labeled 1 without anomalies, so its frames have no labels; add its "
+            "anomalous frames to the manifest, or its annotation to the videos, or leave it out of "
+            "the test split"
         )
     labels = np.zeros(n_frames, dtype=bool)
     for start, stop in entry.anomalies:
-        if stop > n_frames:
-            logger.warning(
-                "%s: the anomaly %d-%d goes beyond the video's %d frames and is cut there",
-                entry.path,
-                start,
-                stop,
-                n_frames,
-            )
         labels[start:stop] = True
     return labels
+
+
+def describe_cut_intervals(videos: Iterable[tuple[VideoEntry, int]]) -> str | None:
+    """Summarize in one line the intervals that end beyond their video.
+
+    Args:
+        videos: Videos, each with its number of frames.
+
+    Returns:
+        The line; None if there is no such interval.
+    """
+    n_intervals = 0
+    cut: list[str] = []
+    for entry, n_frames in videos:
+        n_intervals += len(entry.anomalies)
+        cut += [
+            f"{entry.path}: {start}-{stop} of {n_frames} frames"
+            for start, stop in entry.anomalies
+            if stop > n_frames
+        ]
+    if not cut:
+        return None
+    return (
+        f"{len(cut)} of {n_intervals} anomalous intervals end beyond their video and are cut "
+        f"there, first {cut[0]}"
+    )
 
 
 def _one_of(values: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ begins with `Normal_Videos`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.catalog import Dataset, DatasetSource, Intervals, Split, VideoEntry
@@ -45,9 +46,10 @@ def load_ucf_crime(videos: Path | None = None, *, allow_outside: bool = False) -
                     categories=() if is_normal else (path.parent.name,),
                 )
             )
-    return find_listed_videos(
+    dataset = find_listed_videos(
         "ucf_crime", listed, videos, homepage=HOMEPAGE, published_counts=PUBLISHED_COUNTS
     )
+    return replace(dataset, frame_counts=read_test_frame_counts())
 
 
 def parse_annotations(lines: Iterable[str]) -> dict[str, Intervals]:
