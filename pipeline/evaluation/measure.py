@@ -4,6 +4,7 @@ Scores and labels are kept; features are read from their files one video at a ti
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.datasets.catalog import Dataset, VideoEntry, describe_cut_intervals
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.linear_baseline import LinearBaselines
@@ -27,6 +28,8 @@ from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
+
+logger = logging.getLogger(__name__)
 
 N_CONTEXT_SHUFFLES = 5
 N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
@@ -149,6 +152,9 @@ class _Measuring:
             )
             for model, scores in zip(self.models, self._scored, strict=True):
                 scores.append(self._scores(model, features))
+        cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
+        if cut is not None:
+            logger.warning("%s: %s", self._dataset.name, cut)
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
