@@ -7,6 +7,8 @@ features hardly compress, and the size of a plain array can be checked against t
 read. `arrays_sha256` is the SHA-256 of the arrays (for each in the order of `streams`, then
 `timestamps`: a line of JSON with name and shape, then its bytes), `header_sha256` that of all other
 attributes as JSON with sorted keys. Both are verified at reading.
+
+What other programs need not write is in `DEFAULTS`; `feature_check.py` shows how they write a file.
 """
 
 import hashlib
@@ -62,6 +64,17 @@ ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
     "provenance": str,
     "arrays_sha256": str,
     "header_sha256": str,
+}
+
+# What a file of another program may leave out. Without a checksum nothing is verified by it.
+DEFAULTS: Header = {
+    "source_name": "",
+    "source_bytes": -1,
+    "source_sha256": "",
+    "n_missing": 0,
+    "decoder": "not known",
+    "arrays_sha256": "",
+    "header_sha256": "",
 }
 
 
@@ -194,7 +207,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
             tail_policy=tail_policy,
         )
         _check_header(header)
-        if _digest_of_arrays(arrays) != header["arrays_sha256"]:
+        if header["arrays_sha256"] not in ("", _digest_of_arrays(arrays)):
             raise ValueError("the checksum of its arrays is wrong")
         stored = StoredFeatures(str(header["video_id"]), features, provenance)
     if video_id is not None and stored.video_id != video_id:
@@ -305,11 +318,22 @@ def _read_attributes(file: File) -> Header:
             f"{file.filename}: has format version {version}, but this program reads and writes "
             f"{FORMAT_VERSION}; extract into another folder with --features, or remove the old one"
         )
-    return {name: attribute(file, name, kind) for name, kind in ATTRIBUTES.items()}
+    return {name: read_attribute(file, name) for name in ATTRIBUTES}
+
+
+def read_attribute(file: File, name: str) -> str | int | float:
+    """One of `ATTRIBUTES`; its default where it has one and the file leaves it out.
+
+    Raises:
+        ValueError: If it is missing or not of its type.
+    """
+    if name in DEFAULTS and name not in file.attrs:
+        return DEFAULTS[name]
+    return attribute(file, name, ATTRIBUTES[name])
 
 
 def _check_header(header: Header) -> None:
-    if _digest_of_header(header) != header["header_sha256"]:
+    if header["header_sha256"] not in ("", _digest_of_header(header)):
         raise ValueError("the checksum of its header is wrong")
 
 
