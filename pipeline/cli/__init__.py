@@ -19,6 +19,7 @@ from pipeline.cli import (
     datasets,
     evaluate,
     extract,
+    features,
     runs,
     score,
     train,
@@ -90,6 +91,7 @@ main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
+main.add_command(features.features)
 main.add_command(bench.bench)
 main.add_command(weights.weights)
 main.add_command(bench_training.bench_training)

@@ -181,7 +181,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        provenance = _parse_provenance(header)
+        provenance = parse_provenance(header)
         n_frames, snippet_len = int(header["n_frames"]), int(header["snippet_len"])
         if n_frames < 1 or snippet_len < 1:
             raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
@@ -189,7 +189,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
         n_rows = n_snippets(n_frames, snippet_len, tail_policy)
         arrays = {
             name: read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3)
-            for name in _parse_stream_names(header)
+            for name in parse_stream_names(header)
         }
         arrays["timestamps"] = read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1)
         features = Features(
@@ -226,7 +226,7 @@ def read_header(path: Path) -> FeatureHeader:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        provenance = _parse_provenance(header)
+        provenance = parse_provenance(header)
         _check_header(header)
         n_bytes, sha256 = int(header["source_bytes"]), str(header["source_sha256"])
         return FeatureHeader(
@@ -293,7 +293,7 @@ def write_index(folder: Path) -> Path:
             # A video `a` beside videos `a/b`: nothing can be hung below a link, so `a` is a group
             # of its own that links to the arrays.
             with reading(folder / name) as file:
-                for array in [*_parse_stream_names(_read_attributes(file)), "timestamps"]:
+                for array in [*parse_stream_names(_read_attributes(file)), "timestamps"]:
                     index[f"{video_id}/{array}"] = ExternalLink(name, f"/{array}")
     return index_path
 
@@ -350,7 +350,8 @@ def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _parse_provenance(header: Header) -> Provenance:
+def parse_provenance(header: Header) -> Provenance:
+    """Read the provenance; a ValueError if it is not a flat JSON object."""
     provenance = json.loads(str(header["provenance"]))
     is_flat = isinstance(provenance, Mapping) and all(
         isinstance(value, str | int | float) for value in provenance.values()
@@ -360,7 +361,8 @@ def _parse_provenance(header: Header) -> Provenance:
     return dict(provenance)
 
 
-def _parse_stream_names(header: Header) -> list[str]:
+def parse_stream_names(header: Header) -> list[str]:
+    """Read the names of the streams; a ValueError if they are not a list of different names."""
     names = json.loads(str(header["streams"]))
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not is_list or len(set(names)) != len(names) or "timestamps" in names:
