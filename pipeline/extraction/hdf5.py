@@ -23,6 +23,7 @@ File = h5py.File
 ExternalLink = h5py.ExternalLink
 MAX_ATTRIBUTE_BYTES = 2**16
 HEAP_SIGNATURE = b"GCOL\x01"
+HDF5_OWN_FILTERS = {1, 2, 3}  # deflate, shuffle, checksum: none of them is a plug-in
 
 T = TypeVar("T", bound=str | int | float)
 _KINDS: dict[type, str] = {int: "iu", float: "fiu"}  # NumPy's letters
@@ -158,3 +159,38 @@ def read_array(
         raise ValueError(f"{name} must be stored whole")
     values: NDArray[Any] = array[()]
     return values
+
+
+def read_only_array(path: Path, max_bytes: int) -> NDArray[Any]:
+    """The one array of floating point numbers in the root of a file of another program.
+
+    Args:
+        path: The file, such as a MATLAB 7.3 file.
+        max_bytes: A larger array, or chunk of one, is refused before it is allocated.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If there is not one such array, or it is not stored within the file.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        arrays = [
+            file[name]
+            for name in file
+            if isinstance(file.get(name, getlink=True), h5py.HardLink)
+            and isinstance(file[name], h5py.Dataset)
+            and file[name].dtype.kind == "f"
+        ]
+        if len(arrays) != 1:
+            raise ValueError(f"it must hold one array, instead got {len(arrays)}")
+        array = arrays[0]
+        plan = array.id.get_create_plist()
+        filters = {plan.get_filter(index)[0] for index in range(plan.get_nfilters())}
+        if array.is_virtual or array.external is not None or not filters <= HDF5_OWN_FILTERS:
+            raise ValueError("its array must lie within the file, plain or compressed by gzip")
+        sizes = [math.prod(shape) for shape in (array.shape, array.chunks or ())]
+        if array.ndim not in (2, 3) or not 1 <= sizes[0] * array.dtype.itemsize <= max_bytes:
+            raise ValueError(f"its array must have 2 or 3 axes, instead got {array.shape}")
+        if sizes[1] * array.dtype.itemsize > max_bytes:
+            raise ValueError(f"its array must have smaller chunks, instead got {array.chunks}")
+        values: NDArray[Any] = array[()]
+        return values
