@@ -1,45 +1,36 @@
 """`pipeline extract`: the features of a dataset's videos."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 import click
 
 from pipeline.cli.shared import (
-    RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
     allow_outside_option,
     check_device_names,
     device_option,
     errors_in_one_line,
     features_option,
-    say,
     videos_option,
 )
+from pipeline.cli.terminal import show_progress
 from pipeline.printable import printable
-
-if TYPE_CHECKING:  # `pipeline --help` must not wait for torch
-    import torch
-
-    from extractors.build import ExtractorChoice
-    from pipeline.extraction.extract_records import ExtractRecord
 
 
 def _check_shard(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> str | None:
-    """Refuse what is no shard as a usage error."""
+    """Refuse what is not a shard as a usage error."""
     if value is None:
         return None
-    from pipeline.config import ConfigError
+    from pipeline.extraction.errors import ExtractionError
     from pipeline.extraction.shards import Shard
 
     try:
         Shard.parse(value)
-    except ConfigError as error:
+    except ExtractionError as error:
         raise click.BadParameter(printable(str(error))) from error
     return value
 
@@ -89,11 +80,14 @@ def _check_shard(
     "--shard",
     metavar="i/N",
     callback=_check_shard,
-    help="Extract the i-th of N parts.  [default: what Slurm's array or RANK and WORLD_SIZE say, "
-    "else all]",
+    help="Begin with the i-th of N parts of the videos, then go on with what the processes of the "
+    "other parts have left.  [default: what Slurm's array or RANK and WORLD_SIZE say]",
 )
 @click.option(
-    "--devices", callback=check_device_names, help="Several GPUs of this machine: cuda:0,cuda:1."
+    "--devices",
+    callback=check_device_names,
+    metavar="DEVICES",
+    help="Several GPUs of this machine, such as cuda:0,cuda:1: a process for each.",
 )
 @click.option(
     "--engine",
@@ -102,31 +96,24 @@ def _check_shard(
     show_default=True,
     help="ray: a task for each video on a Ray cluster (pip install ray).",
 )
-@click.option("--ray-address", help="Of the Ray cluster.  [default: one on this machine alone]")
+@click.option("--ray-address", help="Of the Ray cluster.  [default: start one on this machine]")
 @device_option
 def extract(
     dataset: str,
     videos: Path | None,
     allow_outside: bool,
-    features: Path,
-    profile: str | None,
-    extractor: str | None,
-    flow: str | None,
     crops: str | None,
-    weights: str | None,
-    flow_weights: str | None,
-    precision: str,
-    retry_failed: bool,
-    shard: str | None,
     devices: str | None,
-    engine: str,
-    ray_address: str | None,
     device: str,
+    engine: Literal["local", "ray"],
+    ray_address: str | None,
+    **options: Any,
 ) -> None:
     """Compute the features of every video of DATASET, a name or a manifest CSV.
 
-    What is there already is kept; a video that fails is reported, the others go on, and the exit
-    code is then 3. FEATURES/DATASET/status.csv says of every video what became of it.
+    Features that are there already are kept. A video that fails is reported, the others go on, and
+    the exit code is then 3. FEATURES/DATASET/status.csv has the status of every video. Any number
+    of processes, on any number of machines, may extract into one folder at the same time.
 
     \b
     pipeline extract xd_violence --videos /data/xd
@@ -141,95 +128,22 @@ def extract(
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
 
-        # What can be wrong about the dataset is found before torch is loaded.
+        # Errors of the dataset are found before torch is loaded.
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
 
-        from pipeline.cli.display import show_extraction
-        from pipeline.device import choose_devices, describe_device
-        from pipeline.extraction.extract import extract_dataset
-        from pipeline.extraction.many_devices import extract_on_devices
-        from pipeline.extraction.profiles import describe_profile, resolve_choices
-        from pipeline.extraction.shards import Shard, entries_of_shard
+        from pipeline.extraction.extract import extract as extract_dataset
 
-        choice = resolve_choices(
-            profile,
-            extractor=extractor,
-            flow=flow,
-            crops=None if crops is None else int(crops),
-            weights=weights,
-            flow_weights=flow_weights,
-            precision=None if precision == "auto" else precision,
-        )
-        if profile is not None:
-            say(describe_profile(profile))
-        chosen = choose_devices(device if devices is None else devices)
-        say(f"device: {', '.join(describe_device(one) for one in chosen)}")
-        choice = _with_precision_of_folder(choice, features / loaded.name, chosen)
-        entries = loaded.entries
-        part = Shard.of_environment() if shard is None else Shard.parse(shard)
-        if part is not None:
-            entries = entries_of_shard(entries, part)
-            say(f"shard {part}: {len(entries)} of {len(loaded.entries)} videos")
-        if choice.has_random_weights:
-            say(RANDOM_WEIGHTS_NOTE)
-        if engine == "ray":
-            records = _ray_engine()(
+        with show_progress() as report:
+            summary = extract_dataset(
                 loaded,
-                features,
-                choice,
-                entries=entries,
-                address=ray_address,
-                device=chosen[0].type,
-                retry_failed=retry_failed,
+                crops=None if crops is None else int(crops),
+                device=devices or device,
+                engine=engine,
+                ray_address=ray_address,
+                report=report,
+                **options,
             )
-        elif len(chosen) > 1:
-            records = extract_on_devices(
-                loaded, features, choice, chosen, entries=entries, retry_failed=retry_failed
-            )
-        else:
-            extractor_there = choice.build(chosen[0])
-            records = extract_dataset(
-                loaded, features, extractor_there, entries=entries, retry_failed=retry_failed
-            )
-        summary = show_extraction(records, n_videos=len(entries))
         click.echo(summary.describe())
-        click.echo(f"features of {printable(loaded.name)} are in {features / loaded.name}")
     if summary.failures:
         sys.exit(SOME_VIDEOS_FAILED)
-
-
-def _with_precision_of_folder(
-    choice: "ExtractorChoice", folder: Path, devices: "Sequence[torch.device]"
-) -> "ExtractorChoice":
-    """Take the precision of the features that are there, unless one was asked for.
-
-    Raises:
-        ExtractorError: If a device cannot compute in it.
-    """
-    from extractors.build import ExtractorError
-    from extractors.networks.precision import check_precision
-    from pipeline.extraction.feature_file import precision_of_folder
-
-    precision = precision_of_folder(folder) if choice.precision is None else None
-    if precision is None:
-        return choice
-    say(f"precision: {precision}, as of the features in {folder}")
-    for device in devices:
-        try:
-            check_precision(precision, device)
-        except ValueError as error:
-            raise ExtractorError(
-                f"{folder}: holds features in {precision}, which {device} cannot compute fast "
-                f"({error}); give another folder with --features"
-            ) from error
-    return replace(choice, precision=precision)
-
-
-def _ray_engine() -> "Callable[..., Iterator[ExtractRecord]]":
-    """Ray is an extra; whoever asks for it without having it is told how to get it."""
-    try:
-        from pipeline.extraction.ray_extract import extract_on_ray
-    except ImportError as error:
-        raise click.ClickException("Ray is not installed; pip install ray") from error
-    return extract_on_ray

@@ -1,351 +1,219 @@
-"""Stage 1: every video of a dataset becomes a feature file.
+"""Stage 1: compute the features of a dataset's videos. The function behind `pipeline extract`."""
 
-The stage is a generator of small records; the caller shows them. One bad video never stops the
-others, and never hides: it comes out as a `VideoFailed`.
-"""
-
-import errno
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from extractors.decoding.decode_pool import VideoLost
-from extractors.decoding.video import VideoError
-from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
-from extractors.features import Extractor, Features
-from pipeline.atomic import remove_abandoned
-from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.extract_records import (
-    ExtractRecord,
-    FramesDone,
-    VideoDone,
-    VideoFailed,
-    VideoKept,
-    VideoRedone,
-    VideoTaken,
+import torch
+
+from extractors.build import ExtractorChoice, ExtractorError
+from extractors.networks.precision import check_precision
+from pipeline.datasets import load_dataset
+from pipeline.datasets.catalog import Dataset
+from pipeline.device import choose_devices, describe_device
+from pipeline.extraction.errors import ExtractionError
+from pipeline.extraction.extract_entries import extract_entries
+from pipeline.extraction.feature_folder import (
+    ExtractSome,
+    extract_into_folder,
+    precision_of_folder,
 )
-from pipeline.extraction.feature_file import (
-    DamagedFileError,
-    FeatureFileError,
-    Provenance,
-    provenance_differences,
-    read_header,
-    write_features,
-    write_index,
-)
-from pipeline.extraction.feature_paths import feature_path, videos_without_place
-from pipeline.extraction.locks import Claims
-from pipeline.extraction.status import (
-    Failure,
-    StatusTable,
-    forget_failure,
-    note_failure,
-    read_failure,
-)
-from pipeline.extraction.video_digest import Source, identify_source
+from pipeline.extraction.many_devices import extract_on_devices
+from pipeline.extraction.profiles import describe_profile, resolve_choices
+from pipeline.extraction.shards import WHOLE, Shard, begin_with
+from pipeline.extraction.single_video import stream_features as stream_features
+from pipeline.extraction.summary import ExtractionSummary, Tally
+from pipeline.progress import ReportProgress, no_report
 
-# Errors of writing that the next video would meet, too.
-NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-MAX_UNWRITTEN = 4  # videos whose features wait for the disk
-SECONDS_BETWEEN_TABLES = 60.0
+AUTO = "auto"
+RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 
 
-def extract_dataset(
-    dataset: Dataset,
-    features_folder: Path,
-    extractor: Extractor,
+def extract(
+    dataset: str | Path | Dataset,
     *,
-    entries: Sequence[VideoEntry] | None = None,
+    videos: Path | None = None,
+    allow_outside: bool = False,
+    features: str | Path = "features",
+    profile: str | None = None,
+    extractor: str | None = None,
+    flow: str | None = None,
+    crops: int | None = None,
+    weights: str | None = None,
+    flow_weights: str | None = None,
+    precision: str = AUTO,
+    device: str = AUTO,
     retry_failed: bool = False,
-) -> Iterator[ExtractRecord]:
-    """Extract what is not there yet, then write the table and the index of all that is.
+    shard: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    report: ReportProgress = no_report,
+) -> ExtractionSummary:
+    """Compute the features of every video of a dataset, one HDF5 file per video.
+
+    Features that are there already, extracted with the same settings, are kept. A video that fails
+    does not stop the others. Any number of processes may extract into one folder: each video is
+    locked by the process that extracts it. `<features>/<dataset>/status.csv` lists all videos.
 
     Args:
-        dataset: Its videos, of every split.
-        features_folder: Takes `<dataset>/<video_id>.h5`. Several processes may share it.
-        extractor: Makes the features.
-        entries: Those of the videos that are wanted, where it is not all.
-        retry_failed: Try videos again that failed in an earlier run.
+        dataset: A name, the path of a manifest CSV, or a loaded dataset.
+        videos: Folder of the videos; by default `data/<dataset>`, or the manifest's folder. Has no
+            effect on a loaded dataset, nor has the next.
+        allow_outside: Accept a manifest's links that lead out of this folder.
+        features: Folder that takes `<dataset>/<video_id>.h5`.
+        profile: A key of `PROFILES`: how published features were made. Options that contradict it
+            are refused, except for weights.
+        extractor: A name of a network; by default "i3d".
+        flow: A name of a flow method, or "none" for RGB only; by default "tvl1".
+        crops: Crops of each frame: 1, 5 or 10; by default 5.
+        weights: A name of published weights, "random:SEED", or a file or folder; by default the
+            extractor's published weights.
+        flow_weights: The same for a flow method that is a network.
+        precision: Of the networks: "float32", "bfloat16", or "auto": that of the features in the
+            folder, else the best for the device.
+        device: "auto", "cpu", "cuda" or "cuda:N"; or several GPUs of this machine with commas
+            between: a process for each.
+        retry_failed: Try videos again that failed in earlier runs.
+        shard: "i/N": begin with the i-th of N parts, then go on with what other processes have
+            left. By default as Slurm's array or RANK and WORLD_SIZE say, else the whole.
+        engine: "ray" runs a task for each video on a Ray cluster.
+        ray_address: Address of the Ray cluster; None starts one on this machine.
+        report: Gets the progress in videos; its messages say which device, precision and shard are
+            used, and which videos fail.
 
-    Yields:
-        `FramesDone` while a video is read, and one of the others at its end.
+    Returns:
+        How each video ended. Failures of single videos are there, and raise nothing.
 
     Raises:
-        FeatureFileError: If the folder holds features that were made in another way, and nothing
-            is extracted then: features of two kinds never mix. Also if the disk is full.
+        DatasetError: If there is no such dataset, its manifest is wrong, or none of its videos is
+            there.
+        ExtractionError, ExtractorError, ConfigError: If an option does not exist, contradicts
+            another, or is not available on the device.
+        WeightsError: If the weights cannot be loaded.
+        FeatureFileError: If the folder holds features that were extracted with different settings,
+            or the disk is full.
+        DeviceProcessError: If the process of one of several devices dies.
+        RayError: If the Ray cluster cannot be reached.
         OSError: If the folder cannot be written.
-        torch.OutOfMemoryError: If the device has no room for a single snippet.
     """
-    folder = features_folder / dataset.name
-    wanted = dataset.entries if entries is None else entries
-    return in_order(
-        dataset,
-        folder,
-        wanted,
-        lambda some: extract_entries(some, folder, extractor, retry_failed=retry_failed),
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(dataset, videos, allow_outside=allow_outside)
+    dataset.check_any_video_is_there()
+    choice = resolve_choices(
+        profile,
+        extractor=extractor,
+        flow=flow,
+        crops=crops,
+        weights=weights,
+        flow_weights=flow_weights,
+        precision=None if precision == AUTO else precision,
+    )
+    if engine not in ("local", "ray"):
+        raise ExtractionError(f"engine must be local or ray, instead got {engine}")
+    if ray_address is not None and engine != "ray":
+        raise ExtractionError(f"ray_address needs engine ray, instead got engine {engine}")
+    devices = choose_devices(device)
+    folder = Path(features) / dataset.name
+    tally = Tally(dataset.entries, report)
+    for line in [] if profile is None else describe_profile(profile).splitlines():
+        tally.note(line)
+    tally.note(f"device: {', '.join(map(describe_device, devices))}")
+    choice = _with_precision_of_folder(choice, folder, devices, tally)
+    part = _choose_shard(shard, dataset, tally)
+    if choice.has_random_weights:
+        tally.note(RANDOM_WEIGHTS_NOTE)
+    if engine == "ray":
+        extract_some = _on_ray(folder, choice, devices, ray_address, retry_failed)
+    else:
+        extract_some = _on_devices(folder, choice, devices, part, retry_failed)
+    for event in extract_into_folder(dataset, folder, extract_some):
+        tally.add(event)
+    return tally.summary(folder)
+
+
+def _with_precision_of_folder(
+    choice: ExtractorChoice, folder: Path, devices: Sequence[torch.device], tally: Tally
+) -> ExtractorChoice:
+    """Take the precision of the features that are there, unless one was asked for.
+
+    Raises:
+        ExtractorError: If a device cannot compute in it.
+    """
+    precision = precision_of_folder(folder) if choice.precision is None else None
+    if precision is None:
+        return choice
+    tally.note(f"precision: {precision}, as of the features in {folder}")
+    for device in devices:
+        try:
+            check_precision(precision, device)
+        except ValueError as error:
+            raise ExtractorError(
+                f"{folder}: holds features in {precision}, which {device} cannot compute fast "
+                f"({error}); give another folder with --features"
+            ) from error
+    return replace(choice, precision=precision)
+
+
+def _choose_shard(text: str | None, dataset: Dataset, tally: Tally) -> Shard:
+    """The part to begin with: the one that was asked for, else the cluster's, else the whole."""
+    shard = Shard.of_environment() if text is None else Shard.parse(text)
+    if shard is None:
+        return WHOLE
+    _, n_first = begin_with(dataset.entries, shard)
+    tally.note(f"shard {shard}: begins with {n_first} of {len(dataset.entries)} videos")
+    return shard
+
+
+def _on_devices(
+    folder: Path,
+    choice: ExtractorChoice,
+    devices: Sequence[torch.device],
+    shard: Shard,
+    retry_failed: bool,
+) -> ExtractSome:
+    """Extraction in this process, or in one for each of several devices."""
+    if len(devices) > 1:
+        return partial(
+            extract_on_devices,
+            folder=folder,
+            choice=choice,
+            devices=devices,
+            shard=shard,
+            retry_failed=retry_failed,
+        )
+    extractor = choice.build(devices[0])
+    return partial(
+        extract_entries,
+        folder=folder,
+        extractor=extractor,
+        shard=shard,
+        retry_failed=retry_failed,
     )
 
 
-def in_order(
-    dataset: Dataset,
+def _on_ray(
     folder: Path,
-    entries: Sequence[VideoEntry],
-    extract: Callable[[Sequence[VideoEntry]], Iterator[ExtractRecord]],
-) -> Iterator[ExtractRecord]:
-    """Keep a dataset's folder of features in order while videos are extracted into it.
-
-    What killed processes left is removed first; the table of videos is written every minute and
-    at the end, the index at the end. Videos whose names have no place in the folder fail at once.
-
-    Args:
-        dataset: All videos, for the table of them.
-        folder: The dataset's folder of features.
-        entries: Those of the videos that are wanted.
-        extract: Extracts some videos.
-
-    Yields:
-        What `extract` yields, and a `VideoFailed` for every video without a place.
-    """
-    remove_abandoned(folder)
-    table = StatusTable(folder, dataset)
-    written_at = time.monotonic()
-    reasons = videos_without_place(folder, [entry.video_id for entry in dataset.entries])
-    for entry in entries:
-        if entry.video_id in reasons:
-            reason = reasons[entry.video_id]
-            yield VideoFailed(
-                Failure(entry.video_id, "FeatureFileError", reason, is_quarantined=False)
-            )
-    for record in extract([entry for entry in entries if entry.video_id not in reasons]):
-        yield record
-        is_end = isinstance(record, VideoDone | VideoFailed)
-        if is_end and folder.is_dir() and time.monotonic() - written_at > SECONDS_BETWEEN_TABLES:
-            table.write()
-            written_at = time.monotonic()
-    if folder.is_dir():
-        finish_folder(table)
-
-
-def extract_entries(
-    entries: Sequence[VideoEntry], folder: Path, extractor: Extractor, *, retry_failed: bool
-) -> Iterator[ExtractRecord]:
-    """Extract what is not there yet of some videos; the table and the index are left as they are.
-
-    Args, yields and raises as `extract_dataset`; `folder` is the dataset's own.
-    """
-    provenance = extractor.provenance()
-    todo: list[VideoEntry] = []
-    for entry in entries:
-        record = _earlier_end(folder, entry, provenance, retry_failed)
-        if record is not None:
-            yield record
-        if record is None or isinstance(record, VideoRedone):
-            todo.append(entry)
-    if todo:
-        with Claims(folder) as claims, ThreadPoolExecutor(1) as writer:
-            yield from _extract(_Work(todo, folder, provenance, claims), extractor, writer)
-
-
-def finish_folder(table: StatusTable) -> None:
-    """Write the table of videos and the index; the index by one process after the other."""
-    table.write()
-    with Claims(table.folder) as claims:
-        claims.wait_for_index()
-        write_index(table.folder)
-
-
-def stream_features(path: Path, extractor: Extractor) -> Generator[FramesDone, None, Features]:
-    """Compute the features of one video in bounded memory.
-
-    Args:
-        path: The video file.
-        extractor: Makes the features.
-
-    Yields:
-        The progress.
-
-    Returns:
-        The features of all frames that are shown and can be decoded.
-
-    Raises:
-        VideoError: If no frame can be had from the file.
-    """
-    for event in extract_videos(extractor, [path]):
-        match event:
-            case FramesDecoded():
-                yield FramesDone(path.name, event.n_frames, event.share)
-            case VideoLost():
-                raise VideoError(event.reason)
-            case VideoFeatures():
-                features = event.features
-    return features
-
-
-class _Work:
-    """The videos of one process, claimed one by one as they are asked for.
-
-    Args:
-        todo: The videos that are wanted.
-        folder: The dataset's folder of features.
-        provenance: How features are made.
-        claims: The claims on the folder's videos.
-
-    Attributes:
-        ended: Records of videos that need not, or cannot, be read; to be taken out.
-    """
-
-    def __init__(
-        self, todo: Sequence[VideoEntry], folder: Path, provenance: Provenance, claims: Claims
-    ) -> None:
-        self.ended: deque[ExtractRecord] = deque()
-        self._todo, self._folder, self._provenance, self._claims = todo, folder, provenance, claims
-        self._begun: dict[Path, tuple[VideoEntry, Source]] = {}
-
-    def paths(self) -> Iterator[Path]:
-        """Yield the files that are to be read."""
-        for entry in self._todo:
-            path = feature_path(self._folder, entry.video_id)
-            if not self._claims.take(entry.video_id):
-                self.ended.append(VideoTaken(entry.video_id))
-                continue
-            try:
-                # Another process may have written them since.
-                if path.is_file() and not _reason_to_redo(path, entry, self._provenance):
-                    self.ended.append(VideoKept(entry.video_id))
-                    continue
-                if path.is_dir():
-                    raise IsADirectoryError(
-                        f"{path}: is a folder, expected to write the features of "
-                        f"{entry.video_id!r} there; remove it, or rename the video"
-                    )
-                self._begun[entry.path] = entry, identify_source(entry.path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except FeatureFileError:
-                raise
-            except OSError as error:
-                self.ended.append(_failed(entry, error))
-            else:
-                yield entry.path
-
-    def entry_of(self, path: Path) -> VideoEntry:
-        """The video of a file that was yielded."""
-        return self._begun[path][0]
-
-    def write(self, path: Path, features: Features) -> VideoDone | VideoFailed:
-        """Write the features of a file that was yielded."""
-        entry, source = self._begun[path]
-        try:
-            write_features(
-                feature_path(self._folder, entry.video_id),
-                features,
-                self._provenance,
-                video_id=entry.video_id,
-                source_name=entry.path.name,
-                source=source,
-            )
-            forget_failure(self._folder, entry.video_id)
-        except (OSError, MemoryError) as error:
-            return _failed(entry, error)
-        return VideoDone(entry.video_id, features.n_frames, features.n_missing)
-
-    def lose(self, lost: VideoLost) -> VideoFailed:
-        """Note that a file cannot be read, unless it is not there yet or the machine failed."""
-        entry = self.entry_of(lost.path)
-        failure = Failure(entry.video_id, lost.kind, lost.reason, lost.is_quarantined)
-        if entry.path.is_file() and not lost.is_machine_error:
-            note_failure(self._folder, failure)
-            path = feature_path(self._folder, entry.video_id)
-            with suppress(OSError):
-                if path.is_file() and _reason_to_redo(path, entry, self._provenance):
-                    path.unlink()  # features of another file must not pass for its own
-        return VideoFailed(failure)
-
-
-def _extract(work: _Work, extractor: Extractor, writer: Executor) -> Iterator[ExtractRecord]:
-    writing: deque[Future[VideoDone | VideoFailed]] = deque()
-    for event in extract_videos(extractor, work.paths()):
-        match event:
-            case FramesDecoded():
-                video_id = work.entry_of(event.path).video_id
-                yield FramesDone(video_id, event.n_frames, event.share)
-            case VideoLost():
-                yield work.lose(event)
-            case VideoFeatures():
-                writing.append(writer.submit(work.write, event.path, event.features))
-        while writing and (writing[0].done() or len(writing) > MAX_UNWRITTEN):
-            yield writing.popleft().result()
-        while work.ended:
-            yield work.ended.popleft()
-    for write in writing:
-        yield write.result()
-    yield from work.ended
-
-
-def _earlier_end(
-    folder: Path, entry: VideoEntry, provenance: Provenance, retry_failed: bool
-) -> VideoKept | VideoRedone | VideoFailed | None:
-    """What became of a video in earlier runs; None if nothing did."""
-    path = feature_path(folder, entry.video_id)
+    choice: ExtractorChoice,
+    devices: Sequence[torch.device],
+    address: str | None,
+    retry_failed: bool,
+) -> ExtractSome:
+    """Extraction on a Ray cluster. Ray is an extra: who has not got it is told how to get it."""
+    if len(devices) > 1:
+        raise ExtractionError("engine ray takes one device, cpu or cuda, instead got several")
     try:
-        if path.is_file():
-            reason = _reason_to_redo(path, entry, provenance)
-            return VideoRedone(entry.video_id, reason) if reason else VideoKept(entry.video_id)
-    except FeatureFileError:
-        raise
-    except OSError as error:
-        return _failed(entry, error)
-    failure = None if retry_failed else read_failure(folder, entry.video_id)
-    return None if failure is None else VideoFailed(failure, is_earlier=True)
-
-
-def _reason_to_redo(path: Path, entry: VideoEntry, provenance: Provenance) -> str:
-    """Why the features that are there are not those of the video; empty if they are.
-
-    Where the video itself is not at hand, its features count as its own.
-
-    Raises:
-        FeatureFileError: If they were made in another way.
-        OSError: If the video cannot be read.
-    """
-    try:
-        header = read_header(path)
-    except DamagedFileError as error:
-        return str(error).removesuffix("; remove it and extract the video again")
-    differences = provenance_differences(provenance, header.provenance)
-    if differences:
-        raise FeatureFileError(
-            f"{path}: was made in another way ({'; '.join(differences)}); "
-            "give the same options, or another folder with --features"
-        )
-    if header.video_id != entry.video_id:
-        return f"{path}: holds the features of another video, {header.video_id!r}"
-    if header.source is not None and entry.path.is_file():
-        source = identify_source(entry.path)
-        if source != header.source:
-            return (
-                f"{entry.path}: is not the file that {path} was made from "
-                f"({source.n_bytes} bytes, instead of {header.source.n_bytes})"
-                if source.n_bytes != header.source.n_bytes
-                else f"{entry.path}: is not the file that {path} was made from (other content)"
-            )
-    return ""
-
-
-def _failed(entry: VideoEntry, error: OSError | MemoryError) -> VideoFailed:
-    """A failure to reach or write a file, which the next run is to try again.
-
-    Raises:
-        OSError: The error itself, if the next video would meet it, too.
-    """
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    if isinstance(cause, OSError) and cause.errno in NO_MORE_FILES:
-        raise error
-    reason = str(error)
-    if isinstance(error, MemoryError):
-        reason = f"{entry.path}: not enough memory for its features"
-    elif error.filename is not None and error.strerror:
-        reason = f"{error.filename}: {error.strerror}"
-    return VideoFailed(Failure(entry.video_id, type(error).__name__, reason, is_quarantined=False))
+        from pipeline.extraction.ray_extract import extract_on_ray  # noqa: PLC0415
+    except ImportError as error:
+        raise ExtractionError(
+            "engine ray needs Ray, which is not installed: pip install ray"
+        ) from error
+    return partial(
+        extract_on_ray,
+        folder=folder,
+        choice=choice,
+        address=address,
+        device=devices[0].type,
+        retry_failed=retry_failed,
+    )

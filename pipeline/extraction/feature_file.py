@@ -14,9 +14,8 @@ What other programs need not write is in `DEFAULTS`; `feature_check.py` shows ho
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,12 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from extractors.features import Provenance as Provenance
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
-from pipeline.extraction.feature_paths import INDEX_NAME
 from pipeline.extraction.feature_paths import FeatureFileError as FeatureFileError
 from pipeline.extraction.feature_paths import feature_path as feature_path
 from pipeline.extraction.hdf5 import (
     DamagedFileError as DamagedFileError,
 )
 from pipeline.extraction.hdf5 import (
-    ExternalLink,
     File,
     attribute,
     fixed_text,
@@ -89,12 +86,14 @@ class FeatureHeader:
     Attributes:
         video_id: The video's name within its dataset.
         provenance: How the features were made.
+        streams: Names of the streams, in the extractor's order.
         n_missing: Frames of the video that could not be decoded.
         source: Identity of the video file; None where the features were not made from a file.
     """
 
     video_id: str
     provenance: Provenance
+    streams: tuple[str, ...]
     n_missing: int
     source: Source | None
 
@@ -232,18 +231,10 @@ def read_header(path: Path) -> FeatureHeader:
         return FeatureHeader(
             video_id=str(header["video_id"]),
             provenance=provenance,
+            streams=tuple(parse_stream_names(header)),
             n_missing=int(header["n_missing"]),
             source=Source(n_bytes, sha256) if sha256 else None,
         )
-
-
-def precision_of_folder(folder: Path) -> str | None:
-    """The precision in which a folder's features were made; None if it holds none that can tell."""
-    for path in list_feature_files(folder):
-        with suppress(FeatureFileError):
-            if "precision" in (provenance := read_header(path).provenance):
-                return str(provenance["precision"])
-    return None
 
 
 def provenance_differences(expected: Provenance, found: Provenance) -> list[str]:
@@ -258,44 +249,6 @@ def provenance_differences(expected: Provenance, found: Provenance) -> list[str]
         for key in keys
         if key not in expected or key not in found or expected[key] != found[key]
     ]
-
-
-def list_feature_files(folder: Path) -> list[Path]:
-    """The feature files of a dataset's folder, sorted; the index is none of them."""
-    paths = (path for path in folder.rglob("*.h5") if path != folder / INDEX_NAME)
-    return sorted(path for path in paths if path.is_file())
-
-
-def write_index(folder: Path) -> Path:
-    """Write `index.h5`, through which one `h5py.File` shows all videos of a folder.
-
-    `index["some/video"]` is the root of that video's file, attributes included, by an external
-    link with a relative name: the folder may be moved.
-
-    Args:
-        folder: A dataset's folder of feature files.
-
-    Returns:
-        The path of the index.
-
-    Raises:
-        FeatureFileError: If the index cannot be written.
-    """
-    index_path = folder / INDEX_NAME
-    names = [path.relative_to(folder).as_posix() for path in list_feature_files(folder)]
-    video_ids = {name.removesuffix(".h5"): name for name in names}
-    parents = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-    with writing(index_path) as index:
-        for video_id, name in video_ids.items():
-            if video_id not in parents:
-                index[video_id] = ExternalLink(name, "/")
-                continue
-            # A video `a` beside videos `a/b`: nothing can be hung below a link, so `a` is a group
-            # of its own that links to the arrays.
-            with reading(folder / name) as file:
-                for array in [*parse_stream_names(_read_attributes(file)), "timestamps"]:
-                    index[f"{video_id}/{array}"] = ExternalLink(name, f"/{array}")
-    return index_path
 
 
 def _as_float16(path: Path, stream: str, values: NDArray[np.float32]) -> NDArray[np.float16]:

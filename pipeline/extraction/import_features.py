@@ -29,8 +29,8 @@ from pipeline.extraction.feature_file import (
     provenance_differences,
     read_header,
     write_features,
-    write_index,
 )
+from pipeline.extraction.feature_folder import finish_folder
 from pipeline.extraction.published_arrays import read_published
 from pipeline.extraction.published_files import Crops, ReleaseFiles, find_release_files
 from pipeline.extraction.releases import (
@@ -150,8 +150,7 @@ def import_features(
         ]
     remove_abandoned(task.folder)
     _import_all(task, files, summary, report)
-    StatusTable(task.folder, dataset).write()
-    write_index(task.folder)
+    finish_folder(StatusTable(task.folder, dataset))
     return summary
 
 

@@ -1,7 +1,7 @@
-"""Which process extracts which video, where several share one folder.
+"""Locks on videos: any number of processes extract into one folder, and each video once.
 
-A claim is a lock on one byte of a file, which the operating system gives up when the process ends,
-however it ends: nothing is left to clean up after a kill.
+Each video's lock is a lock on one byte of a file, which the operating system releases when the
+process ends, however it ends: nothing is left to clean up after a kill.
 """
 
 import fcntl
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 INDEX_BYTE = 2**56  # beyond those of the videos
 
 
-class Claims:
-    """The claims of this process on the videos of one folder. A context manager.
+class VideoLocks:
+    """The locks of this process on the videos of one folder, held until it is closed.
 
     Args:
         folder: The dataset's folder of features; it is made if it is missing.
 
     Raises:
-        OSError: If the folder does not take new files.
+        OSError: If the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,16 +44,16 @@ class Claims:
     ) -> None:
         self._file.close()
 
-    def take(self, video_id: str) -> bool:
-        """Claim a video; False if another process has it.
+    def lock(self, video_id: str) -> bool:
+        """Lock a video; False if another process has locked it.
 
-        On a file system without locks every claim succeeds: work may then be done twice, but every
-        file is still written whole.
+        On a file system without locks this is always True, with a warning in the log: two processes
+        may then extract the same video, but every file is still written whole.
         """
         digest = hashlib.blake2b(video_id.encode(), digest_size=7).digest()
         return self._lock(int.from_bytes(digest), fcntl.LOCK_NB)
 
-    def wait_for_index(self) -> None:
+    def lock_index(self) -> None:
         """Wait until no other process is listing the folder and writing its index.
 
         Without the wait, the index of a process that listed the folder early could replace that of

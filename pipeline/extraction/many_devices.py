@@ -1,10 +1,9 @@
-"""Extraction on several GPUs of one machine: a process for each, with a share of the videos."""
+"""Extraction on several GPUs of one machine: a process for each, all into one folder."""
 
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,82 +12,58 @@ import torch
 
 from extractors.build import ExtractorChoice
 from extractors.errors import LookaroundError
-from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.extract import extract_entries, in_order
-from pipeline.extraction.extract_records import ExtractRecord
-from pipeline.extraction.shards import Shard, entries_of_shard
+from pipeline.datasets.catalog import VideoEntry
+from pipeline.extraction.extract_entries import extract_entries
+from pipeline.extraction.shards import Shard
+from pipeline.extraction.summary import ExtractEvent
 
 
 class DeviceProcessError(LookaroundError, OSError):
-    """The process of one device ended before its share of the videos did."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A process is through; `error` is what stopped it before its end, if anything did."""
-
-    error: OSError | ValueError | None
+    """The process of one device ended before the videos did."""
 
 
 def extract_on_devices(
-    dataset: Dataset,
-    features_folder: Path,
+    entries: Sequence[VideoEntry],
+    folder: Path,
     choice: ExtractorChoice,
     devices: Sequence[torch.device],
     *,
-    entries: Sequence[VideoEntry],
+    shard: Shard,
     retry_failed: bool,
-) -> Iterator[ExtractRecord]:
-    """Extract what is not there yet of a dataset, its videos shared out by their ids.
+) -> Iterator[ExtractEvent]:
+    """Extract what is not there yet of some videos; each device begins with a part of the shard.
 
     Args:
-        dataset: All videos, for the table of them.
-        features_folder: Takes `<dataset>/<video_id>.h5`.
+        entries: The videos that are wanted.
+        folder: The dataset's folder of features.
         choice: The extractor, which is built on each device.
         devices: One or more.
-        entries: Those of the videos that are wanted.
+        shard: The part of the videos to begin with.
         retry_failed: Try videos again that failed in an earlier run.
 
     Yields:
-        What `extract_dataset` yields, of all devices mixed.
+        The events of all devices: one outcome of each video and device.
 
     Raises:
         DeviceProcessError: If a process dies; the others are then ended, too.
         FeatureFileError, WeightsError, ExtractorError: As with one device.
     """
-    folder = features_folder / dataset.name
-    return in_order(
-        dataset,
-        folder,
-        entries,
-        lambda some: _extract_shares(some, folder, choice, devices, retry_failed),
-    )
-
-
-def _extract_shares(
-    entries: Sequence[VideoEntry],
-    folder: Path,
-    choice: ExtractorChoice,
-    devices: Sequence[torch.device],
-    retry_failed: bool,
-) -> Iterator[ExtractRecord]:
     with ExitStack() as stack:
-        processes: list[tuple[Connection, torch.device, BaseProcess]] = []
-        for index, device in enumerate(devices):
-            share = entries_of_shard(entries, Shard(index, len(devices)))
-            connection, process = _start(share, folder, choice, device, retry_failed)
+        running: dict[Connection, tuple[torch.device, BaseProcess]] = {}
+        for device, part in zip(devices, shard.split(len(devices)), strict=True):
+            connection, process = _start(entries, folder, choice, device, part, retry_failed)
             stack.callback(_end, connection, process)
-            processes.append((connection, device, process))
-        while processes:
-            heard = wait([connection for connection, _, _ in processes])
-            for speaker in [one for one in processes if one[0] in heard]:
-                record = _receive(*speaker)
-                if not isinstance(record, _Ended):
-                    yield record
-                elif record.error is not None:
-                    raise record.error
+            running[connection] = device, process
+        while running:
+            ready = wait(list(running))
+            for connection in [one for one in running if one in ready]:
+                message = _receive(connection, *running[connection])
+                if message is None:
+                    del running[connection]
+                elif isinstance(message, Exception):
+                    raise message
                 else:
-                    processes.remove(speaker)
+                    yield message
 
 
 def _start(
@@ -96,12 +71,13 @@ def _start(
     folder: Path,
     choice: ExtractorChoice,
     device: torch.device,
+    shard: Shard,
     retry_failed: bool,
 ) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_extract, args=(theirs, entries, folder, choice, device, retry_failed)
+        target=_extract, args=(theirs, entries, folder, choice, device, shard, retry_failed)
     )
     # Ctrl-C reaches the parent, which ends this process; a child inherits the mask.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -119,33 +95,36 @@ def _extract(
     folder: Path,
     choice: ExtractorChoice,
     device: torch.device,
+    shard: Shard,
     retry_failed: bool,
 ) -> None:
-    """Run in a device's process."""
+    """Run in a device's process: send events, and at the end None or the error that stopped it."""
     try:
         extractor = choice.build(device)
-        for record in extract_entries(entries, folder, extractor, retry_failed=retry_failed):
-            connection.send(record)
+        for event in extract_entries(
+            entries, folder, extractor, shard=shard, retry_failed=retry_failed
+        ):
+            connection.send(event)
     except ConnectionError:
         return  # the parent is gone
     except (OSError, ValueError) as error:
-        connection.send(_Ended(error))
+        connection.send(error)
     else:
-        connection.send(_Ended(None))
+        connection.send(None)
 
 
 def _receive(
     connection: Connection, device: torch.device, process: BaseProcess
-) -> ExtractRecord | _Ended:
+) -> ExtractEvent | Exception | None:
     try:
-        record: ExtractRecord | _Ended = connection.recv()
+        message: ExtractEvent | Exception | None = connection.recv()
     except EOFError as error:
         process.join()
         raise DeviceProcessError(
             f"the process of {device} ended with exit code {process.exitcode} before its videos "
             "did; run the command again to go on"
         ) from error
-    return record
+    return message
 
 
 def _end(connection: Connection, process: BaseProcess) -> None:

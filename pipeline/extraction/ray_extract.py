@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: a task for each video. The only door to Ray.
+"""Extraction on a Ray cluster: a task for each video. The only module that imports Ray.
 
 All nodes see the videos and the features folder under the same paths. A task that loses its node is
 given to another; what a video's features are does not depend on where they were computed.
@@ -16,10 +16,10 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.errors import LookaroundError
 from extractors.features import Extractor
-from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.extract import extract_entries, in_order
-from pipeline.extraction.extract_records import ExtractRecord, FramesDone, VideoFailed
+from pipeline.datasets.catalog import VideoEntry
+from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.status import Failure
+from pipeline.extraction.summary import VideoOutcome
 
 MAX_RETRIES = 3
 
@@ -29,99 +29,82 @@ class RayError(LookaroundError, OSError):
 
 
 def extract_on_ray(
-    dataset: Dataset,
-    features_folder: Path,
+    entries: Sequence[VideoEntry],
+    folder: Path,
     choice: ExtractorChoice,
     *,
-    entries: Sequence[VideoEntry],
     address: str | None,
     device: str,
     retry_failed: bool,
-) -> Iterator[ExtractRecord]:
-    """Extract what is not there yet of a dataset, a video per task.
+) -> Iterator[VideoOutcome]:
+    """Extract what is not there yet of some videos, a video per task.
 
     Args:
-        dataset: All videos, for the table of them.
-        features_folder: Takes `<dataset>/<video_id>.h5`.
+        entries: The videos that are wanted.
+        folder: The dataset's folder of features.
         choice: The extractor, which is built once in each of Ray's processes.
-        entries: Those of its videos that are wanted.
         address: Of the cluster; None starts one on this machine.
         device: "cuda" asks Ray for a GPU per task, "cpu" for a core.
         retry_failed: Try videos again that failed in an earlier run.
 
     Yields:
-        What `extract_dataset` yields, but for `FramesDone`.
+        One outcome of each video.
 
     Raises:
         RayError: If the cluster cannot be reached.
         FeatureFileError, WeightsError, ExtractorError: As without Ray.
     """
-    folder = (features_folder / dataset.name).absolute()
-    return in_order(
-        dataset,
-        folder,
-        entries,
-        lambda some: _extract_on_cluster(some, folder, choice, address, device, retry_failed),
-    )
-
-
-def _extract_on_cluster(
-    entries: Sequence[VideoEntry],
-    folder: Path,
-    choice: ExtractorChoice,
-    address: str | None,
-    device: str,
-    retry_failed: bool,
-) -> Iterator[ExtractRecord]:
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RayError(f"no Ray cluster at {address or 'this machine'} ({error})") from error
-    absolute_choice = replace(
-        choice,
-        weights=_absolute_path(choice.weights),
-        flow_weights=_absolute_path(choice.flow_weights),
-    )
     task = ray.remote(_extract_one).options(
         num_gpus=1 if device == "cuda" else 0,
         num_cpus=1,
         max_retries=MAX_RETRIES,
     )
     with context:
+        # Ray's processes have working folders of their own.
+        there = folder.absolute()
+        choice_there = replace(
+            choice,
+            weights=_absolute_path(choice.weights),
+            flow_weights=_absolute_path(choice.flow_weights),
+        )
         waiting = {
-            task.remote(_absolute(entry), folder, absolute_choice, device, retry_failed): entry
+            task.remote(
+                replace(entry, path=entry.path.absolute()),
+                there,
+                choice_there,
+                device,
+                retry_failed,
+            ): entry
             for entry in entries
         }
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             entry = waiting.pop(done)
             try:
-                yield from ray.get(done)
+                yield ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.RayError as error:
-                yield VideoFailed(_lost(entry, error))
+                yield VideoOutcome(entry.video_id, "failed", failure=_lost(entry, error))
 
 
 def _extract_one(
     entry: VideoEntry, folder: Path, choice: ExtractorChoice, device: str, retry_failed: bool
-) -> list[ExtractRecord]:
+) -> VideoOutcome:
     """Run in one of Ray's processes."""
-    records = extract_entries(
-        [entry], folder, _extractor(choice, device), retry_failed=retry_failed
-    )
-    return [record for record in records if not isinstance(record, FramesDone)]
+    events = extract_entries([entry], folder, _extractor(choice, device), retry_failed=retry_failed)
+    (outcome,) = [event for event in events if isinstance(event, VideoOutcome)]
+    return outcome
 
 
 @functools.lru_cache(maxsize=1)
 def _extractor(choice: ExtractorChoice, device: str) -> Extractor:
     """The extractor of this process, built for its first task."""
     return choice.build(torch.device(device))
-
-
-def _absolute(entry: VideoEntry) -> VideoEntry:
-    """Ray's processes have working folders of their own."""
-    return replace(entry, path=entry.path.absolute())
 
 
 def _absolute_path(weights: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Which part of a dataset one of several machines extracts."""
+"""Shards: with which part of a dataset each of several processes begins."""
 
 import os
 import re
@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pipeline.config import ConfigError
 from pipeline.datasets.catalog import VideoEntry
+from pipeline.extraction.errors import ExtractionError
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `count` parts, `index` counted from 0.
+    """One of `count` equal parts of a dataset, `index` counted from 0.
 
     Raises:
-        ConfigError: If there is no such part.
+        ExtractionError: If there is no such part.
 
     >>> Shard.parse("2/8")
     Shard(index=1, count=8)
@@ -26,7 +26,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ConfigError(
+            raise ExtractionError(
                 f"shard must be i/N with i from 1 to N, instead got {self.index + 1}/{self.count}"
             )
 
@@ -35,7 +35,7 @@ class Shard:
         """Read "i/N", i counted from 1."""
         match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if match is None:
-            raise ConfigError(
+            raise ExtractionError(
                 f"shard must be i/N with i from 1 to N and N below a million, instead got {text}"
             )
         return cls(int(match[1]) - 1, int(match[2]))
@@ -56,26 +56,43 @@ class Shard:
             if "WORLD_SIZE" in environment:
                 return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
         except (ValueError, LookupError, ZeroDivisionError) as error:
-            raise ConfigError(
+            raise ExtractionError(
                 f"the variables of Slurm's array or RANK and WORLD_SIZE make no sense ({error}); "
                 "give --shard i/N"
             ) from error
         return None
 
+    def split(self, n_parts: int) -> list["Shard"]:
+        """Split this part into equal parts, such as one for each device of a machine.
+
+        >>> [str(part) for part in Shard.parse("2/3").split(2)]
+        ['2/6', '5/6']
+        """
+        count = self.count * n_parts
+        return [Shard(index, count) for index in range(self.index, count, self.count)]
+
     def __str__(self) -> str:
         return f"{self.index + 1}/{self.count}"
 
 
-def entries_of_shard(entries: Sequence[VideoEntry], shard: Shard) -> tuple[VideoEntry, ...]:
-    """The videos of one part; all parts together are all videos, each once.
+WHOLE = Shard(0, 1)
+
+
+def begin_with(entries: Sequence[VideoEntry], shard: Shard) -> tuple[list[VideoEntry], int]:
+    """Order videos so that those of one part come first, then those of the parts after it.
 
     The videos are dealt out in the order of their ids. Nothing is read from the files, so that
     every machine with the same list comes to the same parts.
 
     Args:
         entries: All videos.
-        shard: The part.
+        shard: The part that comes first.
+
+    Returns:
+        All videos, and how many of them the part has.
     """
-    ids = sorted(entry.video_id for entry in entries)
-    mine = set(ids[shard.index :: shard.count])
-    return tuple(entry for entry in entries if entry.video_id in mine)
+    ranks = {video_id: i for i, video_id in enumerate(sorted(e.video_id for e in entries))}
+    # How many parts after the shard a video's part comes.
+    distances = {video_id: (rank - shard.index) % shard.count for video_id, rank in ranks.items()}
+    ordered = sorted(entries, key=lambda entry: distances[entry.video_id])
+    return ordered, sum(distance == 0 for distance in distances.values())

@@ -66,6 +66,13 @@ def forget_failure(folder: Path, video_id: str) -> None:
         _note_path(folder, video_id).unlink()
 
 
+def time_of_failure(folder: Path, video_id: str) -> int | None:
+    """When a video failed, in ns by the clock of the file system; None if it did not."""
+    with suppress(OSError):
+        return _note_path(folder, video_id).stat().st_mtime_ns
+    return None
+
+
 def read_failure(folder: Path, video_id: str) -> Failure | None:
     """Recall why a video failed in an earlier run; None if it did not.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extraction.feature_file import list_feature_files
+from pipeline.extraction.feature_folder import list_feature_files
 
 # Modules that Python itself loads when a child process starts.
 MODULES = ("signal", "struct", "socket", "pickle", "selectors", "subprocess", "sitecustomize")

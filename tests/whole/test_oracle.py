@@ -28,9 +28,9 @@ from torchvision.transforms.v2 import functional
 from extractors.i3d import I3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, TAIL_POLICIES
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.extraction.extract import extract_entries
-from pipeline.extraction.extract_records import VideoDone, VideoFailed
+from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.feature_file import feature_path, read_features
+from pipeline.extraction.summary import VideoOutcome
 
 N_EXAMPLES = 15
 N_SLOW_EXAMPLES = int(os.environ.get("ORACLE_EXAMPLES", "2000"))
@@ -301,9 +301,10 @@ def expect_as_reference(run: Run, extractor: I3D, folder: Path, network: Any = N
     extractor.n_snippets_per_batch = run.n_snippets_per_batch
     with TemporaryDirectory() as features, pytest.MonkeyPatch.context() as patch:
         patch.setattr("extractors.engine.default_workers", lambda _: run.n_workers)
-        records = list(extract_entries(entries, Path(features), extractor, retry_failed=False))
-        failed = {r.failure.video_id: r.failure for r in records if isinstance(r, VideoFailed)}
-        done = {r.video_id for r in records if isinstance(r, VideoDone)}
+        events = list(extract_entries(entries, Path(features), extractor))
+        outcomes = [event for event in events if isinstance(event, VideoOutcome)]
+        failed = {o.video_id: o.failure for o in outcomes if o.failure is not None}
+        done = {o.video_id for o in outcomes if o.status == "done"}
         for video_id, path in paths.items():
             expected = reference(path, run.n_crops, run.flow is not None, run.tail_policy)
             if not expected.clips["rgb"]:

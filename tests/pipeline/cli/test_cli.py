@@ -229,7 +229,9 @@ def test_features_made_in_another_way_never_mix(world):
         "random:0",
         folder=world,
     )
-    assert_one_line_error(result, "was made in another way", "crops: 5 expected, instead got 1")
+    assert_one_line_error(
+        result, "was extracted with different settings", "crops: 5 expected, instead got 1"
+    )
     assert files_below(world) == before
 
 
@@ -554,13 +556,18 @@ def test_ctrl_c_is_exit_code_130_and_no_traceback(tmp_path, write_clip, seconds)
     assert "Traceback" not in stderr
 
 
-def test_shards_together_make_the_whole_and_their_table_knows_all(world, tmp_path):
+def test_a_shard_begins_with_its_part_and_goes_on_with_the_others_and_the_table_knows_all(
+    world, tmp_path
+):
     options = ["--flow", "none", "--crops", 1, "--weights", "random:0", "--features", tmp_path]
-    for shard in ("1/2", "2/2"):
+    for shard, counts in (
+        ("1/2", "6 extracted (120 frames), 0 there already"),
+        ("2/2", "0 extracted (0 frames), 6 there already"),
+    ):
         result = run("extract", "small.csv", *options, "--shard", shard, folder=world)
         assert result.exit_code == 0, result.output
-        assert f"shard {shard}" in result.stderr
-    assert "3 extracted" in result.stdout
+        assert f"shard {shard}: begins with 3 of 6 videos" in result.stderr
+        assert counts in result.stdout
     lines = (tmp_path / "small/status.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == ["done"] * 6
 

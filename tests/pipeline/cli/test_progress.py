@@ -5,9 +5,9 @@ import re
 import pytest
 
 from pipeline.cli import progress as progress_module
-from pipeline.cli.display import show_extraction, show_scoring, show_training
+from pipeline.cli.display import show_scoring, show_training
 from pipeline.cli.progress import ProgressDisplay, Stopwatch
-from pipeline.extraction.extract_records import FramesDone, VideoDone
+from pipeline.extraction.extract_records import FramesDone
 from pipeline.training.trainer import EpochRecord
 
 
@@ -98,18 +98,6 @@ def test_a_terminal_gets_a_bar_and_keeps_what_was_said(monkeypatch, lines):
     assert "2/8 videos" in shown
     assert "5.0 frames/s" in shown
     assert "a: [red] lost" in shown
-
-
-def test_an_extraction_shows_frames_per_second_and_counts_parts_of_videos(clock, lines):
-    def records():
-        clock.now += 5
-        yield VideoDone("a", n_frames=100, n_missing=0)
-        clock.now += 5
-        yield FramesDone("b", 60, 0.5)
-
-    show_extraction(records(), n_videos=3)
-    # 160 frames in 10 s; 1.5 of 3 videos are through.
-    assert lines() == ["extract: 1/3 videos, 16.0 frames/s, 10 s left"]
 
 
 def test_a_training_shows_its_loss_its_speed_and_the_time_left(clock, lines):

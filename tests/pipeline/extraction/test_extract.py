@@ -9,27 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import pytest
 import torch
 
+from extractors.engine import FramesDecoded
 from extractors.snippets import REPEAT_LAST_FRAME
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.extract import (
-    FramesDone,
-    VideoDone,
-    VideoFailed,
-    VideoKept,
-    VideoRedone,
-    VideoTaken,
-    extract_dataset,
-    extract_entries,
-    stream_features,
-)
-from pipeline.extraction.feature_file import FeatureFileError, list_feature_files, read_features
+from pipeline.extraction.extract_entries import extract_entries
+from pipeline.extraction.feature_file import FeatureFileError, read_features
+from pipeline.extraction.feature_folder import extract_into_folder, list_feature_files
+from pipeline.extraction.shards import WHOLE
+from pipeline.extraction.single_video import extract_video
 from pipeline.extraction.status import read_failure
+from pipeline.extraction.summary import VideoOutcome
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -69,21 +65,34 @@ def videos_folder(tmp_path):
     (tmp_path / "videos").mkdir()
 
 
-def endings(records):
-    """The records of videos' ends, by video."""
-    kinds = (VideoDone, VideoKept, VideoTaken, VideoFailed)
-    ends = [record for record in records if isinstance(record, kinds)]
-    return {
-        record.failure.video_id if isinstance(record, VideoFailed) else record.video_id: record
-        for record in ends
-    }
+def extract_dataset(dataset, features, extractor, *, shard=WHOLE, retry_failed=False):
+    """All events of an extraction with an extractor that is there already."""
+    folder = features / dataset.name
+
+    def extract(entries):
+        return extract_entries(entries, folder, extractor, shard=shard, retry_failed=retry_failed)
+
+    return extract_into_folder(dataset, folder, extract)
 
 
-def kill_decoder_at(records, video_id, find_decoders):
-    """Pass records on; whenever the video's frames begin to come, its decoder is killed."""
-    for record in records:
-        yield record
-        if type(record).__name__ == "FramesDone" and record.video_id == video_id:
+def endings(events):
+    """The outcomes of videos, by video; each video has one."""
+    outcomes = [event for event in events if isinstance(event, VideoOutcome)]
+    by_id = {outcome.video_id: outcome for outcome in outcomes}
+    assert len(by_id) == len(outcomes)
+    return by_id
+
+
+def statuses(ends):
+    """How the videos a, b and c ended."""
+    return [ends[name].status for name in "abc"]
+
+
+def kill_decoder_at(events, video_id, find_decoders):
+    """Pass events on; whenever the video's frames begin to come, its decoder is killed."""
+    for event in events:
+        yield event
+        if isinstance(event, FramesDecoded) and event.path.stem == video_id:
             for decoder in find_decoders():
                 os.kill(decoder, signal.SIGSEGV)
 
@@ -94,12 +103,11 @@ def status_by_id(folder):
 
 
 def test_what_is_there_is_kept_and_not_touched(dataset, tmp_path):
-    assert set(map(type, endings(extract_dataset(dataset, tmp_path, Brightness())).values())) == {
-        VideoDone
-    }
+    first = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert {end.status for end in first.values()} == {"done"}
     files = {path: path.stat().st_mtime_ns for path in list_feature_files(tmp_path / "small")}
     again = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert set(map(type, again.values())) == {VideoKept}
+    assert {end.status for end in again.values()} == {"kept"}
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert status_by_id(tmp_path / "small") == dict.fromkeys("abc", "done")
 
@@ -117,14 +125,14 @@ def test_a_video_that_fails_is_left_alone_until_that_is_asked_for(dataset, tmp_p
     whole = broken.read_bytes()
     broken.write_bytes(b"no video")
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoFailed, VideoDone]
+    assert statuses(ends) == ["done", "failed", "done"]
     assert not ends["b"].is_earlier
     assert status_by_id(tmp_path / "small")["b"] == "failed"
     broken.write_bytes(whole)
     again = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert again["b"] == VideoFailed(ends["b"].failure, is_earlier=True)
+    assert again["b"] == replace(ends["b"], is_earlier=True)
     last = endings(extract_dataset(dataset, tmp_path, Brightness(), retry_failed=True))
-    assert [type(last[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+    assert statuses(last) == ["kept", "done", "kept"]
     assert read_failure(tmp_path / "small", "b") is None
     assert status_by_id(tmp_path / "small")["b"] == "done"
 
@@ -133,46 +141,44 @@ def test_a_video_that_is_not_there_yet_is_tried_again_by_itself(dataset, tmp_pat
     absent = dataset.entries[1].path
     away = absent.rename(tmp_path / "away.mp4")
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert isinstance(ends["b"], VideoFailed)
+    assert ends["b"].status == "failed"
     assert status_by_id(tmp_path / "small")["b"] == "missing"
     away.rename(absent)
     again = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert [type(again[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+    assert statuses(again) == ["kept", "done", "kept"]
 
 
 def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done(
     dataset, find_decoders, tmp_path
 ):
-    records = extract_dataset(dataset, tmp_path, Brightness())
-    ends = endings(kill_decoder_at(records, "b", find_decoders))
-    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoFailed, VideoDone]
+    events = extract_dataset(dataset, tmp_path, Brightness())
+    ends = endings(kill_decoder_at(events, "b", find_decoders))
+    assert statuses(ends) == ["done", "failed", "done"]
     failure = ends["b"].failure
     assert (failure.kind, failure.is_quarantined) == ("DecoderDied", True)
     assert status_by_id(tmp_path / "small") == {"a": "done", "b": "quarantined", "c": "done"}
-    assert isinstance(endings(extract_dataset(dataset, tmp_path, Brightness()))["b"], VideoFailed)
+    again = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert again["b"].status == "failed"
 
 
 def test_a_single_video_survives_the_crash_of_its_decoder(dataset, find_decoders):
     entry = dataset.entries[0]
-    progress = stream_features(entry.path, Brightness())
-    is_killed = False
-    while True:
-        try:
-            next(progress)
-        except StopIteration as finished:
-            features = finished.value
-            break
-        if not is_killed:
+    reports = []
+
+    def kill_once(progress):
+        if not reports:
             os.kill(find_decoders()[0], signal.SIGKILL)
-            is_killed = True
+        reports.append(progress)
+
+    features = extract_video(entry.path, Brightness(), report=kill_once)
     assert features.n_frames == 200
 
 
 def test_a_video_in_the_hands_of_another_process_is_left_to_it(dataset, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from pipeline.extraction.locks import Claims\n"
-        "with Claims(Path(sys.argv[1])) as claims:\n"
-        "    print(claims.take('b'), flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from pipeline.extraction.locks import VideoLocks\n"
+        "with VideoLocks(Path(sys.argv[1])) as locks:\n"
+        "    print(locks.lock('b'), flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path / "small"],
@@ -183,7 +189,7 @@ def test_a_video_in_the_hands_of_another_process_is_left_to_it(dataset, tmp_path
     assert other.stdout.readline() == b"True\n"
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
     other.communicate()
-    assert [type(ends[name]) for name in "abc"] == [VideoDone, VideoTaken, VideoDone]
+    assert statuses(ends) == ["done", "taken", "done"]
     assert status_by_id(tmp_path / "small")["b"] == "waiting"
 
 
@@ -198,14 +204,14 @@ def test_a_video_that_was_replaced_is_reported_and_extracted_anew(dataset, write
     times = (video.stat().st_atime_ns, video.stat().st_mtime_ns)
     write_clip(video, n_frames=48)
     os.utime(video, ns=times)
-    records = list(extract_dataset(dataset, tmp_path, Brightness()))
-    (redone,) = [record for record in records if isinstance(record, VideoRedone)]
-    assert redone.video_id == "b"
-    assert re.search(r"b\.mp4: is not the file that \S+b\.h5 was made from", redone.reason)
-    assert [type(endings(records)[name]) for name in "abc"] == [VideoKept, VideoDone, VideoKept]
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    assert [bool(ends[name].replaced_because) for name in "abc"] == [False, True, False]
+    reason = ends["b"].replaced_because
+    assert re.search(r"b\.mp4: is not the file that \S+b\.h5 was made from", reason)
+    assert statuses(ends) == ["kept", "done", "kept"]
     assert number_of(tmp_path / "small", "b") == 48
     again = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert set(map(type, again.values())) == {VideoKept}
+    assert {end.status for end in again.values()} == {"kept"}
 
 
 def test_two_lists_of_one_name_do_not_share_features_in_silence(write_clip, tmp_path):
@@ -214,9 +220,8 @@ def test_two_lists_of_one_name_do_not_share_features_in_silence(write_clip, tmp_
         path = write_clip(tmp_path / f"videos/{n_frames}.mp4", n_frames=n_frames)
         datasets.append(Dataset("cameras", (VideoEntry("yard", path, "train", 0),)))
     for dataset, n_frames in zip(datasets, (32, 64), strict=True):
-        assert isinstance(
-            endings(extract_dataset(dataset, tmp_path, Brightness()))["yard"], VideoDone
-        )
+        ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+        assert ends["yard"].status == "done"
         assert number_of(tmp_path / "cameras", "yard") == n_frames
 
 
@@ -224,7 +229,7 @@ def test_features_are_kept_where_the_videos_are_not_at_hand(dataset, tmp_path):
     list(extract_dataset(dataset, tmp_path, Brightness()))
     shutil.rmtree(tmp_path / "videos")
     again = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert set(map(type, again.values())) == {VideoKept}
+    assert {end.status for end in again.values()} == {"kept"}
 
 
 def test_features_that_are_damaged_or_of_another_video_are_made_anew(dataset, tmp_path):
@@ -233,11 +238,12 @@ def test_features_that_are_damaged_or_of_another_video_are_made_anew(dataset, tm
     whole = (folder / "a.h5").read_bytes()
     (folder / "a.h5").write_bytes(whole[: len(whole) // 2])
     shutil.copy(folder / "c.h5", folder / "b.h5")
-    records = list(extract_dataset(dataset, tmp_path, Brightness()))
-    reasons = {r.video_id: r.reason for r in records if isinstance(r, VideoRedone)}
+    ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
+    reasons = {name: ends[name].replaced_because for name in "abc"}
     assert "a.h5: is not a whole feature file" in reasons["a"]
     assert "b.h5: holds the features of another video, 'c'" in reasons["b"]
-    assert [type(endings(records)[name]) for name in "abc"] == [VideoDone, VideoDone, VideoKept]
+    assert statuses(ends) == ["done", "done", "kept"]
+    assert not reasons["c"]
     for name in "abc":
         assert number_of(folder, name) == 200
 
@@ -246,7 +252,7 @@ def test_features_of_another_file_do_not_stay_when_the_new_one_cannot_be_read(da
     list(extract_dataset(dataset, tmp_path, Brightness()))
     dataset.entries[1].path.write_bytes(b"no video")
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert [type(ends[name]) for name in "abc"] == [VideoKept, VideoFailed, VideoKept]
+    assert statuses(ends) == ["kept", "failed", "kept"]
     assert not (tmp_path / "small/b.h5").exists()
     assert status_by_id(tmp_path / "small")["b"] == "failed"
 
@@ -259,11 +265,11 @@ def test_videos_without_a_place_for_their_features_fail_and_the_others_go_on(wri
         shutil.copy(clip, path)
     entries = [VideoEntry(i, path, "train", 0) for i, path in zip(ids, paths, strict=True)]
     dataset = Dataset("small", tuple(entries))
-    for kind in (VideoDone, VideoKept):
+    for status in ("done", "kept"):
         ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
         for video_id in ("index", "a", "y" * 255, "status.csv/d"):
             assert "rename the video" in ends[video_id].failure.reason
-        assert {i for i, end in ends.items() if isinstance(end, kind)} == {
+        assert {i for i, end in ends.items() if end.status == status} == {
             "a.h5/b",
             "x" * 245,
             "good",
@@ -283,9 +289,9 @@ def test_a_feature_file_that_cannot_be_written_is_its_videos_failure(write_clip,
     (tmp_path / "small/b.h5/deep").mkdir(parents=True)
     (tmp_path / "small/day").write_text("of the user")
     dataset = Dataset("small", tuple(entries))
-    for kind in (VideoDone, VideoKept):
+    for status in ("done", "kept"):
         ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
-        assert [type(ends[i]) for i in ids] == [VideoFailed, VideoFailed, kind]
+        assert [ends[i].status for i in ids] == ["failed", "failed", status]
         assert not any(ends[i].is_earlier for i in ("day/a", "b"))  # nothing is remembered
 
 
@@ -296,7 +302,7 @@ def test_values_that_do_not_fit_are_their_videos_failure(dataset, tmp_path):
             return {"rgb": torch.full_like(features["rgb"], 1e6)}
 
     ends = endings(extract_dataset(dataset, tmp_path, Bright()))
-    assert set(map(type, ends.values())) == {VideoFailed}
+    assert {end.status for end in ends.values()} == {"failed"}
     assert "must fit float16" in ends["a"].failure.reason
     assert read_failure(tmp_path / "small", "a") == ends["a"].failure
 
@@ -307,19 +313,19 @@ def test_a_file_size_limit_is_reported_and_not_remembered(dataset, tmp_path):
     one = Dataset("small", dataset.entries[:1])
     ends = []
     try:
-        for record in extract_dataset(one, tmp_path, Brightness()):
-            if isinstance(record, FramesDone):  # the decoder has its memory by now
+        for event in extract_dataset(one, tmp_path, Brightness()):
+            if isinstance(event, FramesDecoded):  # the decoder has its memory by now
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
             else:
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-                ends.append(record)
+                ends.append(event)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     (failed,) = ends
     assert "cannot be written (File too large)" in failed.failure.reason
     again = endings(extract_dataset(one, tmp_path, Brightness()))
-    assert isinstance(again["a"], VideoDone)
+    assert again["a"].status == "done"
 
 
 def test_a_decoder_without_room_for_its_frames_is_reported_and_not_remembered(dataset, tmp_path):
@@ -340,14 +346,14 @@ def test_a_pipe_fails_at_once_each_time(dataset, tmp_path):
     os.mkfifo(pipe)
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
     assert "is not a regular file, expected a video" in ends["a"].failure.reason
-    assert [type(ends[name]) for name in "bc"] == [VideoDone, VideoDone]
+    assert [ends[name].status for name in "bc"] == ["done", "done"]
 
 
 def test_a_damaged_note_on_a_failure_is_as_good_as_none(dataset, tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "small/b.failed.json").write_bytes(b"{")
     ends = endings(extract_dataset(dataset, tmp_path, Brightness()))
-    assert set(map(type, ends.values())) == {VideoDone}
+    assert {end.status for end in ends.values()} == {"done"}
     assert not (tmp_path / "small/b.failed.json").exists()
 
 
@@ -419,10 +425,11 @@ class Slow(here.Brightness):
         return super().prepare(frames)
 
 if __name__ == "__main__":
-    records = here.extract_dataset(load_dataset("small.csv", None), Path(sys.argv[1]), Slow())
-    for record in records:
-        if isinstance(record, here.VideoDone):
-            print(record.video_id, flush=True)
+    shard = here.Shard.parse(sys.argv[2]) if sys.argv[2:] else here.WHOLE
+    dataset = load_dataset("small.csv", None)
+    for event in here.extract_dataset(dataset, Path(sys.argv[1]), Slow(), shard=shard):
+        if isinstance(event, here.VideoOutcome) and event.status == "done":
+            print(event.video_id, flush=True)
 """
 REAL_RUN = """
 import sys

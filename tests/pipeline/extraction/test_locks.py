@@ -1,4 +1,4 @@
-"""Claims on videos between processes that share a folder."""
+"""Locks on videos between processes that share a folder."""
 
 import subprocess
 import sys
@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.catalog import Dataset
-from pipeline.extraction.extract import finish_folder
-from pipeline.extraction.locks import Claims
+from pipeline.extraction.feature_folder import finish_folder
+from pipeline.extraction.locks import VideoLocks
 from pipeline.extraction.status import StatusTable
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.extraction.locks import Claims
-with Claims(Path(sys.argv[1])) as claims:
-    print(claims.take("a"), claims.take("b"), flush=True)
+from pipeline.extraction.locks import VideoLocks
+with VideoLocks(Path(sys.argv[1])) as locks:
+    print(locks.lock("a"), locks.lock("b"), flush=True)
     sys.stdin.read()
 """
 
 
 def start_holder(folder: Path) -> subprocess.Popen[str]:
-    """A process that claims the videos a and b until its stdin is closed."""
+    """A process that locks the videos a and b until its stdin is closed."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder)],
         stdin=subprocess.PIPE,
@@ -37,30 +37,30 @@ def start_holder(folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("end", ["ends", "is killed"])
-def test_a_video_that_another_process_claims_is_free_again_when_that_one_is_gone(
+def test_a_video_that_another_process_locks_is_free_again_when_that_one_is_gone(
     tmp_path: Path, end: str
 ) -> None:
     holder = start_holder(tmp_path)
-    with Claims(tmp_path) as claims:
-        assert [claims.take(video_id) for video_id in ("a", "b", "c")] == [False, False, True]
+    with VideoLocks(tmp_path) as locks:
+        assert [locks.lock(video_id) for video_id in ("a", "b", "c")] == [False, False, True]
         if end == "is killed":
             holder.kill()
         holder.communicate()
-        assert claims.take("a")
+        assert locks.lock("a")
 
 
-def test_a_claim_can_be_taken_twice_by_its_owner(tmp_path: Path) -> None:
-    with Claims(tmp_path / "new" / "folder") as claims:
-        assert claims.take("a")
-        assert claims.take("a")
+def test_a_lock_can_be_taken_twice_by_its_owner(tmp_path: Path) -> None:
+    with VideoLocks(tmp_path / "new" / "folder") as locks:
+        assert locks.lock("a")
+        assert locks.lock("a")
 
 
 INDEX_WRITER = """
 import sys
 from pathlib import Path
-from pipeline.extraction.locks import Claims
-with Claims(Path(sys.argv[1])) as claims:
-    claims.wait_for_index()
+from pipeline.extraction.locks import VideoLocks
+with VideoLocks(Path(sys.argv[1])) as locks:
+    locks.lock_index()
     print("its turn", flush=True)
     sys.stdin.read()
 """

@@ -11,9 +11,12 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.networks.weights import WeightsError
 from pipeline.datasets.catalog import Dataset, VideoEntry
-from pipeline.extraction.extract_records import FramesDone, VideoDone, VideoFailed
 from pipeline.extraction.feature_file import read_features
+from pipeline.extraction.feature_folder import extract_into_folder
 from pipeline.extraction.many_devices import DeviceProcessError, extract_on_devices
+from pipeline.extraction.shards import WHOLE
+from pipeline.extraction.summary import Tally, VideoOutcome
+from pipeline.progress import no_report
 
 CPU = torch.device("cpu")
 CHOICE = ExtractorChoice("i3d", "none", 1, "random:0")
@@ -27,18 +30,29 @@ def dataset(write_clip, tmp_path) -> Dataset:
     return Dataset("small", tuple(VideoEntry(path.stem, path, "train", 0) for path in paths))
 
 
-def extract(dataset, folder, choice=CHOICE):
-    return extract_on_devices(
-        dataset, folder, choice, [CPU, CPU], entries=dataset.entries, retry_failed=False
+def extract(dataset, features, choice=CHOICE):
+    folder = features / dataset.name
+    return extract_into_folder(
+        dataset,
+        folder,
+        lambda entries: extract_on_devices(
+            entries, folder, choice, [CPU, CPU], shard=WHOLE, retry_failed=False
+        ),
     )
 
 
-def test_all_videos_are_done_and_the_failed_one_is_named(dataset, tmp_path):
-    records = [r for r in extract(dataset, tmp_path) if not isinstance(r, FramesDone)]
-    done = {record.video_id for record in records if isinstance(record, VideoDone)}
-    assert done == {"0", "1", "2"}
-    (failed,) = [record for record in records if isinstance(record, VideoFailed)]
-    assert failed.failure.video_id == "broken"
+def test_all_videos_are_done_once_and_the_failed_one_is_named(dataset, tmp_path):
+    tally = Tally(dataset.entries, no_report)
+    done = []
+    for event in extract(dataset, tmp_path):
+        tally.add(event)
+        if isinstance(event, VideoOutcome) and event.status == "done":
+            done.append(event.video_id)
+    assert sorted(done) == ["0", "1", "2"]
+    summary = tally.summary(tmp_path / "small")
+    assert (summary.n_done, summary.n_kept, summary.n_taken) == (3, 0, 0)
+    (failure,) = summary.failures
+    assert failure.video_id == "broken"
     for video_id in done:
         assert read_features(tmp_path / f"small/{video_id}.h5").features.n_frames == 16
     assert len((tmp_path / "small/status.csv").read_text().splitlines()) == 5
@@ -53,9 +67,9 @@ def test_what_stops_one_process_stops_the_run_in_its_own_words(dataset, tmp_path
 
 
 def test_a_process_that_dies_is_an_error_and_the_others_are_ended(dataset, tmp_path: Path):
-    records = extract(dataset, tmp_path)
-    next(records)
+    events = extract(dataset, tmp_path)
+    next(events)
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     with pytest.raises(DeviceProcessError, match=r"of cpu ended with exit code -9 .* run the comm"):
-        list(records)
+        list(events)
     assert not multiprocessing.active_children()

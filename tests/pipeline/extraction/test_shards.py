@@ -1,13 +1,21 @@
-"""Sharing out a dataset between machines."""
+"""Which videos each of several processes begins with."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pipeline.config import ConfigError
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.extraction.shards import Shard, entries_of_shard
+from pipeline.extraction.errors import ExtractionError
+from pipeline.extraction.shards import Shard, begin_with
+
+
+def entries_of_shard(entries: Sequence[VideoEntry], shard: Shard) -> list[VideoEntry]:
+    """The videos with which a process begins; checks that the others come after them."""
+    ordered, n_first = begin_with(entries, shard)
+    assert sorted(entry.video_id for entry in ordered) == sorted(e.video_id for e in entries)
+    return ordered[:n_first]
 
 
 def make_entries(n: int) -> list[VideoEntry]:
@@ -24,6 +32,37 @@ def test_the_parts_are_all_videos_each_once_and_equal(count: int) -> None:
     ]
     sizes = [len(part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_after_its_own_part_a_process_goes_on_with_the_next_ones_and_ends_with_the_one_before() -> (
+    None
+):
+    entries = make_entries(7)
+    ordered, _ = begin_with(entries, Shard(1, 3))
+    assert [entry.video_id for entry in ordered] == [
+        "001",
+        "004",
+        "002",
+        "005",
+        "000",
+        "003",
+        "006",
+    ]
+
+
+def test_the_whole_keeps_the_order_of_the_list() -> None:
+    entries = make_entries(5)[::-1]
+    assert begin_with(entries, Shard(0, 1)) == (entries, 5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_part_is_split_into_parts_of_its_own_videos(count: int) -> None:
+    entries = make_entries(50)
+    for index in range(count):
+        whole = entries_of_shard(entries, Shard(index, count))
+        parts = [entries_of_shard(entries, part) for part in Shard(index, count).split(4)]
+        assert len(parts) == 4
+        assert sorted(e.video_id for part in parts for e in part) == [e.video_id for e in whole]
 
 
 def test_the_parts_do_not_depend_on_the_order_of_the_list() -> None:
@@ -84,7 +123,7 @@ def test_a_cluster_says_which_part_is_meant(
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_an_error(environment: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="give --shard i/N"):
+    with pytest.raises(ExtractionError, match="give --shard i/N"):
         Shard.of_environment(environment)
 
 
@@ -107,5 +146,5 @@ def test_a_cluster_that_makes_no_sense_is_an_error(environment: dict[str, str]) 
     ],
 )
 def test_what_is_no_shard_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="shard must be i/N with i from 1 to N"):
+    with pytest.raises(ExtractionError, match="shard must be i/N with i from 1 to N"):
         Shard.parse(text)
