@@ -20,6 +20,7 @@ from pipeline.cli import (
     evaluate,
     extract,
     features,
+    groundtruth,
     import_features,
     runs,
     score,
@@ -94,6 +95,7 @@ main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
 main.add_command(features.features)
 main.add_command(import_features.import_features)
+main.add_command(groundtruth.groundtruth)
 main.add_command(bench.bench)
 main.add_command(weights.weights)
 main.add_command(bench_training.bench_training)

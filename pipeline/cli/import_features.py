@@ -50,7 +50,7 @@ def import_features(
         from pipeline.datasets import load_dataset
         from pipeline.extraction.import_features import import_features as import_release
 
-        loaded = load_dataset(dataset, allow_outside=True)
+        loaded = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
         with ProgressDisplay("import", total=len(loaded.entries), unit="videos") as display:
             summary = import_release(
                 loaded,

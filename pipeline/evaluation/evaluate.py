@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from models.clav_como import ClavComo
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.datasets.catalog import (
+    Dataset,
+    DatasetError,
+    VideoEntry,
+    describe_cut_intervals,
+    frame_labels,
+)
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
@@ -105,6 +111,9 @@ def load_test_videos(
         videos.append(
             TestVideo(entry, stored.features, frame_labels(entry, stored.features.n_frames))
         )
+    cut = describe_cut_intervals((video.entry, video.labels.size) for video in videos)
+    if cut is not None:
+        logger.warning("%s: %s", dataset.name, cut)
     n_anomalous = sum(int(video.labels.sum()) for video in videos)
     n_frames = sum(video.labels.size for video in videos)
     if n_anomalous in (0, n_frames):

@@ -5,7 +5,6 @@ where the dataset knows it and the last snippet reaches beyond it, else 16 for e
 of both it is stands in the attribute `decoder`. Nobody knows the times of the frames: they are NaN.
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -19,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features, Provenance
-from extractors.snippets import SNIPPET_LEN
+from extractors.snippets import DROP_TAIL, SNIPPET_LEN
 from pipeline.atomic import remove_abandoned
 from pipeline.datasets.catalog import Dataset
+from pipeline.extraction.earlier import NO_MORE_FILES
 from pipeline.extraction.feature_file import (
     DamagedFileError,
     FeatureFileError,
@@ -45,7 +45,6 @@ from pipeline.progress import Progress, ReportProgress, no_report
 
 N_THREADS = 4  # they wait for the disk most of the time
 TAIL_BYTES = 2**16  # of each file: features that differ at all differ there
-NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(slots=True)
@@ -104,7 +103,6 @@ def import_features(
     release: str,
     made_by: str | None = None,
     lists: Sequence[Path] = (),
-    frame_counts: Mapping[str, int] | None = None,
     report: ReportProgress = no_report,
 ) -> ImportSummary:
     """Import a published release of features; what was imported before is kept.
@@ -116,7 +114,6 @@ def import_features(
         release: A key of `RELEASES`, or `other`.
         made_by: Who made the features and how, where the release is `other`.
         lists: Lists of files; where there are any, only the files that they name are imported.
-        frame_counts: The true number of frames of videos where it is known.
         report: Called after each video.
 
     Returns:
@@ -136,7 +133,7 @@ def import_features(
         stream_dims=stream_dims,
         n_crops=n_crops,
         provenance=provenance_of(release, chosen, dataset.name, stream_dims, n_crops),
-        frame_counts=frame_counts or {},
+        frame_counts=dataset.frame_counts,
     )
     summary = ImportSummary(extra=files.extra, provenance=task.provenance)
     for name, problem in files.problems.items():
@@ -209,7 +206,8 @@ def _import_video(
         arrays = {name: _spread(values, n_frames) for name, values in arrays.items()}
     elif n_frames is not None:
         _check_length(paths[0], n_snippets, n_frames)
-    n_covered, origin = _covered_frames(len(next(iter(arrays.values()))), n_frames)
+    tail_policy = str(task.provenance["tail_policy"])
+    n_covered, origin = _covered_frames(len(next(iter(arrays.values()))), n_frames, tail_policy)
     features = Features(
         streams=arrays,
         snippet_len=SNIPPET_LEN,
@@ -218,6 +216,7 @@ def _import_video(
         fps=math.nan,
         timestamps=np.full(n_covered, math.nan),
         decoder=f"imported; number of frames: {origin}",
+        tail_policy=tail_policy,
     )
     write_features(
         path,
@@ -350,8 +349,10 @@ def _check_length(path: Path, n_snippets: int, n_frames: int) -> None:
         )
 
 
-def _covered_frames(n_snippets: int, n_frames: int | None) -> tuple[int, str]:
+def _covered_frames(n_snippets: int, n_frames: int | None, tail_policy: str) -> tuple[int, str]:
     """How many frames the snippets are taken for, and where that number is from."""
+    if tail_policy == DROP_TAIL:  # the fewest frames that make so many snippets
+        return n_snippets * SNIPPET_LEN + 1, f"not known, {SNIPPET_LEN} for each snippet and 1"
     covered = n_snippets * SNIPPET_LEN
     if n_frames is None:
         return covered, f"not known, {SNIPPET_LEN} for each snippet"

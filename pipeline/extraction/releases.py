@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from extractors.errors import LookaroundError
 from extractors.features import Provenance
-from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, SNIPPET_LEN
 
 NOT_KNOWN = "not known"
 IMPORTED_FROM = "imported_from"  # the key that only imported features have
+GROUND_TRUTH = "ground_truth"  # its value is a convention's name, or not known
 
 
 class ImportFeaturesError(LookaroundError, ValueError):
@@ -30,7 +31,7 @@ class Release:
         crop_order: Which crop is which; empty if nobody has said.
         stream_dims: Width of each stream that there may be; empty if any will do.
         n_crops: Crops by dataset; of other datasets any number will do, but all videos alike.
-        ground_truth: By dataset, the convention of the published ground truth.
+        ground_truth: By dataset, the published ground truth that fits: a key of `conventions_of`.
         n_segments: Number of equal segments of every video; 0 for snippets of 16 frames.
     """
 
@@ -53,7 +54,7 @@ _RTFM = Release(
     tail_policy="repeat the last frame to fill the last snippet",
     stream_dims={"rgb": 2048},
     n_crops={"ucf_crime": 10, "shanghaitech": 10, "xd_violence": 5},
-    ground_truth={"ucf_crime": "1114144", "shanghaitech": "142912"},
+    ground_truth={"ucf_crime": "rtfm", "shanghaitech": "rtfm", "xd_violence": "xdviodet"},
 )
 
 RELEASES: dict[str, Release] = {
@@ -62,7 +63,7 @@ RELEASES: dict[str, Release] = {
     "tevad": replace(
         _RTFM,
         made_by="Chen et al., CVPR Workshops 2023, https://github.com/coranholmes/TEVAD",
-        ground_truth={"ucf_crime": "1114144", "shanghaitech": "143888"},
+        ground_truth={"ucf_crime": "rtfm", "shanghaitech": "tevad"},
     ),
     "deepmil": Release(
         made_by="Wu et al., https://github.com/Roc-Ng/DeepMIL",
@@ -71,7 +72,7 @@ RELEASES: dict[str, Release] = {
         crop_order=_CENTER_FIRST,
         stream_dims={"rgb": 1024, "flow": 1024},
         n_crops={"ucf_crime": 10},
-        ground_truth={"ucf_crime": "1109680"},
+        ground_truth={"ucf_crime": "deepmil"},
     ),
     "xdviodet": Release(
         made_by="Wu et al., ECCV 2020, https://github.com/Roc-Ng/XDVioDet",
@@ -80,7 +81,7 @@ RELEASES: dict[str, Release] = {
         crop_order=_CENTER_FIRST,
         stream_dims={"rgb": 1024, "flow": 1024},
         n_crops={"xd_violence": 5},
-        ground_truth={"xd_violence": "2330384"},
+        ground_truth={"xd_violence": "xdviodet"},
     ),
     "pel4vad": Release(
         made_by="Pu et al., IEEE TIP 2024, https://github.com/yujiangpu20/PEL4VAD",
@@ -88,7 +89,7 @@ RELEASES: dict[str, Release] = {
         tail_policy=NOT_KNOWN,
         stream_dims={"rgb": 1024},
         n_crops={"shanghaitech": 10},
-        ground_truth={"shanghaitech": "140112"},
+        ground_truth={"shanghaitech": "pel4vad"},
     ),
     "c3d": Release(
         made_by=(
@@ -139,6 +140,7 @@ def provenance_of(
         stream_dims: The width of each stream that is imported.
         n_crops: How many crops there are.
     """
+    ground_truth = release.ground_truth.get(dataset, NOT_KNOWN)
     return {
         IMPORTED_FROM: name,
         "made_by": release.made_by,
@@ -148,10 +150,10 @@ def provenance_of(
         "crop_order": release.crop_order,
         "snippet_len": SNIPPET_LEN,
         "published_tail_policy": release.tail_policy,
-        # So many frames are taken as there are snippets for: see `import_features.py`.
-        "tail_policy": REPEAT_LAST_FRAME,
+        # What holds for the frames of the files: see `import_features.py`.
+        "tail_policy": DROP_TAIL if ground_truth == "xdviodet" else REPEAT_LAST_FRAME,
         "fps": NOT_KNOWN,
-        "ground_truth": release.ground_truth.get(dataset, NOT_KNOWN),
+        GROUND_TRUTH: ground_truth,
         # No release has random weights; of features of somebody else, this is their word.
         "is_pretrained": True,
     }

@@ -5,7 +5,7 @@ import pickle
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from extractors.snippets import DROP_TAIL
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.feature_check import check_feature_file
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, read_features
@@ -28,13 +29,16 @@ XD = (
 )
 
 
-def dataset(name: str, videos: tuple[str, ...]) -> Dataset:
+def dataset(
+    name: str, videos: tuple[str, ...], frame_counts: Mapping[str, int] | None = None
+) -> Dataset:
     return Dataset(
         name,
         tuple(
             VideoEntry(video, Path(f"{video}.mp4"), "train", index % 2)
             for index, video in enumerate(videos)
         ),
+        frame_counts=frame_counts or {},
     )
 
 
@@ -80,7 +84,7 @@ def test_files_with_all_crops_become_feature_files_with_an_honest_provenance(tmp
         assert video.provenance["streams"] == "rgb 2048-d"
         assert video.provenance["crops"] == 10
         assert video.provenance["fps"] == "not known"
-        assert video.provenance["ground_truth"] == "1114144"
+        assert video.provenance["ground_truth"] == "rtfm"
 
 
 def test_one_file_per_crop_is_put_together_in_the_order_of_the_crops(tmp_path):
@@ -107,6 +111,8 @@ def test_flow_beside_rgb_trims_rgb_to_the_length_of_the_flow(tmp_path):
         found = stored(tmp_path, "xd_violence", video)
         assert list(found.features.streams) == ["rgb", "flow"]
         assert found.features.streams["rgb"].shape == (4, 5, 1024)
+        # 65 frames are the fewest that make 4 snippets and a flow for each of their frames.
+        assert (found.features.n_frames, found.features.tail_policy) == (65, DROP_TAIL)
         assert found.provenance["streams"] == "rgb 1024-d, flow 1024-d"
         expected = values_of(5, 1024, seed=2)[:4].astype(np.float16)
         np.testing.assert_array_equal(found.features.streams["rgb"][:, 2], expected)
@@ -176,9 +182,8 @@ def test_text_segments_are_read_and_given_to_the_frames_that_they_cover(tmp_path
     segments = np.repeat(np.arange(32, dtype=np.float32)[:, None], 4096, axis=1)
     for name in UCF[:2]:
         np.savetxt(folder / f"{name}_C.txt", segments, fmt="%.6f")
-    counts = {UCF[0]: 320}
-    videos = dataset("ucf_crime", UCF[:2])
-    summary = run(tmp_path, videos, folder, release="c3d", frame_counts=counts)
+    videos = dataset("ucf_crime", UCF[:2], {UCF[0]: 320})
+    summary = run(tmp_path, videos, folder, release="c3d")
     assert summary.problems == []
     known = stored(tmp_path, "ucf_crime", UCF[0]).features
     # 320 frames: a segment is 10 frames, and frame 16 i + 8 is the middle of snippet i.
@@ -203,8 +208,8 @@ def test_a_known_number_of_frames_is_taken_where_the_snippets_cover_it(
     tmp_path, n_snippets, n_frames, expected
 ):
     save(tmp_path / "r" / f"{UCF[0]}_i3d.npy", values_of(n_snippets, 10, 2048))
-    videos = dataset("ucf_crime", UCF[:1])
-    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm", frame_counts={UCF[0]: n_frames})
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: n_frames})
+    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm")
     assert summary.problems == []
     features = stored(tmp_path, "ucf_crime", UCF[0]).features
     assert features.n_frames == expected
@@ -214,8 +219,8 @@ def test_a_known_number_of_frames_is_taken_where_the_snippets_cover_it(
 def test_snippets_that_cannot_be_of_the_video_are_misshapen(tmp_path):
     """Ten videos of a published release are 1.2 times too long."""
     save(tmp_path / "r" / f"{UCF[0]}_i3d.npy", values_of(24, 10, 2048))
-    videos = dataset("ucf_crime", UCF[:1])
-    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm", frame_counts={UCF[0]: 320})
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: 320})
+    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm")
     assert len(summary.problems) == 1
     assert "has 24 snippets, but the video has 320 frames" in summary.problems[0]
 
