@@ -43,4 +43,6 @@ def load_avenue(videos: Path | None = None, *, allow_outside: bool = False) -> D
     )
 
 
-SOURCE = DatasetSource(load_avenue, "weakly supervised split of our own, 19 training and 18 test")
+SOURCE = DatasetSource(
+    load_avenue, "weakly supervised split of our own, 19 training and 18 test videos", fps=25
+)

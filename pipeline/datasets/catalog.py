@@ -155,11 +155,13 @@ class DatasetSource:
         load: Reads its list.
         summary: A few words about it, for `pipeline datasets list`.
         make: Writes its videos, where it is synthetic.
+        fps: Frames per second of its videos, where some are published as folders of frames.
     """
 
     load: LoadDataset
     summary: str
     make: MakeDataset | None = None
+    fps: int | None = None
 
 
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:

@@ -1,13 +1,14 @@
 """Checking a dataset before anything is computed: which videos are missing, extra or unreadable."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from extractors.decoding.pyav_file import VideoError, open_video, select_stream
 from pipeline.datasets.catalog import SPLITS, Dataset, Split
+from pipeline.datasets.frame_folders import find_frame_folders
 from pipeline.datasets.listed_videos import walk_videos
 from pipeline.progress import Progress, ReportProgress, no_report
 
@@ -51,6 +52,7 @@ class DatasetCheck:
     Attributes:
         counts: One for each split.
         missing: Listed files that do not exist.
+        frame_folders: Folders of frames that stand for missing videos, by the listed file.
         unreadable: Listed files that cannot be opened as a video, each with the reason.
         ambiguous: Groups of files that fit one listed video equally well.
         copies: Groups of files with the same content, the first of them listed.
@@ -60,6 +62,7 @@ class DatasetCheck:
 
     counts: tuple[SplitCount, ...]
     missing: tuple[Path, ...]
+    frame_folders: Mapping[Path, Path]
     unreadable: tuple[tuple[Path, str], ...]
     ambiguous: tuple[tuple[Path, ...], ...]
     copies: tuple[tuple[Path, ...], ...]
@@ -75,13 +78,17 @@ class DatasetCheck:
         """Lines for a user."""
         return [
             *(count.describe() for count in self.counts),
-            *(f"missing: {path}" for path in self.missing),
+            *(f"missing: {path}{self._describe_frames(path)}" for path in self.missing),
             *(f"unreadable: {reason}" for _, reason in self.unreadable),
             *(f"several files for one video: {_join(paths)}" for paths in self.ambiguous),
             *(f"same content: {_join(paths)}" for paths in self.copies),
             *(f"not in the list: {path}" for path in self.extra),
             *(f"anomalous frames not known: {path}" for path in self.unannotated),
         ]
+
+    def _describe_frames(self, path: Path) -> str:
+        folder = self.frame_folders.get(path)
+        return f", but its frames are in {folder}: pipeline datasets pack" if folder else ""
 
 
 def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> DatasetCheck:
@@ -93,6 +100,9 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
     Args:
         dataset: Loaded with `allow_duplicates`.
         report: Called after each video.
+
+    Raises:
+        DatasetError: If two folders of frames fit one missing video equally well.
     """
     listed = [entry.path for entry in dataset.entries]
     found = [path for path in listed if path.is_file()]
@@ -109,6 +119,7 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
     return DatasetCheck(
         counts=tuple(_count(dataset, split, existing) for split in SPLITS),
         missing=tuple(path for path in listed if path not in existing),
+        frame_folders=find_frame_folders(dataset),
         unreadable=tuple(unreadable),
         ambiguous=dataset.duplicates,
         copies=copies,

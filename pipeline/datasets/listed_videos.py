@@ -55,7 +55,7 @@ def find_listed_videos(
     duplicates: list[tuple[Path, ...]] = []
     for entry in listed:
         n_shared_min = 1 if n_of_name[entry.path.stem] > 1 else 0
-        best = _best_matches(entry.path, found.get(entry.path.stem, []), n_shared_min)
+        best = best_matches(entry.path, found.get(entry.path.stem, []), n_shared_min)
         entries.append(replace(entry, path=best[0] if best else folder / entry.path))
         if len(best) > 1:
             duplicates.append(tuple(best))
@@ -71,6 +71,18 @@ def find_listed_videos(
 
 def walk_videos(folder: Path) -> Iterator[Path]:
     """Yield the video files anywhere below a folder, by name, behind links to folders too."""
+    for parent, files in walk_folders(folder):
+        for file in files:
+            path = parent / file
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                yield path
+
+
+def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder below one and itself, with the names of its files, in order of names.
+
+    Links to folders are followed; a folder that was seen already is left out.
+    """
     visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -79,14 +91,11 @@ def walk_videos(folder: Path) -> Iterator[Path]:
             continue
         visited.add(real)
         folders.sort()
-        for file in sorted(files):
-            path = Path(parent, file)
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                yield path
+        yield Path(parent), sorted(files)
 
 
-def _best_matches(listed: Path, candidates: Sequence[Path], n_shared_min: int) -> list[Path]:
-    """The candidates that share the most parent folders with a listed path."""
+def best_matches(listed: Path, candidates: Sequence[Path], n_shared_min: int) -> list[Path]:
+    """The candidates that share the most parent folders with a listed path, at least so many."""
     n_shared = [_n_shared_parents(listed, path) for path in candidates]
     most = max(n_shared, default=0)
     if most < n_shared_min:

@@ -2,8 +2,9 @@
 
 Liu et al., "Future Frame Prediction for Anomaly Detection", CVPR 2018; split of Zhong et al., CVPR
 2019. The original dataset trains on normal videos alone (`training/videos/01_001.avi`) and tests on
-107 anomalous ones (`testing/frames/01_0014`, folders of frames); the weakly supervised split mixes
-them. A name with a number of four digits is one of the 107. The dataset names no classes.
+107 anomalous ones, which are published as folders of frames (`testing/frames/01_0014`);
+`pipeline datasets pack` makes video files of these. The weakly supervised split mixes both. A name
+with a number of four digits is one of the 107. The dataset names no classes.
 """
 
 from collections.abc import Iterable
@@ -73,5 +74,5 @@ def parse_annotations(lines: Iterable[str]) -> dict[str, tuple[int, Intervals]]:
 
 
 SOURCE = DatasetSource(
-    load_shanghaitech, "weakly supervised split, 238 training and 199 test videos"
+    load_shanghaitech, "weakly supervised split, 238 training and 199 test videos", fps=24
 )

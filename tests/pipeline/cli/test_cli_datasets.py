@@ -56,3 +56,27 @@ def test_only_synthetic_datasets_can_be_made(name):
     result = run("make", name)
     assert result.exit_code == 2
     assert f"name must be one of microworld, instead got '{name}'" in result.stderr
+
+
+def test_check_lists_what_is_there_of_a_published_dataset_with_odd_names(tmp_path, write_clip):
+    name = "v=-fOWSLV6Esw__#1_label_B4-0-0"
+    folder = tmp_path / "-a & b #1"
+    folder.mkdir()
+    write_clip(folder / f"{name}.mp4", n_frames=2)
+    result = run("check", "xd_violence", "--videos", str(folder))
+    assert result.exit_code == 3
+    lines = result.stdout.splitlines()
+    assert lines[2] == (
+        "test    800 videos: 300 normal, 500 anomalous; 1 found; listed as published"
+    )
+    assert len([line for line in lines if line.startswith("missing: ")]) == 4753
+
+
+def test_packing_needs_a_rate_and_takes_the_published_one(tmp_path):
+    (tmp_path / "mine.csv").write_text("path,split,label,anomalies\na.mp4,train,0,\n")
+    refused = run("pack", str(tmp_path / "mine.csv"))
+    assert refused.exit_code == 2
+    assert "--fps is needed: that of " in refused.stderr
+    assert run("pack", str(tmp_path / "mine.csv"), "--fps", "25").stdout == "0 videos packed\n"
+    packed = run("pack", "shanghaitech", "--videos", str(tmp_path))
+    assert (packed.exit_code, packed.stdout) == (0, "0 videos packed\n")
