@@ -19,7 +19,9 @@ from pipeline.cli import (
     datasets,
     evaluate,
     extract,
+    features,
     groundtruth,
+    import_features,
     runs,
     score,
     train,
@@ -91,6 +93,8 @@ main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
+main.add_command(features.features)
+main.add_command(import_features.import_features)
 main.add_command(groundtruth.groundtruth)
 main.add_command(bench.bench)
 main.add_command(weights.weights)

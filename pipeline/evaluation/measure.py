@@ -156,6 +156,9 @@ class _Measuring:
         if cut is not None:
             logger.warning("%s: %s", self._dataset.name, cut)
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
+        cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
+        if cut is not None:
+            logger.warning("%s: %s", self._dataset.name, cut)
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
 
