@@ -91,7 +91,7 @@ def read_index(path: Path) -> StreamIndex:
         first = first or next(iter(decoder.drain()), None)
         if first is None:
             raise VideoError.about(path, "has no frame that can be decoded; convert or remove it")
-        turn = _display_turn(first)
+        turn = display_turn(first)
         timestamps = np.array([_seconds(pts, stream) for pts in sorted(times)])
         fps = _average_fps(stream, timestamps)
         n_cut_off = max(0, _n_listed(path, container, stream, timestamps, fps) - n_found)
@@ -101,7 +101,7 @@ def read_index(path: Path) -> StreamIndex:
             n_frames=n_shown + n_cut_off,
             n_cut_off=n_cut_off,
             fps=fps,
-            first_frame=_turned(_rgb(first, first.width, first.height), turn),
+            first_frame=turned(to_rgb(first, first.width, first.height), turn),
             turn=turn,
             container=container.format.name,
             codec=stream.codec_context.name,
@@ -131,21 +131,22 @@ def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uin
         stream = select_stream(container, path)
         # AVI times the order of decoding, which B-frames change.
         is_timed = "avi" not in container.format.name or not stream.codec_context.has_b_frames
-        for frame in _decode(container, stream):
+        for frame in decode_stream(container, stream):
             if frame is None:
                 yield None
                 continue
-            image = _rgb(frame, width, height, reformatter)
+            image = to_rgb(frame, width, height, reformatter)
             pts = frame.pts if is_timed else None
             seconds = None if pts is None else _seconds(pts, stream)
-            yield _turned(image, index.turn), clock.tick(seconds)
+            yield turned(image, index.turn), clock.tick(seconds)
 
 
 class _Decoder:
     """Decodes packets of one stream; after an error it waits for the next keyframe."""
 
     def __init__(self, stream: VideoStream) -> None:
-        stream.codec_context.thread_count = 1
+        if not stream.codec_context.is_open:  # it stays open when a file is read from another time
+            stream.codec_context.thread_count = 1
         self._context = stream.codec_context
         self._codec = stream.codec_context.name
         self._extradata = stream.codec_context.extradata or b""
@@ -198,7 +199,7 @@ class _Clock:
         return seconds
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
+def decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
     """All frames in the order in which they are shown, and None where a packet is broken."""
     decoder = _Decoder(stream)
     for packet in read_packets(container, stream):
@@ -252,7 +253,8 @@ def _average_fps(stream: VideoStream, timestamps: NDArray[np.float64]) -> float:
     return 25.0  # what FFmpeg takes for streams without any times
 
 
-def _display_turn(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def display_turn(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The signs (a, b, c, d) of a frame's display matrix, as in `StreamIndex.turn`."""
     side_data: Any  # PyAV types it as a mapping by str alone
     try:
         side_data = frame.side_data
@@ -280,16 +282,18 @@ def _without_unknown_side_data(frame: av.VideoFrame) -> av.VideoFrame:
     return graph.vpull()
 
 
-def _turned(image: NDArray[np.uint8], turn: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def turned(image: NDArray[np.uint8], turn: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) as it is shown; a view."""
     a, b, c, d = turn
     if a == 0:
         image = image.transpose(1, 0, 2)  # (H, W, 3) -> (W, H, 3)
     return image[:: b + d, :: a + c]
 
 
-def _rgb(
+def to_rgb(
     frame: av.VideoFrame, width: int, height: int, reformatter: VideoReformatter | None = None
 ) -> NDArray[np.uint8]:
+    """A frame as (height, width, 3) uint8 RGB in [0, 255], as it is stored."""
     # A stream that changes its size is scaled to the first frame, as a player's window does.
     reformatter = reformatter or VideoReformatter()
     rgb = reformatter.reformat(frame, width=width, height=height, format="rgb24")

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 Interval = tuple[int, int]
 
-RELEASE_SHARE = 0.8
+DEFAULT_THRESHOLD = 0.5
+DEFAULT_MERGE_SECONDS = 1.0
+DEFAULT_MIN_SECONDS = 0.0
+RELEASE_FRACTION = 0.8
 SECONDS_PER_HOUR = 3600.0
 
 
@@ -25,25 +28,82 @@ class EventRule:
 
     Attributes:
         threshold: In (0, 1]; the score that begins an event.
-        merge_seconds: An event that begins within this time after the last one goes on with it.
+        merge_seconds: An event that begins within this time after the last frame of the event
+            before is merged with it.
+        min_seconds: Events shorter than this are dropped, after merging.
 
     Raises:
         ValueError: If a value is out of its range.
     """
 
-    threshold: float = 0.5
-    merge_seconds: float = 1.0
+    threshold: float = DEFAULT_THRESHOLD
+    merge_seconds: float = DEFAULT_MERGE_SECONDS
+    min_seconds: float = DEFAULT_MIN_SECONDS
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must be in (0, 1], instead got {self.threshold}")
-        if not self.merge_seconds >= 0:
-            raise ValueError(f"merge_seconds must be at least 0, instead got {self.merge_seconds}")
+        for name in ("merge_seconds", "min_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, instead got {getattr(self, name)}")
 
     @property
     def release(self) -> float:
         """The score below which an event ends."""
-        return RELEASE_SHARE * self.threshold
+        return RELEASE_FRACTION * self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a video.
+
+    Attributes:
+        start_frame: The first frame, counted from 0.
+        stop_frame: The frame after the last one.
+        start_seconds: When the first frame is shown.
+        stop_seconds: When the last frame is replaced by the next one.
+        peak: The highest score, in [0, 1].
+        peak_frame: The first frame that has it.
+        mean: The mean score of the event's frames, in [0, 1].
+    """
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
+    peak: float
+    peak_frame: int
+    mean: float
+
+
+def describe_events(
+    scores: NDArray[np.float32], timestamps: NDArray[np.float64], rule: EventRule
+) -> tuple[Event, ...]:
+    """Find the events of one video and describe each.
+
+    Args:
+        scores: (n_frames,) in [0, 1].
+        timestamps: (n_frames,) seconds.
+        rule: When a score is an event.
+
+    >>> scores = np.array([0, 0.5, 1, 0], "float32")
+    >>> describe_events(scores, np.arange(4) / 2, EventRule())  # doctest: +NORMALIZE_WHITESPACE
+    (Event(start_frame=1, stop_frame=3, start_seconds=0.5, stop_seconds=1.5,
+           peak=1.0, peak_frame=2, mean=0.75),)
+    """
+    ends = frame_ends(timestamps)
+    return tuple(
+        Event(
+            start_frame=start,
+            stop_frame=stop,
+            start_seconds=float(timestamps[start]),
+            stop_seconds=float(ends[stop - 1]),
+            peak=float(scores[start:stop].max()),
+            peak_frame=start + int(scores[start:stop].argmax()),
+            mean=float(scores[start:stop].mean(dtype=np.float64)),
+        )
+        for start, stop in find_events(scores, timestamps, rule)
+    )
 
 
 def find_events(
@@ -69,7 +129,26 @@ def find_events(
         if events and timestamps[begin] - timestamps[events[-1][1] - 1] <= rule.merge_seconds:
             begin = events.pop()[0]
         events.append((begin, stop))
-    return tuple(events)
+    ends = frame_ends(timestamps)
+    return tuple(
+        (start, stop)
+        for start, stop in events
+        if ends[stop - 1] - timestamps[start] >= rule.min_seconds
+    )
+
+
+def frame_ends(timestamps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """When each frame is replaced by the next one; the last frame lasts as long as the median one.
+
+    Args:
+        timestamps: (n_frames,) seconds.
+
+    Returns:
+        (n_frames,) seconds. The end of a single frame is its beginning: its duration is not known.
+    """
+    durations = np.diff(timestamps)
+    last = timestamps[-1:] + (np.median(durations) if durations.size else 0.0)
+    return np.concatenate([timestamps[1:], last])
 
 
 def true_runs(flags: NDArray[np.bool_]) -> list[Interval]:
