@@ -67,8 +67,8 @@ def make_curve(scores: Scores, *, max_runs: int = MAX_RUNS) -> Curve:
     first = np.append(0, np.flatnonzero(np.diff(per_frame)) + 1)
     kept = first
     if len(first) > max_runs:
-        kept = first[_extremes(per_frame[first], n_stretches=max_runs // 2)]
-        kept[0] = 0
+        extremes = first[_extremes(per_frame[first], n_stretches=max_runs // 2)]
+        kept = np.union1d([0], extremes)
     last = np.append(kept[1:], scores.n_frames) - 1
     return Curve(
         frames=kept,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from extractors.decoding.seeking import StreamKind, stream_kind
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "events.js", "helpers.js", "player.js", "report.js")
 STYLES = ("uplot/uPlot.min.css", "report.css")
+
+# Runs of the small curve in an index.
+INDEX_CURVE_RUNS = 240
 
 MAX_EMBEDDED_BYTES = 8 * 1024 * 1024
 
@@ -62,6 +67,20 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Mistakes:
+    """How far the scores of a labeled video are from its labels.
+
+    Attributes:
+        miss: Of the labeled anomaly with the lowest peak, what its peak lacks to 1; 0 where there
+            is no anomaly.
+        false_alarm: The highest score of a normal frame; 0 where there is none.
+    """
+
+    miss: float
+    false_alarm: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReportSummary:
     """What an index says about one video.
 
@@ -72,6 +91,8 @@ class ReportSummary:
         events: At the report's threshold.
         curve: Of the score, with a few hundred runs.
         thumbnail: At the highest score; None where nothing could be decoded.
+        truth: Labeled anomalies as (start, stop) in seconds.
+        mistakes: Of a labeled video; None of others.
     """
 
     path: Path
@@ -80,6 +101,15 @@ class ReportSummary:
     events: tuple[Event, ...]
     curve: Curve
     thumbnail: Thumbnail | None
+    truth: tuple[tuple[float, float], ...]
+    mistakes: Mistakes | None
+
+    @property
+    def badness(self) -> float:
+        """What an index is sorted by, in [0, 1]: the largest mistake, or else the highest score."""
+        if self.mistakes is None:
+            return self.peak
+        return max(self.mistakes.miss, self.mistakes.false_alarm)
 
     @property
     def peak(self) -> float:
@@ -143,6 +173,7 @@ def write_report(
     embedded = _embedded(video) if is_playable(kind) else None
     first = float(scores.timestamps[0])
     seconds = curve.end_seconds - first
+    truth_seconds = _in_seconds(scores, truth or ())
     write_page(
         path,
         "report.html.jinja",
@@ -162,18 +193,37 @@ def write_report(
         truth_known=truth is not None,
         threshold=rule.threshold,
         is_reduced=curve.is_reduced,
-        data=_page_data(curve, thumbnails, rule, _in_seconds(scores, truth or ())),
+        data=_page_data(curve, thumbnails, rule, truth_seconds),
         uplot_license=read_asset("uplot/LICENSE"),
     )
-    small = make_curve(scores, max_runs=240)
-    peak_seconds = scores.timestamps[int(scores.per_frame.argmax())]
+    peak_frame = int(scores.per_frame.argmax())
     return ReportSummary(
         path=path,
         name=printable(video.name),
         seconds=seconds,
         events=describe_events(scores.per_frame, scores.timestamps, rule),
-        curve=small,
-        thumbnail=min(thumbnails, key=lambda t: abs(t.seconds - peak_seconds), default=None),
+        curve=make_curve(scores, max_runs=INDEX_CURVE_RUNS),
+        thumbnail=min(thumbnails, key=lambda t: abs(t.frame - peak_frame), default=None),
+        truth=truth_seconds,
+        mistakes=None if truth is None else find_mistakes(scores, truth),
+    )
+
+
+def find_mistakes(scores: Scores, truth: Sequence[Interval]) -> Mistakes:
+    """Compare the scores of a video with its labels.
+
+    Args:
+        scores: The video's.
+        truth: Labeled anomalies as (start, stop) in frames, stop excluded.
+    """
+    per_frame = scores.per_frame
+    normal = np.ones(scores.n_frames, bool)
+    for start, stop in truth:
+        normal[start:stop] = False
+    peaks = [float(per_frame[start:stop].max()) for start, stop in truth]
+    return Mistakes(
+        miss=1 - min(peaks, default=1.0),
+        false_alarm=float(per_frame[normal].max(initial=0.0)),
     )
 
 
@@ -215,9 +265,9 @@ def _facts_line(scores: Scores, seconds: float) -> str:
     return f"{format_seconds(seconds)} · {scores.n_frames:,} frames · {fps:.4g} fps"
 
 
-def _in_seconds(scores: Scores, intervals: Sequence[Interval]) -> list[tuple[float, float]]:
+def _in_seconds(scores: Scores, intervals: Sequence[Interval]) -> tuple[tuple[float, float], ...]:
     ends = frame_ends(scores.timestamps)
-    return [(float(scores.timestamps[a]), float(ends[b - 1])) for a, b in intervals]
+    return tuple((float(scores.timestamps[a]), float(ends[b - 1])) for a, b in intervals)
 
 
 def _page_data(
