@@ -223,6 +223,6 @@ def test_a_run_is_described_by_its_checkpoint():
 
 def test_a_report_that_cannot_be_made_leaves_nothing(tmp_path, scores, run_facts):
     video = tmp_path / "gone.mp4"
-    with pytest.raises(OSError, match="gone.mp4"):
+    with pytest.raises(OSError, match=r"gone\.mp4"):
         write_report(tmp_path / "report.html", video, scores, run_facts)
     assert list(tmp_path.iterdir()) == []
