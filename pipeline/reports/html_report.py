@@ -1,0 +1,293 @@
+"""HTML report of a scored video: one file with player, score curve, events and thumbnails.
+
+A report loads nothing from the network: scripts and styles are inside, and its content security
+policy forbids the rest. A video of up to `MAX_EMBEDDED_BYTES` is inside as well; a larger one is
+linked by its path relative to the report, so that both can be moved together.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from extractors.decoding.seeking import StreamKind, stream_kind
+from pipeline.printable import printable
+from pipeline.reports.curve import Curve, make_curve
+from pipeline.reports.html_page import format_seconds, read_asset, relative_href, write_page
+from pipeline.reports.thumbnails import Thumbnail, choose_frames, make_thumbnails
+from pipeline.scoring.events import (
+    RELEASE_FRACTION,
+    Event,
+    EventRule,
+    Interval,
+    describe_events,
+    frame_ends,
+)
+from pipeline.scoring.frame_scores import Scores
+
+# What a checkpoint is needs torch, which takes seconds to load.
+if TYPE_CHECKING:
+    from pipeline.runs.checkpoints import Checkpoint
+
+SCRIPTS = ("uplot/uPlot.iife.min.js", "events.js", "helpers.js", "player.js", "report.js")
+STYLES = ("uplot/uPlot.min.css", "report.css")
+
+# Runs of the small curve in an index.
+INDEX_CURVE_RUNS = 240
+
+MAX_EMBEDDED_BYTES = 8 * 1024 * 1024
+
+# Containers and codecs that at least one common browser plays, with the type to declare. What a
+# browser cannot play after all is replaced by thumbnails when it says so.
+PLAYABLE_CODECS = {
+    "mov": frozenset({"h264", "hevc", "vp9", "av1", "libdav1d"}),
+    "matroska": frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"}),
+}
+MIME_TYPES = {"mov": "video/mp4", "matroska": "video/webm"}
+# Of H.264 browsers decode 8-bit 4:2:0 alone.
+H264_PIXEL_FORMATS = ("yuv420p", "yuvj420p", "")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a report says about the run that scored the video.
+
+    Attributes:
+        facts: (name, value) to show.
+        provenance: (key, value) of how the features are made.
+        note: A warning, such as that the weights are random; "" where there is none.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    provenance: tuple[tuple[str, str], ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """How far the scores of a labeled video are from its labels.
+
+    Attributes:
+        miss: Of the labeled anomaly with the lowest peak, what its peak lacks to 1; 0 where there
+            is no anomaly.
+        false_alarm: The highest score of a normal frame; 0 where there is none.
+    """
+
+    miss: float
+    false_alarm: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What an index says about one video.
+
+    Attributes:
+        path: The report.
+        name: The video's, for display.
+        seconds: How long the video is.
+        events: At the report's threshold.
+        curve: Of the score, with a few hundred runs.
+        thumbnail: At the highest score; None where nothing could be decoded.
+        truth: Labeled anomalies as (start, stop) in seconds.
+        mistakes: Of a labeled video; None of others.
+    """
+
+    path: Path
+    name: str
+    seconds: float
+    events: tuple[Event, ...]
+    curve: Curve
+    thumbnail: Thumbnail | None
+    truth: tuple[tuple[float, float], ...]
+    mistakes: Mistakes | None
+
+    @property
+    def badness(self) -> float:
+        """What an index is sorted by, in [0, 1]: the largest mistake, or else the highest score."""
+        if self.mistakes is None:
+            return self.peak
+        return max(self.mistakes.miss, self.mistakes.false_alarm)
+
+    @property
+    def peak(self) -> float:
+        """The highest score, in [0, 1]."""
+        return float(self.curve.scores.max())
+
+
+def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
+    """Collect what a reader of a report must know about a trained model.
+
+    Args:
+        checkpoint: The model that scored the video.
+        note: A warning for the head of the report.
+    """
+    provenance = checkpoint.provenance
+    weights = "pretrained" if checkpoint.is_pretrained else "random, not pretrained"
+    facts = (
+        ("Model", checkpoint.model_name),
+        ("Trained on", f"{checkpoint.dataset}, {checkpoint.step} steps, seed {checkpoint.seed}"),
+        ("Features", f"{provenance.get('extractor', 'unknown')}, weights: {weights}"),
+        ("Optical flow", str(provenance.get("flow_method", "unknown"))),
+        ("Crops per frame", str(provenance.get("crops", "unknown"))),
+    )
+    settings = tuple((key, str(value)) for key, value in provenance.items())
+    return RunFacts(facts, settings, note)
+
+
+def write_report(
+    path: Path,
+    video: Path,
+    scores: Scores,
+    run: RunFacts,
+    rule: EventRule | None = None,
+    *,
+    truth: Sequence[Interval] | None = None,
+    index: Path | None = None,
+) -> ReportSummary:
+    """Write the report of one scored video.
+
+    Args:
+        path: The HTML file, which appears whole or not at all.
+        video: The video that was scored.
+        scores: Its scores.
+        run: What scored it.
+        rule: When a score is an event; its threshold is where the slider begins.
+        truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
+            has no labels.
+        index: The page that lists this report among others.
+
+    Returns:
+        What an index of several reports needs.
+
+    Raises:
+        VideoError: If the video cannot be read.
+        OSError: If the report cannot be written.
+    """
+    rule = rule or EventRule()
+    curve = make_curve(scores)
+    thumbnails = make_thumbnails(video, scores, choose_frames(scores, rule))
+    kind = stream_kind(video)
+    embedded = _embedded(video) if is_playable(kind) else None
+    first = float(scores.timestamps[0])
+    seconds = curve.end_seconds - first
+    truth_seconds = _in_seconds(scores, truth or ())
+    write_page(
+        path,
+        "report.html.jinja",
+        scripts=SCRIPTS,
+        styles=STYLES,
+        name=printable(video.name),
+        facts=_facts_line(scores, seconds),
+        note=run.note,
+        run_facts=run.facts,
+        provenance=run.provenance,
+        index_href=None if index is None else relative_href(index, path),
+        is_playable=is_playable(kind),
+        no_player=_no_player(video, kind),
+        video_href=None if embedded else relative_href(video, path),
+        video_base64=embedded,
+        video_type=_mime_type(kind),
+        truth_known=truth is not None,
+        threshold=rule.threshold,
+        is_reduced=curve.is_reduced,
+        data=_page_data(curve, thumbnails, rule, truth_seconds),
+        uplot_license=read_asset("uplot/LICENSE"),
+    )
+    peak_frame = int(scores.per_frame.argmax())
+    return ReportSummary(
+        path=path,
+        name=printable(video.name),
+        seconds=seconds,
+        events=describe_events(scores.per_frame, scores.timestamps, rule),
+        curve=make_curve(scores, max_runs=INDEX_CURVE_RUNS),
+        thumbnail=min(thumbnails, key=lambda t: abs(t.frame - peak_frame), default=None),
+        truth=truth_seconds,
+        mistakes=None if truth is None else find_mistakes(scores, truth),
+    )
+
+
+def find_mistakes(scores: Scores, truth: Sequence[Interval]) -> Mistakes:
+    """Compare the scores of a video with its labels.
+
+    Args:
+        scores: The video's.
+        truth: Labeled anomalies as (start, stop) in frames, stop excluded.
+    """
+    per_frame = scores.per_frame
+    normal = np.ones(scores.n_frames, bool)
+    for start, stop in truth:
+        normal[start:stop] = False
+    peaks = [float(per_frame[start:stop].max()) for start, stop in truth]
+    return Mistakes(
+        miss=1 - min(peaks, default=1.0),
+        false_alarm=float(per_frame[normal].max(initial=0.0)),
+    )
+
+
+def is_playable(kind: StreamKind) -> bool:
+    """Whether common browsers play a video that is stored in this way."""
+    family = _family(kind)
+    if family is None or kind.codec not in PLAYABLE_CODECS[family]:
+        return False
+    return kind.codec != "h264" or kind.pixel_format in H264_PIXEL_FORMATS
+
+
+def _family(kind: StreamKind) -> str | None:
+    return next((name for name in PLAYABLE_CODECS if name in kind.container.split(",")), None)
+
+
+def _mime_type(kind: StreamKind) -> str:
+    family = _family(kind)
+    return "" if family is None else MIME_TYPES[family]
+
+
+def _no_player(video: Path, kind: StreamKind) -> str:
+    container = kind.container.split(",")[0]
+    if is_playable(kind):
+        return f"The browser cannot play {printable(video.name)} ({kind.codec} in {container})."
+    return (
+        f"Browsers cannot play {kind.codec} in {container}, so thumbnails stand in for the video. "
+        "Convert it to H.264 in mp4 to play it here."
+    )
+
+
+def _embedded(video: Path) -> str | None:
+    if video.stat().st_size > MAX_EMBEDDED_BYTES:
+        return None
+    return base64.b64encode(video.read_bytes()).decode("ascii")
+
+
+def _facts_line(scores: Scores, seconds: float) -> str:
+    fps = scores.n_frames / seconds if seconds > 0 else 0.0
+    return f"{format_seconds(seconds)} · {scores.n_frames:,} frames · {fps:.4g} fps"
+
+
+def _in_seconds(scores: Scores, intervals: Sequence[Interval]) -> tuple[tuple[float, float], ...]:
+    ends = frame_ends(scores.timestamps)
+    return tuple((float(scores.timestamps[a]), float(ends[b - 1])) for a, b in intervals)
+
+
+def _page_data(
+    curve: Curve,
+    thumbnails: Sequence[Thumbnail],
+    rule: EventRule,
+    truth: Sequence[tuple[float, float]],
+) -> dict[str, object]:
+    """What report.js reads."""
+    return {
+        "curve": curve.to_json(),
+        "thumbnails": [
+            {"frame": image.frame, "seconds": image.seconds, "src": image.data_uri}
+            for image in thumbnails
+        ],
+        "rule": {
+            "threshold": rule.threshold,
+            "releaseFraction": RELEASE_FRACTION,
+            "mergeSeconds": rule.merge_seconds,
+            "minSeconds": rule.min_seconds,
+        },
+        "truth": truth,
+    }

@@ -1,0 +1,60 @@
+"""Fixtures of the tests of reports: a page that can be read, and what is written into one."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from pipeline.reports.html_report import RunFacts
+from pipeline.scoring.frame_scores import Scores
+
+
+@pytest.fixture
+def run_facts():
+    """A run with random weights."""
+    note = "random weights: not pretrained"
+    return RunFacts((("Model", "la-net"), ("Trained on", "cameras")), (("extractor", "i3d"),), note)
+
+
+@pytest.fixture
+def scores():
+    """40 frames at 25 fps in snippets of 8: events of frames 8 to 15 and of 32 to 39."""
+    return Scores(np.array([0.1, 0.9, 0.1, 0.2, 0.6], np.float32), 8, np.arange(40) / 25)
+
+
+@pytest.fixture
+def read_page():
+    """A function that reads a page."""
+    return lambda path: Page(path.read_text(encoding="utf-8"))
+
+
+class Page(HTMLParser):
+    """The elements of a page: (tag, attributes), and the text by tag."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.html = html
+        self.elements, self.texts, self._open = [], {}, []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._open:
+            self.texts.setdefault(self._open[-1], []).append(data)
+
+    def by_id(self, name):
+        return next((attrs for _, attrs in self.elements if attrs.get("id") == name), None)
+
+    @property
+    def data(self):
+        found = re.search(r'id="report-data">(.*?)</script>', self.html, re.DOTALL)
+        return json.loads(found[1])
