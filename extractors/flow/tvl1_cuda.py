@@ -36,6 +36,7 @@ BLOCK_Y, BLOCK_X = 8, 32  # pixels of a program of the data term
 N_WARPS = 4  # 2 pixels for each thread
 MEDIAN_BLOCK = 512  # pixels of a program of the median filter
 LANES = 32  # threads of a warp
+MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
 
 # Floats for each pixel of a pair, by name; flow and dual are there twice, read and written in turn.
@@ -248,7 +249,7 @@ class LevelSolver:
             tiling.n_steps,
             tiling.n_columns,
             tiling.segment_len,
-            _power_of_two(self._n_tiles),
+            max(MIN_MAX_TILES, _power_of_two(self._n_tiles)),
             LANES,
             num_warps=1,
             enable_fp_fusion=True,

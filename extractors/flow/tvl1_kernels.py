@@ -18,6 +18,8 @@ and iteration, comes to weigh as much as the memory.
   flow and dual go from one buffer to another, each pair on its own.
 - The warp computes image, gradient and data term from the frame in one pass.
 
+Integers are not specialized: else each size of frames would compile the kernels again.
+
 Tuples are of the columns that a thread has, or of rows; Triton cannot append to them otherwise.
 """
 
@@ -153,7 +155,7 @@ def _first_converged(
     return first
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "H", "W", "n_tiles", "n_before", "n_now"])
 def advance_kernel(
     flows,
     duals,
@@ -346,7 +348,7 @@ def _sampled_row(second, j, x0, weights, seen_row, W, IS_INNER: tl.constexpr):
     return sample, slope / 2
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "H", "W"])
 def linearise_kernel(
     first,
     second,
@@ -429,7 +431,7 @@ def _in_order(wires, low: tl.constexpr, high: tl.constexpr):
     return wires[:low] + (smaller,) + wires[low + 1 : high] + (larger,) + wires[high + 1 :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P", "H", "W"])
 def median_kernel(flows, status, status_out, P, H, W, BLOCK: tl.constexpr):
     """The median of each square of 5x5 pixels, borders repeated, of the pairs that are not done."""
     plane_index = tl.program_id(1)  # two planes for each pair

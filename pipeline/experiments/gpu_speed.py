@@ -75,7 +75,8 @@ def measure_flow(context: Context, budget: Budget) -> Rows:
             return
         name = f"TV-L1 {n_steps} x {n_columns} x {segment_len}, {n_megapixels} Mpx"
         tiling = Tiling(n_steps, n_columns, segment_len)
-        solver = KernelSolver(config, n_megapixels * 1_000_000, tiling)
+        n_pixels = grey[0].numel() if context.is_small else n_megapixels * 1_000_000
+        solver = KernelSolver(config, n_pixels, tiling)
         started = time.perf_counter()
         error = (solver.flow(grey[:N_COMPARED]) - expected).norm(dim=2).mean(dim=(2, 3))
         yield f"{name}: mean px", float(error.mean())
@@ -144,7 +145,7 @@ def measure_extraction(context: Context, budget: Budget) -> Rows:
     if context.is_small:
         cases = [(None, 1)]
     for n_frames in (1024, 256):
-        paths = _clips(context, 16, n_frames)
+        paths = _clips(context, 2 if context.is_small else 16, n_frames)
         for flow, crops in cases:
             if budget.is_spent():
                 return
@@ -214,8 +215,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--parts", default=",".join(PARTS))
     arguments = parser.parse_args()
-    if arguments.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # before Triton's kernels are defined
+    if arguments.device == "cpu" and "TRITON_INTERPRET" not in os.environ:
+        # It must be there before Triton is imported.
+        command = [sys.executable, "-m", "pipeline.experiments.gpu_speed", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "TRITON_INTERPRET": "1"})
     arguments.out.mkdir(parents=True, exist_ok=True)
     context = Context(
         choose_device(arguments.device), arguments.out.absolute(), arguments.device == "cpu"
