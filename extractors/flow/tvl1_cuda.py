@@ -8,9 +8,7 @@ graphs grows with the number of videos.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from math import prod
 
 import torch
 from torch import Tensor
@@ -23,81 +21,18 @@ from extractors.flow.tvl1 import (
     frame_pairs,
     start_level,
 )
-from extractors.flow.tvl1_kernels import (
-    DONE,
-    MEDIAN_LEN,
-    advance_kernel,
-    linearise_kernel,
-    median_kernel,
-)
+from extractors.flow.tvl1_advance import advance_kernel
+from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearise_kernel, median_kernel
+from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 
 PIXELS_PER_SOLVE = 24_000_000  # 275 pairs of 341x256: 1.6 GB of state
-BLOCK_Y, BLOCK_X = 8, 32  # pixels of a program of the data term
-N_WARPS = 4  # 2 pixels for each thread
-MEDIAN_BLOCK = 512  # pixels of a program of the median filter
-LANES = 32  # threads of a warp
+N_WARPS = 4  # of a program of the data term or of the median filter
+DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
+MEDIAN_BLOCK = 256  # pixels of a program of the median filter
 MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
 
-# Floats for each pixel of a pair, by name; flow and dual are there twice, read and written in turn.
-_PLANES = {"first": 1, "second": 1, "data": 3, "flows": 4, "duals": 8}
-_ALIGNMENT = 64  # floats
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How the iteration is cut up; the flow depends on it by rounding alone.
-
-    Attributes:
-        n_steps: Iterations of a launch.
-        n_columns: Pixels of a row for each of the 32 threads of a program.
-        segment_len: Rows of a program.
-    """
-
-    n_steps: int = 4
-    n_columns: int = 2
-    segment_len: int = 64
-
-    def n_tiles(self, H: int, W: int) -> int:
-        """Programs for each pair."""
-        width = self.n_columns * LANES
-        if width <= 2 * self.n_steps:
-            raise ValueError(f"{self.n_steps} steps leave nothing of a tile {width} pixels wide")
-        n_strips = max(1, _n_blocks(W - 2 * self.n_steps, width - 2 * self.n_steps))
-        return n_strips * _n_blocks(H, self.segment_len)
-
-
 DEFAULT_TILING = Tiling()
-
-
-class _State:
-    """Where the planes of P pairs of frames of one size lie in the shared block of memory.
-
-    Attributes:
-        first: (P, H, W) the first frames of the pairs.
-        second: (P, H, W) the second frames.
-        data: (P, 3, H, W) the data term.
-        flows: (2, P, 2, H, W); the status of a pair says which of the two counts.
-        duals: (2, P, 4, H, W), likewise.
-    """
-
-    def __init__(self, block: Tensor, dims: tuple[int, int, int]) -> None:
-        P, H, W = dims
-        planes, start = {}, 0
-        for name, n_planes in _PLANES.items():
-            n_floats = n_planes * P * H * W
-            planes[name] = block[start : start + n_floats]
-            start += _aligned(n_floats)
-        self.first = planes["first"].view(P, H, W)
-        self.second = planes["second"].view(P, H, W)
-        self.data = planes["data"].view(P, 3, H, W)
-        self.flows = planes["flows"].view(2, P, 2, H, W)
-        self.duals = planes["duals"].view(2, P, 4, H, W)
-
-    @staticmethod
-    def n_floats(dims: tuple[int, int, int]) -> int:
-        """How long the block of memory must be at least."""
-        return sum(_aligned(n_planes * prod(dims)) for n_planes in _PLANES.values())
 
 
 class LevelSolver:
@@ -121,8 +56,7 @@ class LevelSolver:
         P, H, W = dims
         self.config = config
         self._tiling = tiling
-        self._state = _State(block, dims)
-        self._n_blocks = _n_blocks(H, BLOCK_Y) * _n_blocks(W, BLOCK_X)
+        self._state = State(block, dims)
         self._n_tiles = tiling.n_tiles(H, W)
         device = block.device
         # Of squared changes; each launch reads those of the one before.
@@ -195,7 +129,7 @@ class LevelSolver:
     def _linearise(self) -> None:
         state = self._state
         P, H, W = state.first.shape
-        linearise_kernel[(self._n_blocks, P)](
+        linearise_kernel[(n_blocks(H * W, DATA_BLOCK), P)](
             state.first,
             state.second,
             state.flows,
@@ -205,8 +139,7 @@ class LevelSolver:
             P,
             H,
             W,
-            BLOCK_Y,
-            BLOCK_X,
+            DATA_BLOCK,
             num_warps=N_WARPS,
             enable_fp_fusion=True,
         )
@@ -214,7 +147,7 @@ class LevelSolver:
 
     def _filter(self) -> None:
         P, H, W = self._state.first.shape
-        median_kernel[(_n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
+        median_kernel[(n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
             self._state.flows,
             *self._statuses,
             P,
@@ -312,7 +245,7 @@ class KernelSolver:
 
     def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
         """Make the block of memory long enough; the solvers that lie in a shorter one go."""
-        n_floats = _State.n_floats(dims)
+        n_floats = State.n_floats(dims)
         if len(self._block) < n_floats or self._block.device != device:
             self._levels.clear()
             self._block = torch.empty(n_floats, device=device)
@@ -351,14 +284,6 @@ def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph.capture_end()
     current.wait_stream(side)
     return graph
-
-
-def _aligned(n_floats: int) -> int:
-    return _n_blocks(n_floats, _ALIGNMENT) * _ALIGNMENT
-
-
-def _n_blocks(length: int, block_len: int) -> int:
-    return -(-length // block_len)
 
 
 def _power_of_two(least: int) -> int:

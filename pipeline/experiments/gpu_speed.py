@@ -60,7 +60,8 @@ class Budget:
 
 def measure_flow(context: Context, budget: Budget) -> Rows:
     """Each variant of TV-L1: how far it is from torch's, and how fast."""
-    from extractors.flow.tvl1_cuda import KernelSolver, Tiling  # noqa: PLC0415
+    from extractors.flow.tvl1_cuda import KernelSolver  # noqa: PLC0415
+    from extractors.flow.tvl1_state import Tiling  # noqa: PLC0415
 
     config = TINY_TVL1 if context.is_small else TVL1Config()
     if context.is_small:
