@@ -30,6 +30,7 @@ N_WARPS = 4  # of a program of the data term or of the median filter
 DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
 MEDIAN_BLOCK = 256  # pixels of a program of the median filter
 MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
+MAX_PAIRS = 4096  # of tiny frames: CUDA's grids have at most 65,535 rows
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
 
 DEFAULT_TILING = Tiling()
@@ -234,7 +235,7 @@ class KernelSolver:
         check_grey(grey)
         first, second = frame_pairs(grey)
         H, W = grey.shape[-2:]
-        n_pairs = max(1, self._pixels_per_solve // (H * W))
+        n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
         self._reserve((n_pairs, H, W), grey.device)
         flow = grey.new_empty(len(first), 2, H, W)
         for start in range(0, len(first), n_pairs):
