@@ -27,6 +27,7 @@ from extractors.decoding.decode_pool import (
 )
 from extractors.features import Extractor, Features, Prepared
 from extractors.snippets import n_snippets
+from extractors.uploads import FrameUploads
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,13 @@ def extract_videos(
     """
     batcher = SnippetBatcher(extractor)
     gathered: dict[Path, _Gathered] = {}
-    n_workers = default_workers(extractor.device)
-    with DecodePool(n_workers, extractor.snippet_len, patience_seconds=patience_seconds) as pool:
+    uploads = FrameUploads(extractor.device)
+    with DecodePool(
+        default_workers(extractor.device),
+        extractor.snippet_len,
+        patience_seconds=patience_seconds,
+        register=uploads.register,
+    ) as pool:
         for event in pool.decode(paths):
             match event:
                 case VideoOpened(path=path):
@@ -94,9 +100,8 @@ def extract_videos(
                     video = gathered[path]
                     video.timestamps.append(timestamps)
                     video.n_frames += len(timestamps)
-                    batcher.add(
-                        video.snippets.append, extractor.prepare(torch.from_numpy(event.frames))
-                    )
+                    frames, event.copy = uploads.upload(event.frames, is_pinned=event.is_pinned)
+                    batcher.add(video.snippets.append, extractor.prepare(frames))
                     expected = video.start.opened.n_frames_expected
                     yield FramesDecoded(path, video.n_frames, expected)
                 case VideoEnded(path=path):

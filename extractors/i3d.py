@@ -130,7 +130,8 @@ class I3D:
         """Resize the frames of one snippet.
 
         Args:
-            frames: (17, H, W, 3) uint8 RGB; the last one is the one after the snippet.
+            frames: (17, H, W, 3) uint8 RGB; the last one is the one after the snippet. On any
+                device: from a CPU they are copied to this extractor's.
 
         Returns:
             "frames": (17, 3, H', W') uint8, min(H', W') = 256, with memory of its own.
@@ -228,7 +229,7 @@ def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[list[i
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:
     """Copy frames to the device; to a GPU through pinned memory, without waiting for it."""
-    if device.type == "cpu":
+    if frames.device.type == device.type:
         return frames
     return frames.pin_memory().to(device, non_blocking=True)
 

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,20 @@ class DecoderStartError(LookaroundError, OSError):
     """Decoding processes end before they take up a video, one after the other."""
 
 
+class Copy(Protocol):
+    """A copy of a snippet's frames that goes on in the background, as CUDA's events are."""
+
+    def query(self) -> bool:
+        """Whether it has ended."""
+
+    def synchronize(self) -> None:
+        """Wait for its end."""
+
+
+# Pins memory; what it returns undoes that, and is None where nothing was pinned.
+Register = Callable[[NDArray[np.uint8]], Callable[[], None] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class VideoOpened:
     """A video is being read, from its start; anything that came of it before does not count."""
@@ -74,7 +88,7 @@ class VideoOpened:
     opened: Opened
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class SnippetDecoded:
     """A snippet of a video, in order.
 
@@ -82,13 +96,17 @@ class SnippetDecoded:
         path: The video.
         frames: (snippet_len + 1, H, W, 3) uint8 RGB, the last one being the one after the snippet;
             where the video ends its last frame is repeated. They are overwritten once the next
-            event is asked for.
+            event is asked for and `copy` has ended.
         timestamps: (n_frames,) float64 seconds of the snippet's own frames.
+        is_pinned: Whether the frames lie in memory that was registered.
+        copy: To be set by whoever still reads the frames when asking for the next event.
     """
 
     path: Path
     frames: NDArray[np.uint8]
     timestamps: NDArray[np.float64]
+    is_pinned: bool = False
+    copy: Copy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +170,11 @@ class _Worker:
         task_id: Of the task that it was given last.
         has_begun: Whether it has taken that task up.
         has_started: Whether it has taken any task up.
-        slots: (n_slots, T, H, W, C) uint8, the video's slots once it is open.
+        slots: (n_slots, T, H, W, C) uint8, the video's slots once it is open; kept for the next
+            video, which may have frames of the same size.
+        unregister: Undoes the pinning of the slots, where they are pinned.
+        lent: The snippet that was passed on last.
+        copies: Of slots, in order, that the worker has not got back because they are still read.
         seconds: How long it may be silent.
         deadline: When that time is over.
     """
@@ -165,6 +187,9 @@ class _Worker:
     has_begun: bool = False
     has_started: bool = False
     slots: NDArray[np.uint8] | None = None
+    unregister: Callable[[], None] | None = None
+    lent: SnippetDecoded | None = None
+    copies: deque[tuple[int, Copy]] = field(default_factory=deque)
     seconds: float = 0.0
     deadline: float = 0.0
 
@@ -177,6 +202,34 @@ class _Worker:
         """Whether it should have said something by now, and has not."""
         is_late = self.job is not None and time.monotonic() > self.deadline
         return is_late and not self.connection.poll()
+
+    def open_slots(self, opened: Opened, register: Register | None) -> None:
+        """Map a video's slots, unless those of the video before are alike."""
+        if self.slots is not None and self.slots.shape == (opened.n_slots, *opened.slot_shape):
+            return
+        self.close_slots()
+        self.slots = map_slots(self.memory_fd, opened)
+        self.unregister = None if register is None else register(self.slots)
+
+    def close_slots(self) -> None:
+        """Let go of the slots, once nobody reads them any more."""
+        self.wait_for_copies()
+        if self.lent is not None and self.lent.copy is not None:
+            self.lent.copy.synchronize()  # whoever reads it did not ask for the next event
+        if self.unregister is not None:
+            self.unregister()  # before the memory is unmapped
+        self.slots = self.unregister = self.lent = None
+
+    def wait_for_copies(self) -> None:
+        """Wait until all slots are read, and give them back."""
+        while self.copies:
+            self.copies[0][1].synchronize()
+            self.give_slots_back()
+
+    def give_slots_back(self) -> None:
+        """Give those slots back to the worker that are read."""
+        while self.copies and self.copies[0][1].query():
+            self.send(SlotFree(self.task_id, self.copies.popleft()[0]))
 
     def send(self, message: Task | SlotFree) -> None:
         try:
@@ -192,6 +245,7 @@ class DecodePool:
         n_workers: Videos that are read at the same time.
         snippet_len: Frames per snippet.
         patience_seconds: How long a worker may be silent when it could speak.
+        register: Pins the memory of the slots in this process.
         worker_module: Its `main` is what runs in a worker.
     """
 
@@ -201,6 +255,7 @@ class DecodePool:
         snippet_len: int,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
+        register: Register | None = None,
         worker_module: str = "extractors.decoding.decode_worker",
     ) -> None:
         if n_workers < 1:
@@ -208,6 +263,7 @@ class DecodePool:
         self._n_workers = n_workers
         self._snippet_len = snippet_len
         self._patience_seconds = patience_seconds
+        self._register = register
         self._worker_module = worker_module
         self._workers: list[_Worker] = []
         self._again: deque[_Job] = deque()
@@ -263,6 +319,7 @@ class DecodePool:
             if worker is None:
                 worker = _start(self._worker_module)
                 self._workers.append(worker)
+            worker.wait_for_copies()  # the next video's frames go into the same memory
             worker.job, worker.has_begun, worker.task_id = job, False, next(self._task_ids)
             worker.wait_for(self._patience_seconds if worker.has_started else START_SECONDS)
             # A worker that is gone already is noticed when it is listened to.
@@ -272,7 +329,15 @@ class DecodePool:
         """Wait until a worker has something to say, or until one should have had."""
         first_deadline = min(worker.deadline for worker in busy)
         seconds_left = max(0.0, first_deadline - time.monotonic())
-        ready = wait([worker.connection for worker in busy], timeout=seconds_left)
+        connections = [worker.connection for worker in busy]
+        for worker in busy:
+            worker.give_slots_back()
+        ready = wait(connections, timeout=0)
+        if not ready:
+            # They may be waiting for the slots that are not read yet.
+            for worker in busy:
+                worker.wait_for_copies()
+            ready = wait(connections, timeout=seconds_left)
         return [worker for worker in busy if worker.connection in ready]
 
     def _receive(self, worker: _Worker) -> Iterator[DecodeEvent]:
@@ -292,17 +357,25 @@ class DecodePool:
                 worker.has_begun = worker.has_started = True
                 seconds += _seconds_to_read(job.path)
             case Opened():
-                worker.slots = map_slots(worker.memory_fd, message)
+                worker.open_slots(message, self._register)
                 yield VideoOpened(job.path, message)
             case SlotFilled(slot=slot, timestamps=timestamps):
                 assert worker.slots is not None
-                yield SnippetDecoded(job.path, worker.slots[slot], timestamps)
-                worker.send(SlotFree(worker.task_id, slot))
+                is_pinned = worker.unregister is not None
+                snippet = SnippetDecoded(job.path, worker.slots[slot], timestamps, is_pinned)
+                worker.lent = snippet
+                yield snippet
+                if snippet.copy is None:
+                    worker.send(SlotFree(worker.task_id, slot))
+                else:
+                    worker.copies.append((slot, snippet.copy))
             case Ended(n_missing=n_missing):
-                worker.job = worker.slots = None
+                worker.job = None
                 yield VideoEnded(job.path, n_missing)
             case Refused():
-                worker.job = worker.slots = None
+                worker.job = None
+                # The worker may have changed the memory's length, and so its pages.
+                worker.close_slots()
                 if message.is_decoder and not job.failure:
                     self._again.append(_Job(job.path, "failed with decord"))
                 else:
@@ -334,6 +407,7 @@ class DecodePool:
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.process.kill()
+        worker.close_slots()
         worker.connection.close()
         os.close(worker.memory_fd)
         try:
@@ -357,6 +431,8 @@ def _start(module: str) -> _Worker:
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, *map(str, fds), *folders],
         stdin=subprocess.DEVNULL,
+        # NumPy would start a thread for each core, which a decoder never uses.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         pass_fds=fds,
     )
     theirs.close()

@@ -152,7 +152,6 @@ class Decoder:
 
     def __init__(self, stream: VideoStream) -> None:
         if not stream.codec_context.is_open:  # it stays open when the stream is read again
-            if not stream.codec_context.is_open:  # it stays open when a file is read from another time
             stream.codec_context.thread_count = 1
         self._context = stream.codec_context
         self._codec = stream.codec_context.name

@@ -8,7 +8,7 @@ graphs grows with the number of videos.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from math import prod
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,46 +21,19 @@ from extractors.flow.tvl1 import (
     frame_pairs,
     start_level,
 )
-from extractors.flow.tvl1_kernels import MEDIAN_LEN, iterate_kernel, linearise_kernel, median_kernel
+from extractors.flow.tvl1_advance import advance_kernel
+from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearise_kernel, median_kernel
+from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 
-PIXELS_PER_SOLVE = 12_000_000  # 137 pairs of 341x256: 0.8 GB of state
-BLOCK_Y, BLOCK_X = 8, 32  # pixels of a program
-N_WARPS = 4  # 2 pixels for each thread
+PIXELS_PER_SOLVE = 24_000_000  # 275 pairs of 341x256: 1.6 GB of state
+N_WARPS = 4  # of a program of the data term or of the median filter
+DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
 MEDIAN_BLOCK = 256  # pixels of a program of the median filter
+MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
+MAX_PAIRS = 4096  # of tiny frames: CUDA's grids have at most 65,535 rows
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
 
-# Floats for each pixel of a pair, by name; "2" are buffers that are read and written in turn.
-_PLANES = {"first": 1, "second": 1, "flow": 2, "flow2": 2, "dual": 4, "dual2": 4, "data": 3}
-_ALIGNMENT = 64  # floats
-
-
-class _State:
-    """Where the planes of P pairs of frames of one size lie in the shared block of memory.
-
-    Attributes:
-        first: (P, H, W) the first frames of the pairs.
-        second: (P, H, W) the second frames.
-        data: (P, 3, H, W) the data term.
-        flows: Two of (P, 2, H, W); [0] is what is read next.
-        duals: Two of (P, 4, H, W), likewise.
-    """
-
-    def __init__(self, block: Tensor, dims: tuple[int, int, int]) -> None:
-        P, H, W = dims
-        planes, start = {}, 0
-        for name, n_planes in _PLANES.items():
-            n_floats = n_planes * P * H * W
-            planes[name] = block[start : start + n_floats].view(P, n_planes, H, W)
-            start += _aligned(n_floats)
-        self.first, self.second = planes["first"][:, 0], planes["second"][:, 0]
-        self.data = planes["data"]
-        self.flows = [planes["flow"], planes["flow2"]]
-        self.duals = [planes["dual"], planes["dual2"]]
-
-    @staticmethod
-    def n_floats(dims: tuple[int, int, int]) -> int:
-        """How long the block of memory must be at least."""
-        return sum(_aligned(n_planes * prod(dims)) for n_planes in _PLANES.values())
+DEFAULT_TILING = Tiling()
 
 
 class LevelSolver:
@@ -71,19 +44,31 @@ class LevelSolver:
         config: The parameters of the method.
         block: Float32 memory for the state of the iteration, of `n_floats` or more, on a CUDA
             device or, under Triton's interpreter, the CPU. What is in it does not matter.
+        tiling: How the iteration is cut up.
     """
 
-    def __init__(self, dims: tuple[int, int, int], config: TVL1Config, block: Tensor) -> None:
+    def __init__(
+        self,
+        dims: tuple[int, int, int],
+        config: TVL1Config,
+        block: Tensor,
+        tiling: Tiling = DEFAULT_TILING,
+    ) -> None:
         P, H, W = dims
         self.config = config
-        self._state = _State(block, dims)
-        self._n_blocks = _n_blocks(H, BLOCK_Y) * _n_blocks(W, BLOCK_X)
-        # The tiles of an iteration overlap by a row and a column.
-        self._n_tiles = _n_blocks(H, BLOCK_Y - 1) * _n_blocks(W, BLOCK_X - 1)
-        # Of squared changes, for each tile: which pairs are done (see `iterate_kernel`).
-        self._sums = [torch.zeros(P, self._n_tiles, device=block.device) for _ in range(2)]
+        self._tiling = tiling
+        self._state = State(block, dims)
+        self._n_tiles = tiling.n_tiles(H, W)
+        device = block.device
+        # Of squared changes; each launch reads those of the one before.
+        self._sums = [
+            torch.zeros(P, tiling.n_steps, self._n_tiles, device=device) for _ in range(2)
+        ]
+        # Two, for a program may still read what another one of its launch writes.
+        self._statuses = [torch.zeros(P, dtype=torch.int32, device=device) for _ in range(2)]
+        self._unused = torch.zeros(P, dtype=torch.int32, device=device)
         self._max_squared_change = config.epsilon**2 * H * W
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}
 
     def refine(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
         """Improve the flow of at most P pairs at this scale.
@@ -94,101 +79,117 @@ class LevelSolver:
             flow: (n_pairs, 2, H, W).
 
         Returns:
-            (n_pairs, 2, H, W) in the block of memory: it is overwritten by the next call.
+            (n_pairs, 2, H, W), with memory of its own.
         """
         state, n_pairs = self._state, len(flow)
         state.first[:n_pairs].copy_(first)
         state.second[:n_pairs].copy_(second)
-        state.flows[0][:n_pairs].copy_(flow)
+        state.flows[0, :n_pairs].copy_(flow)
         state.duals[0].zero_()
+        self._statuses[0].zero_()
+        self._unused.fill_(DONE)
+        self._unused[:n_pairs].zero_()
         for _ in range(self.config.n_warps):
-            self._linearise(n_pairs)
-            self._sums[0].fill_(-1.0)  # done, as all pairs beyond `n_pairs` are
-            self._sums[0][:n_pairs].fill_(torch.inf)
-            for _ in range(self.config.n_outer_iterations):
-                self._run_round()
-                totals = self._sums[0].sum(dim=1, dtype=torch.float64)
-                if not (totals > self._max_squared_change).any():
+            for index in range(self.config.n_outer_iterations):
+                self._run_round(is_first=index == 0)
+                if (self._statuses[0] >= DONE).all():
                     break
-        return state.flows[0][:n_pairs]
+        is_second = (self._statuses[0][:n_pairs] & 1).view(-1, 1, 1, 1) > 0
+        return torch.where(is_second, state.flows[1, :n_pairs], state.flows[0, :n_pairs])
 
-    def _linearise(self, n_pairs: int) -> None:
-        H, W = self._state.first.shape[1:]
-        linearise_kernel[(self._n_blocks, n_pairs)](
-            self._state.first,
-            self._state.second,
-            self._state.flows[0],
-            self._state.data,
-            H,
-            W,
-            BLOCK_Y,
-            BLOCK_X,
-            num_warps=N_WARPS,
-            enable_fp_fusion=True,
-        )
+    def _run_round(self, *, is_first: bool) -> None:
+        """A median filter and the inner iterations, the first of a warp with its data term before.
 
-    def _run_round(self) -> None:
-        """A median filter and the inner iterations; on a GPU from a graph that is recorded once."""
+        On a GPU it comes from a graph that is recorded once.
+        """
         if not self._state.first.is_cuda:
-            self._launch_round()
-        elif self._graph is None:
-            self._launch_round()  # compiles what is not compiled yet
-            self._graph = _record(self._launch_round)
+            self._launch_round(is_first)
+        elif is_first not in self._graphs:
+            self._launch_round(is_first)  # compiles what is not compiled yet
+            self._graphs[is_first] = _record(partial(self._launch_round, is_first))
         else:
-            self._graph.replay()
+            self._graphs[is_first].replay()
 
-    def _launch_round(self) -> None:
-        """Read all buffers [0], and leave the result in them."""
-        turns = (self._state.flows, self._state.duals, self._sums)
-        before = [buffers[0] for buffers in turns]
+    def _launch_round(self, is_first: bool) -> None:
+        """Read the status [0], and leave the new one there."""
+        before = self._statuses[0]
+        if is_first:
+            self._linearise()
         if self.config.median_len > 1:
             self._filter()
-        for _ in range(self.config.n_inner_iterations):
-            self._iterate()
-        for buffers, first in zip(turns, before, strict=True):
-            if buffers[0] is not first:
-                first.copy_(buffers[0])
-                buffers.reverse()
+        n_left, n_before = self.config.n_inner_iterations, 0
+        while n_left:
+            n_now = min(self._tiling.n_steps, n_left)
+            self._advance(n_before, n_now)
+            n_left, n_before = n_left - n_now, n_now
+        self._advance(n_before, 0)
+        if self._statuses[0] is not before:
+            before.copy_(self._statuses[0])
+            self._statuses.reverse()
 
-    def _filter(self) -> None:
-        P, _, H, W = self._state.data.shape
-        median_kernel[(_n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
-            *self._state.flows,
-            self._sums[0],
+    def _linearise(self) -> None:
+        state = self._state
+        P, H, W = state.first.shape
+        linearise_kernel[(n_blocks(H * W, DATA_BLOCK), P)](
+            state.first,
+            state.second,
+            state.flows,
+            state.data,
+            *self._statuses,
+            self._unused,
+            P,
             H,
             W,
-            self._n_tiles,
-            self._max_squared_change,
-            MEDIAN_BLOCK,
-            _power_of_two(self._n_tiles),
-            enable_fp_fusion=True,
-        )
-        self._state.flows.reverse()
-
-    def _iterate(self) -> None:
-        P, _, H, W = self._state.data.shape
-        config = self.config
-        iterate_kernel[(self._n_tiles, P)](
-            *self._state.flows,
-            *self._state.duals,
-            self._state.data,
-            *self._sums,
-            H,
-            W,
-            self._n_tiles,
-            self._max_squared_change,
-            config.theta,
-            config.lambda_ * config.theta,
-            config.tau / config.theta,
-            MIN_SQUARED_GRADIENT,
-            BLOCK_Y,
-            BLOCK_X,
-            _power_of_two(self._n_tiles),
+            DATA_BLOCK,
             num_warps=N_WARPS,
             enable_fp_fusion=True,
         )
-        for buffers in (self._state.flows, self._state.duals, self._sums):
-            buffers.reverse()
+        self._statuses.reverse()
+
+    def _filter(self) -> None:
+        P, H, W = self._state.first.shape
+        median_kernel[(n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
+            self._state.flows,
+            *self._statuses,
+            P,
+            H,
+            W,
+            MEDIAN_BLOCK,
+            enable_fp_fusion=True,
+        )
+        self._statuses.reverse()
+
+    def _advance(self, n_before: int, n_now: int) -> None:
+        """Do `n_now` iterations after a launch of `n_before`, or what that one has left open."""
+        state, config, tiling = self._state, self.config, self._tiling
+        P, H, W = state.first.shape
+        advance_kernel[(self._n_tiles, P)](
+            state.flows,
+            state.duals,
+            state.data,
+            *self._statuses,
+            *self._sums,
+            P,
+            H,
+            W,
+            self._n_tiles,
+            n_before,
+            n_now,
+            self._max_squared_change,
+            config.lambda_ * config.theta,
+            config.tau,
+            config.tau / config.theta,
+            MIN_SQUARED_GRADIENT,
+            tiling.n_steps,
+            tiling.n_columns,
+            tiling.segment_len,
+            max(MIN_MAX_TILES, _power_of_two(self._n_tiles)),
+            LANES,
+            num_warps=1,
+            enable_fp_fusion=True,
+        )
+        self._statuses.reverse()
+        self._sums.reverse()
 
 
 class KernelSolver:
@@ -197,16 +198,23 @@ class KernelSolver:
     Args:
         config: The parameters of the method; `median_len` is 5 or 1.
         pixels_per_solve: As many pairs are solved at once as have so many pixels, but at least one.
+        tiling: How the iteration is cut up.
 
     Raises:
         ValueError: If the median filter is of another size.
     """
 
-    def __init__(self, config: TVL1Config, pixels_per_solve: int = PIXELS_PER_SOLVE) -> None:
+    def __init__(
+        self,
+        config: TVL1Config,
+        pixels_per_solve: int = PIXELS_PER_SOLVE,
+        tiling: Tiling = DEFAULT_TILING,
+    ) -> None:
         if config.median_len not in (1, MEDIAN_LEN):
             raise ValueError(f"median_len must be 1 or 5, instead got {config.median_len}")
         self.config = config
         self._pixels_per_solve = pixels_per_solve
+        self._tiling = tiling
         self._block = torch.empty(0)
         self._levels: OrderedDict[tuple[int, int, int], LevelSolver] = OrderedDict()
 
@@ -227,7 +235,7 @@ class KernelSolver:
         check_grey(grey)
         first, second = frame_pairs(grey)
         H, W = grey.shape[-2:]
-        n_pairs = max(1, self._pixels_per_solve // (H * W))
+        n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
         self._reserve((n_pairs, H, W), grey.device)
         flow = grey.new_empty(len(first), 2, H, W)
         for start in range(0, len(first), n_pairs):
@@ -238,7 +246,7 @@ class KernelSolver:
 
     def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
         """Make the block of memory long enough; the solvers that lie in a shorter one go."""
-        n_floats = _State.n_floats(dims)
+        n_floats = State.n_floats(dims)
         if len(self._block) < n_floats or self._block.device != device:
             self._levels.clear()
             self._block = torch.empty(n_floats, device=device)
@@ -252,7 +260,9 @@ class KernelSolver:
         return flow
 
     def _solver_of(self, dims: tuple[int, int, int]) -> LevelSolver:
-        solver = self._levels.pop(dims, None) or LevelSolver(dims, self.config, self._block)
+        solver = self._levels.pop(dims, None) or LevelSolver(
+            dims, self.config, self._block, self._tiling
+        )
         self._levels[dims] = solver
         if len(self._levels) > MAX_GRAPHS:
             self._levels.popitem(last=False)
@@ -275,14 +285,6 @@ def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph.capture_end()
     current.wait_stream(side)
     return graph
-
-
-def _aligned(n_floats: int) -> int:
-    return _n_blocks(n_floats, _ALIGNMENT) * _ALIGNMENT
-
-
-def _n_blocks(length: int, block_len: int) -> int:
-    return -(-length // block_len)
 
 
 def _power_of_two(least: int) -> int:

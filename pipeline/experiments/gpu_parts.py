@@ -336,14 +336,16 @@ class Part:
     max_seconds: float
 
 
+# The important ones first. Where the disk is cold, to import torch takes a minute; `restart` and
+# `demo` do so in several processes.
 PARTS = {
     "flow": Part(check_flow, 120),
     "features": Part(check_features, 60),
-    "tests": Part(check_tests, 100),
-    "restart": Part(check_restart, 60),
-    "profile": Part(check_profile, 60),
-    "demo": Part(check_demo, 90),
+    "tests": Part(check_tests, 120),
+    "profile": Part(check_profile, 90),
+    "extraction": Part(check_extraction, 180),
+    "restart": Part(check_restart, 150),
+    "demo": Part(check_demo, 180),
     "training": Part(check_training, 60),
     "memory": Part(check_memory, 40),
-    "extraction": Part(check_extraction, 180),
 }

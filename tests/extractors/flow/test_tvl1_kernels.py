@@ -12,18 +12,28 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
-from extractors.flow.tvl1_cuda import BLOCK_X, BLOCK_Y, MEDIAN_BLOCK, N_WARPS, KernelSolver
-from extractors.flow.tvl1_kernels import iterate_kernel, linearise_kernel, median_kernel
+from extractors.flow.tvl1_advance import advance_kernel
+from extractors.flow.tvl1_cuda import (
+    DATA_BLOCK,
+    DEFAULT_TILING,
+    MEDIAN_BLOCK,
+    MIN_MAX_TILES,
+    N_WARPS,
+    KernelSolver,
+)
+from extractors.flow.tvl1_kernels import linearise_kernel, median_kernel
+from extractors.flow.tvl1_state import LANES
 
 # The interpreter must be chosen before Triton's kernels are defined: in a process of its own.
 COMPARISON = """
 import sys, torch
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
 from extractors.flow.tvl1_cuda import KernelSolver
+from extractors.flow.tvl1_state import Tiling
 
-frames, settings = torch.load(sys.argv[1], weights_only=True)
+frames, tiling, settings = torch.load(sys.argv[1], weights_only=True)
 config = TVL1Config(**settings)
-solver = KernelSolver(config, pixels_per_solve=2 * frames[0].numel())
+solver = KernelSolver(config, 2 * frames[0].numel(), Tiling(*tiling))
 torch.save((solver.flow(frames), tvl1_flow(frames, config)), sys.argv[1])
 """
 
@@ -39,66 +49,87 @@ def make_frames(n_frames: int, height: int, width: int) -> Tensor:
     return 127.5 + 40 * torch.stack(waves)
 
 
-def interpreted(frames: Tensor, tmp_path, **settings: float) -> tuple[Tensor, Tensor]:
+def interpreted(
+    frames: Tensor, tiling: tuple[int, int, int], tmp_path, **settings: float
+) -> tuple[Tensor, Tensor]:
     """The flow by the interpreted kernels and by `tvl1.py`."""
     path = tmp_path / "frames.pt"
-    torch.save((frames, settings), path)
+    torch.save((frames, tiling, settings), path)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", COMPARISON, path], env=environment, check=True)
     return torch.load(path, weights_only=True)
 
 
 def test_the_interpreted_kernels_give_the_flow_of_the_reference(tmp_path) -> None:
-    settings = {"n_scales": 1, "n_warps": 1, "n_inner_iterations": 2, "n_outer_iterations": 2}
-    frames = make_frames(3, BLOCK_Y + 2, 24)  # two tiles; the first pair is done at once
-    found, expected = interpreted(frames, tmp_path, **settings)
+    settings = {"n_scales": 1, "n_warps": 1, "n_inner_iterations": 2, "n_outer_iterations": 1}
+    # Two strips and two segments; the first pair is done at once.
+    found, expected = interpreted(make_frames(3, 6, 33), (2, 1, 3), tmp_path, **settings)
     assert expected[0].norm(dim=0).max() == 0
     assert expected[1].norm(dim=0).mean() > 0.1
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_iterations_beyond_convergence_are_taken_back(tmp_path) -> None:
+    settings = {"n_scales": 1, "n_warps": 1, "n_inner_iterations": 4, "n_outer_iterations": 1}
+    frames = make_frames(3, 6, 20)[1:]
+    # The third iteration is the last one needed; a launch does two.
+    found, expected = interpreted(frames, (2, 1, 8), tmp_path, **settings, epsilon=0.45)
+    three = TVL1Config(**{**settings, "n_inner_iterations": 3}, epsilon=0.0)
+    torch.testing.assert_close(expected, tvl1_flow(frames, three), rtol=0, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) -> None:
     settings = {"n_scales": 2, "n_warps": 2, "n_inner_iterations": 5, "n_outer_iterations": 2}
-    found, expected = interpreted(make_frames(3, 21, BLOCK_X + 6), tmp_path, **settings)
+    tiling = (DEFAULT_TILING.n_steps, DEFAULT_TILING.n_columns, DEFAULT_TILING.segment_len)
+    found, expected = interpreted(make_frames(3, 21, 38), tiling, tmp_path, **settings)
     assert expected.norm(dim=1).mean() > 0.3
     assert (found - expected).norm(dim=1).max() < 0.01
 
 
+FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"
+STATUS = "status status_out"
+# Pointers to floats, to integers, integers, floats, constants, warps.
 SIGNATURES = {
     linearise_kernel: (
-        "first second flow data",
-        "H W",
+        "first second flows data",
+        f"{STATUS} unused",
+        "P H W",
         "",
-        {"BLOCK_Y": BLOCK_Y, "BLOCK_X": BLOCK_X},
+        {"BLOCK": DATA_BLOCK},
+        N_WARPS,
     ),
-    iterate_kernel: (
-        "flow flow_out dual dual_out data sums sums_out",
-        "H W n_tiles",
-        "max_squared_change theta max_length tau_over_theta min_squared",
-        {"BLOCK_Y": BLOCK_Y, "BLOCK_X": BLOCK_X, "MAX_TILES": 256},
+    advance_kernel: (
+        "flows duals data sums sums_out",
+        STATUS,
+        "P H W n_tiles n_before n_now",
+        FLOATS,
+        {
+            "STEPS": DEFAULT_TILING.n_steps,
+            "COLUMNS": DEFAULT_TILING.n_columns,
+            "SEGMENT": DEFAULT_TILING.segment_len,
+            "MAX_TILES": MIN_MAX_TILES,
+            "LANES": LANES,
+        },
+        1,
     ),
-    median_kernel: (
-        "flow flow_out sums",
-        "H W n_tiles",
-        "max_squared_change",
-        {"BLOCK": MEDIAN_BLOCK, "MAX_TILES": 256},
-    ),
+    median_kernel: ("flows", STATUS, "P H W", "", {"BLOCK": MEDIAN_BLOCK}, N_WARPS),
 }
 
 
 @pytest.mark.parametrize("kernel", SIGNATURES, ids=lambda kernel: kernel.__name__)
 def test_the_kernels_compile_for_an_h100_without_spilling(kernel) -> None:
-    pointers, integers, floats, constants = SIGNATURES[kernel]
-    signature = dict.fromkeys(pointers.split(), "*fp32")
-    signature |= dict.fromkeys(integers.split(), "i32")
-    signature |= dict.fromkeys(floats.split(), "fp32")
-    signature |= dict.fromkeys(constants, "constexpr")
+    pointers, statuses, integers, floats, constants, n_warps = SIGNATURES[kernel]
+    types = dict.fromkeys(pointers.split(), "*fp32") | dict.fromkeys(statuses.split(), "*i32")
+    types |= dict.fromkeys(integers.split(), "i32") | dict.fromkeys(floats.split(), "fp32")
+    types |= dict.fromkeys(constants, "constexpr")
+    signature = {name: types[name] for name in kernel.arg_names}
     places = {(list(signature).index(name),): value for name, value in constants.items()}
     compiled = triton.compile(
         ASTSource(kernel, signature, constexprs=places),
         target=GPUTarget("cuda", 90, 32),
-        options={"enable_fp_fusion": True, "num_warps": N_WARPS},
+        options={"enable_fp_fusion": True, "num_warps": n_warps},
     )
     assert compiled.asm["cubin"]
     assert "st.local" not in compiled.asm["ptx"]
