@@ -93,7 +93,7 @@ def extract_videos(
                     video.timestamps.append(timestamps)
                     video.n_frames += len(timestamps)
                     batcher.add(video, extractor.prepare(torch.from_numpy(event.frames)))
-                    expected = video.start.opened.n_frames_expected
+                    expected = video.start.n_frames_expected
                     yield FramesDecoded(path, video.n_frames, expected)
                 case VideoEnded(path=path):
                     gathered[path].end = event
@@ -166,9 +166,9 @@ def _features(
         snippet_len=extractor.snippet_len,
         n_frames=video.n_frames,
         n_missing=video.end.n_missing,
-        fps=video.start.opened.fps,
+        fps=video.start.fps,
         timestamps=np.concatenate(video.timestamps),
-        decoder=video.start.opened.decoder_version,
+        decoder=video.start.decoder_version,
         tail_policy=extractor.tail_policy,
     )
     return VideoFeatures(path, features)
