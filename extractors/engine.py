@@ -1,8 +1,8 @@
-"""Videos to features: decoding in other processes, the network on full batches of all of them.
+"""Feature extraction: decoding in child processes, full batches of snippets of several videos.
 
-Each batch has the same number of snippets, be they of one video or of several; the last one of all
-is filled up. A snippet's features are then the same to the bit whatever else is in its batch: a run
-that is killed and taken up again gives the features of one that was not.
+Each batch has the same number of snippets, of one video or of several; the last one is padded. A
+snippet's features are then the same to the bit whatever else is in its batch: a run that is killed
+and resumed computes the features of one that was not.
 """
 
 import logging
@@ -37,7 +37,7 @@ MAX_FEATURE = float(np.finfo(np.float16).max)  # as the features are stored
 
 @dataclass(frozen=True, slots=True)
 class FramesDecoded:
-    """Some frames of a video are through; `n_frames_expected` is the header's word."""
+    """Progress of a video: frames decoded, of those that its container announces."""
 
     path: Path
     n_frames: int
@@ -45,13 +45,13 @@ class FramesDecoded:
 
     @property
     def share(self) -> float:
-        """How much of the video is through, in [0, 1]."""
+        """Decoded fraction of the video, in [0, 1]."""
         return min(self.n_frames / max(self.n_frames_expected, 1), 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoFeatures:
-    """A video is through to its end."""
+    """The features of a whole video."""
 
     path: Path
     features: Features
@@ -67,16 +67,16 @@ def extract_videos(
 ) -> Iterator[EngineEvent]:
     """Compute the features of videos, several at a time, in bounded memory.
 
-    Beside the features of the videos that are being read, memory holds the slots of the decoding
-    processes and two batches.
+    Memory holds the features of the videos that are being read, the slots of the decoding processes
+    and two batches.
 
     Args:
-        extractor: What turns frames into features.
-        paths: The videos, taken one by one as there is room. No path may come twice.
-        patience_seconds: How long a decoder may be silent before it counts as hung.
+        extractor: Computes the features.
+        paths: The videos, consumed one by one as decoders become free. No path may occur twice.
+        patience_seconds: Timeout of a decoder without a message.
 
     Yields:
-        `FramesDecoded` on the way; for every video, in the order in which they end, either its
+        `FramesDecoded` as progress; for every video, in the order in which they end, either its
         `VideoFeatures` or a `VideoLost`.
 
     Raises:
@@ -102,22 +102,22 @@ def extract_videos(
                     video.n_frames += len(timestamps)
                     frames, event.copy = uploads.upload(event.frames, is_pinned=event.is_pinned)
                     batcher.add(video.snippets.append, extractor.prepare(frames))
-                    expected = video.start.opened.n_frames_expected
+                    expected = video.start.n_frames_expected
                     yield FramesDecoded(path, video.n_frames, expected)
                 case VideoEnded(path=path):
                     gathered[path].end = event
                 case VideoLost(path=path):
                     gathered.pop(path, None)
                     yield event
-            yield from _whole(gathered, extractor)
+            yield from _complete(gathered, extractor)
     batcher.finish()
-    yield from _whole(gathered, extractor)
+    yield from _complete(gathered, extractor)
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many decoding processes keep a device busy, as far as there are cores.
+    """Return how many decoding processes keep a device busy, limited by the number of cores.
 
-    On a CPU the network is so much slower than a decoder that one is plenty.
+    On a CPU the network is so much slower than a decoder that one is enough.
     """
     if device.type == "cpu":
         return 1
@@ -126,7 +126,7 @@ def default_workers(device: torch.device) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Gathered:
-    """What there is so far of a video's features."""
+    """The features of a video so far."""
 
     start: VideoOpened
     n_frames: int = 0
@@ -134,13 +134,13 @@ class _Gathered:
     snippets: list[Mapping[str, NDArray[np.float32]]] = field(default_factory=list)
     end: VideoEnded | None = None
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.end is not None and len(self.snippets) == len(self.timestamps)
 
 
-def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[EngineEvent]:
-    """Take out the videos of which nothing is missing any more."""
-    for path, video in [item for item in gathered.items() if item[1].is_whole()]:
+def _complete(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[EngineEvent]:
+    """Remove and yield the videos whose features are complete."""
+    for path, video in [item for item in gathered.items() if item[1].is_complete()]:
         del gathered[path]
         n_kept = n_snippets(video.n_frames, extractor.snippet_len, extractor.tail_policy)
         if n_kept:
@@ -156,18 +156,18 @@ def _whole(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator[En
 def _features(
     path: Path, video: _Gathered, extractor: Extractor, n_kept: int
 ) -> VideoFeatures | VideoLost:
-    """Put a video's features together; values that are none lose this video alone."""
+    """Assemble a video's features; if they do not fit float16, only this video is lost."""
     assert video.end is not None
     streams = {
         stream: np.stack([snippet[stream] for snippet in video.snippets[:n_kept]])
         for stream in extractor.stream_dims
     }
     for stream, values in streams.items():
-        # Not a number is not below the limit either.
+        # NaN is not below the limit either.
         if not (np.abs(values) <= MAX_FEATURE).all():
             reason = (
-                f"{path}: {stream} features must fit float16 (finite, at most {MAX_FEATURE:g} in "
-                "size), instead some do not; check the video and the weights"
+                f"{path}: {stream} features must fit float16 (finite, magnitude at most "
+                f"{MAX_FEATURE:g}), instead some do not; check the video and the weights"
             )
             return VideoLost(path, "FeatureValueError", reason, is_quarantined=False)
     features = Features(
@@ -175,9 +175,9 @@ def _features(
         snippet_len=extractor.snippet_len,
         n_frames=video.n_frames,
         n_missing=video.end.n_missing,
-        fps=video.start.opened.fps,
+        fps=video.start.fps,
         timestamps=np.concatenate(video.timestamps),
-        decoder=video.start.opened.decoder_version,
+        decoder=video.start.decoder_version,
         tail_policy=extractor.tail_policy,
     )
     return VideoFeatures(path, features)
@@ -185,7 +185,7 @@ def _features(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Launched:
-    """A batch on its way through the device; `features` are there when `event` has come."""
+    """A batch that the device is computing; `features` are valid once `event` has occurred."""
 
     receivers: list[ReceiveFeatures]
     features: dict[str, Tensor]
@@ -193,7 +193,7 @@ class _Launched:
 
 
 class SnippetBatcher:
-    """Collects snippets of all videos and embeds them a full batch at a time.
+    """Collects snippets of all videos and embeds them in full batches.
 
     Args:
         extractor: Computes the features.
@@ -215,7 +215,7 @@ class SnippetBatcher:
             self._launch()
 
     def finish(self) -> None:
-        """Embed what is left, and wait for all of it."""
+        """Embed the remaining snippets, and wait for all results."""
         while self._waiting:
             self._launch()
         while self._launched:
@@ -229,12 +229,12 @@ class SnippetBatcher:
         features = self._embed(snippets)
         copies, event = _start_copy({s: f[: len(batch)] for s, f in features.items()})
         self._launched.append(_Launched([receive for receive, _ in batch], copies, event))
-        # A GPU works on this batch while the one before is taken and the next is made ready.
+        # A GPU computes this batch while the one before is stored and the next one is prepared.
         while len(self._launched) > (event is not None):
             self._collect()
 
     def _embed(self, snippets: list[Prepared]) -> dict[str, Tensor]:
-        """Embed a batch; where memory is short, in halves, from then on for all batches."""
+        """Embed a batch; if memory is short, in halves, and all later batches, too."""
         try:
             return self._extractor.embed(snippets)
         except torch.OutOfMemoryError:
@@ -254,14 +254,14 @@ class SnippetBatcher:
             done.event.synchronize()
         arrays = {stream: features.numpy() for stream, features in done.features.items()}
         for index, receive in enumerate(done.receivers):
-            # A view would keep the whole batch alive. What is pinned is free to be used again.
+            # A view would keep the whole batch, and its pinned memory, allocated.
             receive({stream: array[index].copy() for stream, array in arrays.items()})
 
 
 def _start_copy(
     features: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-    """Copy features to the CPU; from a GPU without waiting for it."""
+    """Copy features to the CPU; from a GPU asynchronously."""
     if next(iter(features.values())).device.type == "cpu":
         return dict(features), None
     copies = {}

@@ -2,4 +2,4 @@
 
 
 class LookaroundError(Exception):
-    """Something that a user can mend; the message names the file and the remedy."""
+    """An error that the user can correct; the message names the file and the remedy."""

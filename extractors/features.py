@@ -1,4 +1,4 @@
-"""The features of one video, and what an extractor of them promises."""
+"""The features of one video, and the protocols of extractors and flow methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 
 Provenance = dict[str, str | int | float | bool]
-# What an extractor keeps of one snippet until its batch is full, on the extractor's device. It owns
-# its memory: nothing in it is a view of the frames that were given.
+# One snippet, prepared for its batch, on the extractor's device. It owns its memory: no view of the
+# decoded frames.
 Prepared = dict[str, Tensor]
 
 
@@ -27,15 +27,15 @@ class Features:
         snippet_len: Frames per snippet. The last snippet may cover fewer.
         n_frames: Frames that were decoded.
         n_missing: Frames that the file announces and that could not be decoded.
-        fps: Average frames per second; NaN where nobody knows it.
-        timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling; all NaN
-            where nobody knows the fps.
-        decoder: What decoded the video, with its version: "decord 0.6.0".
-        tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make, and so
-            whether all of them are in one.
+        fps: Average frames per second; NaN if unknown.
+        timestamps: (n_frames,) float64 seconds at which each frame is shown, never decreasing; all
+            NaN if the fps is unknown.
+        decoder: Name and version: "decord 0.6.0".
+        tail_policy: One of `snippets.TAIL_POLICIES`: it decides how many snippets the frames make,
+            and so whether all frames belong to one.
 
     Raises:
-        ValueError: If any of this does not hold.
+        ValueError: If any of this is violated.
     """
 
     streams: dict[str, NDArray[np.float32]]
@@ -54,7 +54,7 @@ class Features:
 
     @property
     def n_snippets(self) -> int:
-        """Number of snippets that the tail policy makes of the frames; at least one."""
+        """Number of snippets of the frames under the tail policy; at least one."""
         return n_snippets(self.n_frames, self.snippet_len, self.tail_policy)
 
     @property
@@ -84,7 +84,7 @@ class Features:
                 f"instead got {times.shape} {times.dtype}"
             )
         if self.has_times and (not np.isfinite(times).all() or (np.diff(times) < 0).any()):
-            raise ValueError("timestamps must be finite and never fall, instead they do not")
+            raise ValueError("timestamps must be finite and never decrease, instead they do not")
 
     def _check_streams(self) -> None:
         if not self.streams:
@@ -140,18 +140,18 @@ class Extractor(Protocol):
 
     @property
     def tail_policy(self) -> str:
-        """One of `snippets.TAIL_POLICIES`: which of a video's snippets count."""
+        """One of `snippets.TAIL_POLICIES`."""
 
     @property
     def stream_dims(self) -> dict[str, int]:
         """Width D of each stream's features; the order is the order of the streams."""
 
     def provenance(self) -> Provenance:
-        """Return every choice that features must share to be comparable: flat, JSON's types."""
+        """Return every setting that features must share to be comparable: flat, JSON's types."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
@@ -159,21 +159,21 @@ class Extractor(Protocol):
 
     @property
     def flow(self) -> FlowMethod | None:
-        """What computes the flow stream; None where there is none."""
+        """The method of the flow stream; None if there is no flow stream."""
 
     @property
     def n_snippets_per_batch(self) -> int:
-        """Snippets that `embed` takes at once at its best speed."""
+        """Batch size of `embed` in snippets, at its best speed."""
 
     def prepare(self, frames: Tensor) -> Prepared:
-        """Do for one snippet what can be done before its batch is full.
+        """Preprocess one snippet before its batch is full.
 
         The result owns its memory: no view of the frames, which are overwritten afterwards.
 
         Args:
             frames: (snippet_len + 1, H, W, 3) uint8 RGB on the CPU, read before this returns. The
-                last frame is the one after the snippet, for T flows need T + 1 frames; at a
-                video's end it is its last frame once more.
+                last frame is the one after the snippet, because T flows need T + 1 frames; at the
+                end of a video its last frame is repeated.
         """
 
     def embed(self, snippets: Sequence[Prepared]) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""The two-stream I3D extractor: RGB frames and their optical flow to 1024 numbers each.
+"""The two-stream I3D extractor: 1024-d features of RGB frames and of their optical flow.
 
 Carreira and Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. The preprocessing is that of
-https://github.com/google-deepmind/kinetics-i3d but for two things:
+https://github.com/google-deepmind/kinetics-i3d with two exceptions:
 
-Unlike the paper: the features are of the video's own frames, not of 25 per second, so that a frame
-has the score of the snippet that it is in; and flow is not rounded to 8 bits before the network.
+Unlike the paper: videos are not resampled to 25 frames per second, so that each frame has the score
+of its own snippet; and flow is not rounded to 8 bits before the network.
 """
 
 from collections import defaultdict
@@ -26,21 +26,21 @@ from extractors.networks.precision import DTYPES, check_precision
 from extractors.networks.weights import load_weights
 from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_policy
 
-FORMAT_VERSION = 1  # to be raised when the same choices come to give other features
-# On two CPU cores more than two at once are no faster; a GPU has room for more, five crops and all.
+FORMAT_VERSION = 1  # to be raised when the same settings lead to other features
+# On two CPU cores larger batches are not faster; a GPU has memory for more, also with five crops.
 N_SNIPPETS_PER_BATCH = {"cpu": 2, "cuda": 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """The pictures of those snippets of a batch whose frames are of one size.
+    """The snippets of a batch whose frames have the same size.
 
     Attributes:
-        places: Where in the batch each snippet is: in several places where it fills the batch up.
+        indices: Of each snippet in the batch: several if it also pads the batch.
         streams: By stream (n, T, C, H, W).
     """
 
-    places: list[list[int]]
+    indices: list[list[int]]
     streams: dict[str, Tensor]
 
 
@@ -103,7 +103,7 @@ class I3D:
         }
 
     def provenance(self) -> Provenance:
-        """Return every choice that features must share to be comparable."""
+        """Return every setting that features must share to be comparable."""
         provenance: Provenance = {
             "format_version": FORMAT_VERSION,
             "extractor": self.name,
@@ -137,13 +137,13 @@ class I3D:
             "frames": (17, 3, H', W') uint8, min(H', W') = 256, with memory of its own.
 
         Raises:
-            ValueError: If the frames are not of this shape and type, or more than 8 times as long
-                as they are short.
+            ValueError: If the frames are not of this shape and type, too large,
+                or their long side is more than 8 times the short side.
         """
         _check_frames(frames)
         on_device = _to_device(frames, self.device).permute(0, 3, 1, 2)  # to (T, C, H, W)
         resized = transforms.resize_short_side(on_device)
-        # Frames of the right size are not resized: the result is then a view of what was given.
+        # Frames of the right size are not resized: the result is then a view of the input.
         is_view = resized.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr()
         return {"frames": resized.clone() if is_view else resized}
 
@@ -155,25 +155,25 @@ class I3D:
             By stream: (N, K, D) float32.
         """
         groups = [
-            _Group(places, self._streams(frames)) for places, frames in _stacked_by_size(snippets)
+            _Group(indices, self._streams(frames)) for indices, frames in _stacked_by_size(snippets)
         ]
         features: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
-        # One crop of all snippets at a time: ten crops take no more memory than one.
+        # One crop of all snippets at a time: ten crops need no more memory than one.
         for index in range(self.n_crops):
-            for stream, of_crops in features.items():
+            for stream, per_crop in features.items():
                 clips = self._clips(stream, index, len(snippets), groups)
-                of_crops.append(self._run(stream, clips))
-        return {stream: torch.stack(of_crops, dim=1) for stream, of_crops in features.items()}
+                per_crop.append(self._run(stream, clips))
+        return {stream: torch.stack(per_crop, dim=1) for stream, per_crop in features.items()}
 
     def _streams(self, frames: Tensor) -> dict[str, Tensor]:
-        """The pictures of each stream, (N, 16, C, H, W), of frames (N, 17, 3, H, W)."""
+        """Return the frames of each stream, (N, 16, C, H, W), of frames (N, 17, 3, H, W)."""
         streams = {"rgb": frames[:, :-1]}
         if self.flow is not None:
             streams["flow"] = self.flow(frames)
         return streams
 
     def _clips(self, stream: str, index: int, n_clips: int, groups: Sequence[_Group]) -> Tensor:
-        """Cut one crop out of all snippets and scale it as its network expects.
+        """Crop all snippets at one position and scale the values to the range of the network.
 
         Returns:
             (N, C, 16, 224, 224)
@@ -185,21 +185,21 @@ class I3D:
             memory_format=torch.channels_last_3d,
         )
         for group in groups:
-            pictures = group.streams[stream]  # (n, T, C, H, W)
+            frames = group.streams[stream]  # (n, T, C, H, W)
             if stream == "flow":
-                scaled = transforms.scale_flow(transforms.crop_flow(pictures, index))
+                scaled = transforms.scale_flow(transforms.crop_flow(frames, index))
             else:
-                scaled = self._scale_rgb(transforms.crop(pictures, index))
-            # Not by a list of places: that would go to the device as a tensor, and wait for it.
-            for places, clip in zip(group.places, scaled, strict=True):
-                for place in places:
-                    clips[place].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
+                scaled = self._scale_rgb(transforms.crop(frames, index))
+            # Not indexed by a list: it would be copied to the device as a tensor, synchronously.
+            for indices, clip in zip(group.indices, scaled, strict=True):
+                for in_batch in indices:
+                    clips[in_batch].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
         return clips
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = InceptionI3D(IN_CHANNELS[stream])
         network.load_state_dict(state_dict)
-        return inception_i3d.folded(network, self.device)
+        return inception_i3d.fold_batch_norm(network, self.device)
 
     def _scale_rgb(self, frames: Tensor) -> Tensor:
         return transforms.scale_rgb(frames)
@@ -213,22 +213,22 @@ class I3D:
 
 
 def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[list[int]], Tensor]]:
-    """The frames (n, 17, 3, H, W) of each size, and the places in the batch of each snippet.
+    """Yield the frames (n, 17, 3, H, W) of each size, and each snippet's indices in the batch.
 
-    A snippet that comes several times, as one that fills the last batch up, is there once.
+    A snippet that occurs several times, because it pads the last batch, is stacked once.
     """
-    places = defaultdict(list)
-    for place, snippet in enumerate(snippets):
-        places[id(snippet)].append(place)
+    indices = defaultdict(list)
+    for index, snippet in enumerate(snippets):
+        indices[id(snippet)].append(index)
     by_size = defaultdict(list)
-    for of_snippet in places.values():
+    for of_snippet in indices.values():
         by_size[snippets[of_snippet[0]]["frames"].shape].append(of_snippet)
     for of_size in by_size.values():
         yield of_size, torch.stack([snippets[first]["frames"] for first, *_ in of_size])
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:
-    """Copy frames to the device; to a GPU through pinned memory, without waiting for it."""
+    """Copy frames to the device; to a GPU asynchronously through pinned memory."""
     if frames.device.type == device.type:
         return frames
     return frames.pin_memory().to(device, non_blocking=True)

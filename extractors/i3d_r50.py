@@ -1,4 +1,4 @@
-"""The ResNet-50 I3D extractor: RGB frames to 2048 numbers, without a flow stream."""
+"""The ResNet-50 I3D extractor: 2048-d features of RGB frames, without a flow stream."""
 
 from typing import ClassVar
 
@@ -15,8 +15,8 @@ from extractors.snippets import REPEAT_LAST_FRAME
 class I3DR50(I3D):
     """ResNet-50 I3D features of snippets of 16 frames. An `Extractor`.
 
-    All is as with the Inception-I3D but for the network and what it takes: standardised grey values
-    (`transforms.standardise_rgb`), which is not the range of the Inception-I3D.
+    As the Inception-I3D except for the network and its input values, which are standardized
+    (`transforms.standardize_rgb`).
 
     Args:
         flow: None: there are no weights for a flow stream.
@@ -65,7 +65,7 @@ class I3DR50(I3D):
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = ResNetI3D()
         network.load_state_dict(state_dict)
-        return resnet_i3d.folded(network)
+        return resnet_i3d.fold_batch_norm(network)
 
     def _scale_rgb(self, frames: Tensor) -> Tensor:
-        return transforms.standardise_rgb(frames)
+        return transforms.standardize_rgb(frames)

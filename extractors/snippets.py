@@ -1,10 +1,10 @@
-"""Which frames belong to which snippet: pure arithmetic.
+"""The division of a video into snippets: their number, the tail policy, scores per frame.
 
-Snippets lie end to end and do not overlap. Two rules are in use for the frames at the end that do
-not fill a snippet:
+Snippets are consecutive and do not overlap. Two tail policies are in use for the frames at the end
+that do not fill a snippet:
 
-- `REPEAT_LAST_FRAME`: they are one more snippet, filled up with the video's last frame; no frame
-  is left out.
+- `REPEAT_LAST_FRAME`: they are one more snippet, padded with the video's last frame; no frame is
+  lost.
 - `DROP_TAIL`: (n - 1) // 16 snippets of n frames, as in the XD-Violence features (list/make_gt.py
   of https://github.com/Roc-Ng/XDVioDet), because n frames have n - 1 flows. A video of a multiple
   of 16 frames loses its last whole snippet, too.
@@ -25,7 +25,8 @@ def n_snippets(
     """Return the number of snippets of a video.
 
     Raises:
-        ValueError: If there are fewer than 0 frames or less than one per snippet, or no such rule.
+        ValueError: If there are fewer than 0 frames or less than one per snippet, or no such tail
+            policy.
 
     >>> n_snippets(33), n_snippets(33, tail_policy=DROP_TAIL)
     (3, 2)
@@ -41,10 +42,10 @@ def n_snippets(
 
 
 def check_tail_policy(tail_policy: str) -> None:
-    """Refuse what is no tail policy.
+    """Check that a tail policy exists.
 
     Raises:
-        ValueError: If it is not one of `TAIL_POLICIES`.
+        ValueError: If not.
     """
     if tail_policy not in TAIL_POLICIES:
         raise ValueError(f"tail_policy must be one of {TAIL_POLICIES}, instead got {tail_policy!r}")
@@ -53,7 +54,7 @@ def check_tail_policy(tail_policy: str) -> None:
 def per_frame(
     per_snippet: NDArray[np.float32], snippet_len: int, n_frames: int
 ) -> NDArray[np.float32]:
-    """Give each frame the value of its snippet; frames after the last snippet have its value.
+    """Repeat each snippet's value for its frames; frames after the last snippet get its value.
 
     Args:
         per_snippet: (n_snippets,) at least one.

@@ -1,8 +1,8 @@
 """Resizing, crops and value ranges: pure tensor functions for RGB frames and for flow.
 
-Frames are (T, C, H, W) here. What the reference does is in the README of
-https://github.com/google-deepmind/kinetics-i3d: short side 256, bilinear; the flow computed on the
-resized frames, cut off at 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224.
+Frames are (T, C, H, W) here. The reference is described in the README of
+https://github.com/google-deepmind/kinetics-i3d: short side 256, bilinear; flow computed on the
+resized frames, clipped to 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224.
 """
 
 import torch
@@ -33,7 +33,7 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
         (T, C, H', W') uint8, rounded, min(H', W') = `short_side`.
 
     Raises:
-        ValueError: If the frames are too long for their height, or too large.
+        ValueError: If the frames are too large or their aspect ratio is too extreme.
     """
     dims = resized_dims(frames.shape[2], frames.shape[3], short_side)
     if frames.is_cuda:
@@ -47,8 +47,8 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
 def resize_in_two_passes(frames: Tensor, dims: tuple[int, int]) -> Tensor:
     """Resize as torch does uint8 frames on a CPU (and Pillow): along x, round, along y, round.
 
-    On a GPU torch rounds once, which makes a fifth of all values differ by one from a CPU's, and
-    the cosine of the features 0.9995. Rounded twice, one or two in a hundred differ.
+    On a GPU torch rounds once: a fifth of all values then differ by one from a CPU's, and the
+    cosine of the features is 0.9995. Rounded twice, one or two values in a hundred differ.
 
     Args:
         frames: (T, C, H, W) uint8, on any device.
@@ -67,7 +67,7 @@ def resize_in_two_passes(frames: Tensor, dims: tuple[int, int]) -> Tensor:
 
 
 def check_frame_pairs(frames: Tensor) -> None:
-    """Refuse what a flow method cannot take.
+    """Check the input of a flow method.
 
     Raises:
         ValueError: If the frames are not (..., T + 1, 3, H, W) uint8 of at least one pair.
@@ -81,8 +81,8 @@ def check_frame_pairs(frames: Tensor) -> None:
         raise ValueError(f"frames must be uint8, instead got {frames.dtype}")
 
 
-def to_grey(frames: Tensor) -> Tensor:
-    """Turn RGB into grey: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
+def to_gray(frames: Tensor) -> Tensor:
+    """Convert RGB to gray: 0.299 R + 0.587 G + 0.114 B, rounded, as OpenCV's RGB2GRAY does.
 
     Args:
         frames: (..., 3, H, W) uint8.
@@ -92,8 +92,8 @@ def to_grey(frames: Tensor) -> Tensor:
     """
     red, green, blue = frames.unbind(dim=-3)
     # OpenCV's fixed-point weights; they add up to 2 ** 15.
-    grey = red.to(torch.int32).mul_(9798).add_(green, alpha=19235).add_(blue, alpha=3735)
-    return grey.add_(1 << 14).bitwise_right_shift_(15).to(torch.uint8)
+    gray = red.to(torch.int32).mul_(9798).add_(green, alpha=19235).add_(blue, alpha=3735)
+    return gray.add_(1 << 14).bitwise_right_shift_(15).to(torch.uint8)
 
 
 def scale_rgb(frames: Tensor) -> Tensor:
@@ -101,18 +101,18 @@ def scale_rgb(frames: Tensor) -> Tensor:
     return frames.float().div_(127.5).sub_(1.0)
 
 
-def standardise_rgb(frames: Tensor) -> Tensor:
+def standardize_rgb(frames: Tensor) -> Tensor:
     """Map uint8 values [0, 255] to float32 (v - 114.75) / 57.375, about [-2, 2.44]."""
     return frames.float().sub_(RGB_MEAN).div_(RGB_STD)
 
 
 def scale_flow(flow: Tensor) -> Tensor:
-    """Cut flow in pixels off at 20 either way and map it to [-1, 1]."""
+    """Clip flow in pixels to [-20, 20] and map it to [-1, 1]."""
     return flow.clamp(-FLOW_BOUND_PX, FLOW_BOUND_PX).div_(FLOW_BOUND_PX)
 
 
 def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
-    """Cut one square out of frames.
+    """Crop a square from frames.
 
     Args:
         frames: (..., H, W), both H and W at least `side`.
@@ -120,10 +120,10 @@ def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
         side: Pixels.
 
     Returns:
-        (..., side, side); a view where it is not mirrored.
+        (..., side, side); a view unless it is mirrored.
 
     Raises:
-        ValueError: If there is no such crop or the frames are too small for it.
+        ValueError: If there is no such crop or the frames are too small.
     """
     H, W = frames.shape[-2:]
     if min(H, W) < side:
@@ -142,11 +142,11 @@ def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
 
 
 def crop_flow(flow: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
-    """Cut one square out of flow (..., 2, H, W) as `crop` does.
+    """Crop a square from flow (..., 2, H, W) as `crop` does.
 
-    In a mirror what moves right moves left: a mirrored crop's x component is negated.
+    The x component of a mirrored crop is negated.
     """
     square = crop(flow, index, side)
     if index >= len(CROP_POSITIONS):
-        square[..., 0, :, :].neg_()  # not the caller's: flip has made a copy
+        square[..., 0, :, :].neg_()  # not the caller's memory: flip returns a copy
     return square

@@ -1,1 +1,1 @@
-"""Video files to frames in order, with the time of each: readers, and the processes they run in."""
+"""Decoding of video files to frames with timestamps: readers, and the processes that run them."""

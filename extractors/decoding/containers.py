@@ -1,22 +1,22 @@
-"""Containers: which of them are read, and whether a file is shorter than its container says."""
+"""The list of containers that are read, and whether a file is shorter than its header says."""
 
 from pathlib import Path
 from typing import BinaryIO
 
-# FFmpeg's demuxers of files that hold their streams themselves. Left out are those that open other
-# files or addresses, which the file names (hls, dash, concat, sdp, image2, vobsub, mlv, ...), those
-# of devices and of sound, and text, which FFmpeg draws as pictures (tty).
+# FFmpeg's demuxers of files that contain their streams. Not listed are those that open other files
+# or addresses named in the file (hls, dash, concat, sdp, image2, vobsub, mlv, ...), those of
+# devices and sound, and text, which FFmpeg renders as frames (tty).
 DEMUXERS = (
-    # What cameras, editors, broadcasters and the web write.
+    # Formats of cameras, editors, broadcasters and the web.
     "apng,asf,asf_o,av1,avi,avs2,avs3,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,"
     "h264,hevc,iff,ivf,jpegxl_anim,live_flv,lxf,m4v,matroska,mjpeg,mjpeg_2000,mov,mpeg,mpegts,"
     "mpegvideo,mxf,nsv,nut,nuv,obu,ogg,pva,r3d,rm,smjpeg,swf,ty,vc1,vc1test,vivo,vvc,wtv,"
     "yuv4mpegpipe,"
-    # What old programs and games hold.
+    # Formats of old programs and games.
     "3dostr,4xm,anm,bethsoftvid,bfi,bink,bmv,c93,cdxl,dsicin,dxa,ea,ea_cdata,film_cpk,filmstrip,"
     "gdv,hnm,idcin,ipmovie,ipu,iv8,jv,lmlm4,mm,moflex,mods,mtv,mv,mvi,paf,pmp,psxstr,rl2,roq,rpl,"
     "siff,smk,smush,thp,tiertexseq,tmv,txd,usm,vmd,wc3movie,xmv,yop,"
-    # One picture, or several in a row.
+    # One image, or a sequence of them.
     "bmp_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
 
@@ -32,7 +32,7 @@ def is_cut_off(path: Path, container: str) -> bool:
 
     Args:
         path: The file.
-        container: FFmpeg's name of its container. Of others than these two nothing is known.
+        container: FFmpeg's name of its container. False for all others.
     """
     with path.open("rb") as file:
         if container == "avi":
@@ -45,7 +45,7 @@ def is_cut_off(path: Path, container: str) -> bool:
 
 
 def _riff_end(file: BinaryIO) -> int:
-    """Where the last of the RIFF chunks ends, which follow each other."""
+    """Return where the last of the consecutive RIFF chunks ends."""
     end = 0
     for _ in range(MAX_RIFF_CHUNKS):
         start = end + end % 2
@@ -58,7 +58,7 @@ def _riff_end(file: BinaryIO) -> int:
 
 
 def _segment_end(file: BinaryIO) -> int:
-    """Where the segment behind the EBML header ends; 0 where its size is left open."""
+    """Return where the segment after the EBML header ends; 0 if its size is unknown."""
     if file.read(4) != EBML_HEADER_ID or (n_bytes := _read_ebml_size(file)) is None:
         return 0
     file.seek(n_bytes, 1)
@@ -68,7 +68,7 @@ def _segment_end(file: BinaryIO) -> int:
 
 
 def _read_ebml_size(file: BinaryIO) -> int | None:
-    """A number whose leading zero bits say how many bytes follow; None if all its bits are set."""
+    """Read a number whose leading zero bits count the bytes that follow; None if it is all ones."""
     first = int.from_bytes(file.read(1), "big")
     n_following = 8 - first.bit_length()
     if first == 0:

@@ -1,20 +1,16 @@
-"""Decoding in watched child processes, several videos at a time.
+"""A pool of child processes that decode several videos at a time.
 
-A worker that hangs or dies takes nothing along but its video. That one is read once more, with
-PyAV; if it brings that worker down too, it is given up. See `decode_worker.py` for the other end.
+A worker that hangs or crashes affects only its video, which is read once more, with PyAV. If that
+worker fails too, the video is quarantined. The worker's side is `decode_worker.py`.
 """
 
-import logging
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -23,69 +19,56 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decoding.decode_worker import (
+from extractors.decoding.decode_messages import (
     Begun,
-    Ended,
     Message,
-    Opened,
-    Refused,
     SlotFilled,
     SlotFree,
     Task,
-    map_slots,
+    VideoEnded,
+    VideoLost,
+    VideoOpened,
 )
+from extractors.decoding.decode_process import describe_end, start_process, wait_for_end
+from extractors.decoding.decode_worker import map_slots
 from extractors.errors import LookaroundError
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "DecodeEvent",
+    "DecodePool",
+    "DecoderStartError",
+    "SnippetDecoded",
+    "VideoEnded",
+    "VideoLost",
+    "VideoOpened",
+]
 
-# A worker that is silent for longer hangs. Before its first word on a video it reads the whole
-# file once, which on a slow disk takes a while.
+# A worker that sends no message for longer counts as hung. Before a video's first message it reads
+# the whole file once, which takes longer on a slow disk.
 PATIENCE_SECONDS = 60.0
 MIN_DISK_BYTES_PER_SECOND = 10e6
 # A busy machine with a slow disk may take minutes to import what a worker needs.
 START_SECONDS = 600.0
-# New workers in a row that end before they take a video up; then something is wrong with all.
+# New workers in a row that end before they begin with a video; then none of them can work.
 MAX_FAILED_STARTS = 3
-# Until a process that is ending, or was killed, is gone.
-END_SECONDS = 10.0
-
-# The worker's `main`, in a process that looks for modules where this one does: nowhere else, and
-# not in the current folder, which may be somebody else's. SIGINT (Ctrl-C) reaches the parent, which
-# ends its workers.
-CHILD_CODE = """
-import sys
-sys.path[:] = sys.argv[3:]
-import signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-from {module} import main
-main()
-"""
 
 
 class DecoderStartError(LookaroundError, OSError):
-    """Decoding processes end before they take up a video, one after the other."""
+    """Several decoding processes in a row end before they begin with a video."""
 
 
 class Copy(Protocol):
-    """A copy of a snippet's frames that goes on in the background, as CUDA's events are."""
+    """A copy of a snippet's frames in the background, such as a CUDA event stands for."""
 
     def query(self) -> bool:
-        """Whether it has ended."""
+        """Whether it is complete."""
 
     def synchronize(self) -> None:
-        """Wait for its end."""
+        """Wait until it is complete."""
 
 
-# Pins memory; what it returns undoes that, and is None where nothing was pinned.
+# Pins memory; the returned function unpins it, and is None if nothing was pinned.
 Register = Callable[[NDArray[np.uint8]], Callable[[], None] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class VideoOpened:
-    """A video is being read, from its start; anything that came of it before does not count."""
-
-    path: Path
-    opened: Opened
 
 
 @dataclass(slots=True, eq=False)
@@ -109,33 +92,6 @@ class SnippetDecoded:
     copy: Copy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VideoEnded:
-    """All snippets of a video were there; `n_missing` of its frames could not be decoded."""
-
-    path: Path
-    n_missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class VideoLost:
-    """A video cannot be read.
-
-    Attributes:
-        path: The video.
-        kind: Name of the error's class; of a worker "DecoderDied" or "DecoderHung".
-        reason: One line that names the file.
-        is_quarantined: Whether it brought its worker down, so that it had better be left alone.
-        is_machine_error: Whether the machine lacked memory or room, so that it may be read later.
-    """
-
-    path: Path
-    kind: str
-    reason: str
-    is_quarantined: bool
-    is_machine_error: bool = False
-
-
 DecodeEvent = VideoOpened | SnippetDecoded | VideoEnded | VideoLost
 
 
@@ -145,8 +101,8 @@ class _Job:
 
     Attributes:
         path: The video.
-        failure: How the first try ended; the second one is with PyAV.
-        n_failed_starts: New workers in a row that ended before they took it up.
+        failure: How the first attempt failed; the second one is with PyAV.
+        n_failed_starts: New workers in a row that ended before they began with it.
     """
 
     path: Path
@@ -164,19 +120,19 @@ class _Worker:
 
     Attributes:
         process: Runs `decode_worker.main`.
-        connection: Takes `Task` and `SlotFree`, brings `Message`s.
-        memory_fd: The anonymous file that holds the slots.
-        job: What it reads; None while it is idle.
-        task_id: Of the task that it was given last.
-        has_begun: Whether it has taken that task up.
-        has_started: Whether it has taken any task up.
+        connection: Sends `Task` and `SlotFree`, receives pairs of task_id and `Message`.
+        memory_fd: The anonymous file with the slots.
+        job: The video that it reads; None while it is idle.
+        task_id: Of the task that was sent last.
+        has_begun: Whether it has begun with that task.
+        has_started: Whether it has begun with any task.
         slots: (n_slots, T, H, W, C) uint8, the video's slots once it is open; kept for the next
-            video, which may have frames of the same size.
-        unregister: Undoes the pinning of the slots, where they are pinned.
+            video, whose frames may have the same size.
+        unregister: Unpins the slots; None if they are not pinned.
         lent: The snippet that was passed on last.
-        copies: Of slots, in order, that the worker has not got back because they are still read.
-        seconds: How long it may be silent.
-        deadline: When that time is over.
+        copies: Of slots, in order, that are still being copied and not returned to the worker.
+        seconds: Timeout without a message.
+        deadline: When the timeout expires.
     """
 
     process: subprocess.Popen[bytes]
@@ -194,16 +150,16 @@ class _Worker:
     deadline: float = 0.0
 
     def wait_for(self, seconds: float) -> None:
-        """Give it some time to say something."""
+        """Restart the timeout."""
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
 
     def is_silent(self) -> bool:
-        """Whether it should have said something by now, and has not."""
+        """Whether the timeout expired without a message."""
         is_late = self.job is not None and time.monotonic() > self.deadline
         return is_late and not self.connection.poll()
 
-    def open_slots(self, opened: Opened, register: Register | None) -> None:
+    def open_slots(self, opened: VideoOpened, register: Register | None) -> None:
         """Map a video's slots, unless those of the video before are alike."""
         if self.slots is not None and self.slots.shape == (opened.n_slots, *opened.slot_shape):
             return
@@ -235,7 +191,7 @@ class _Worker:
         try:
             self.connection.send(message)
         except ConnectionError:
-            return  # it died; what it says next is the end of its pipe
+            return  # it died: the next thing received is the end of its pipe
 
 
 class DecodePool:
@@ -244,9 +200,9 @@ class DecodePool:
     Args:
         n_workers: Videos that are read at the same time.
         snippet_len: Frames per snippet.
-        patience_seconds: How long a worker may be silent when it could speak.
+        patience_seconds: Timeout of a worker without a message.
         register: Pins the memory of the slots in this process.
-        worker_module: Its `main` is what runs in a worker.
+        worker_module: Its `main` runs in a worker.
     """
 
     def __init__(
@@ -270,7 +226,7 @@ class DecodePool:
         self._task_ids = count()
 
     def __enter__(self) -> Self:
-        """Nothing is started before there is a video to read."""
+        """Enter; processes are started when there are videos to read."""
         return self
 
     def __exit__(
@@ -279,24 +235,24 @@ class DecodePool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End all workers, whatever they are doing."""
+        """Kill all workers."""
         while self._workers:
             self._end(self._workers[-1])
 
     def decode(self, paths: Iterable[Path]) -> Iterator[DecodeEvent]:
-        """Yield what the workers read; snippets of one video in order, of several mixed.
+        """Yield what the workers read; snippets of one video in order, of several interleaved.
 
         Args:
-            paths: Taken one by one as workers become free. No path may come twice.
+            paths: Consumed one by one as workers become free. No path may occur twice.
 
         Raises:
-            DecoderStartError: If several workers in a row do not even start.
+            DecoderStartError: If several workers in a row do not start.
             OSError: If a process cannot be started.
         """
         waiting = iter(paths)
         self._hand_out(waiting)
         while busy := [worker for worker in self._workers if worker.job is not None]:
-            for worker in self._heard(busy):
+            for worker in self._wait_for_messages(busy):
                 yield from self._receive(worker)
             for worker in busy:
                 if worker in self._workers and worker.is_silent():
@@ -305,7 +261,7 @@ class DecodePool:
             self._hand_out(waiting)
 
     def _hand_out(self, waiting: Iterator[Path]) -> None:
-        """Give every idle worker a video, and start workers as long as there are videos."""
+        """Send a video to each idle worker, and start workers as long as there are videos."""
         while True:
             worker = next((worker for worker in self._workers if worker.job is None), None)
             if worker is None and len(self._workers) == self._n_workers:
@@ -317,16 +273,16 @@ class DecodePool:
             else:
                 return
             if worker is None:
-                worker = _start(self._worker_module)
+                worker = _Worker(*start_process(self._worker_module))
                 self._workers.append(worker)
             worker.wait_for_copies()  # the next video's frames go into the same memory
             worker.job, worker.has_begun, worker.task_id = job, False, next(self._task_ids)
             worker.wait_for(self._patience_seconds if worker.has_started else START_SECONDS)
-            # A worker that is gone already is noticed when it is listened to.
+            # A worker that has died is noticed when it is received from.
             worker.send(Task(worker.task_id, job.path, job.decoder, self._snippet_len))
 
-    def _heard(self, busy: list[_Worker]) -> list[_Worker]:
-        """Wait until a worker has something to say, or until one should have had."""
+    def _wait_for_messages(self, busy: list[_Worker]) -> list[_Worker]:
+        """Wait until workers have sent messages, or until the first timeout; return the former."""
         first_deadline = min(worker.deadline for worker in busy)
         seconds_left = max(0.0, first_deadline - time.monotonic())
         connections = [worker.connection for worker in busy]
@@ -341,24 +297,25 @@ class DecodePool:
         return [worker for worker in busy if worker.connection in ready]
 
     def _receive(self, worker: _Worker) -> Iterator[DecodeEvent]:
-        """Pass on one message of a worker."""
+        """Receive one message of a worker and yield the event that follows from it."""
+        message: Message
         try:
-            message: Message = worker.connection.recv()
+            task_id, message = worker.connection.recv()
         except (EOFError, OSError):
-            yield from self._lose(worker, "DecoderDied", _way_of_death(worker.process))
+            yield from self._lose(worker, "DecoderDied", describe_end(worker.process))
             return
         job = worker.job
         assert job is not None
-        if message.task_id != worker.task_id:
+        if task_id != worker.task_id:
             return  # of an earlier task
         seconds = self._patience_seconds
         match message:
             case Begun():
                 worker.has_begun = worker.has_started = True
                 seconds += _seconds_to_read(job.path)
-            case Opened():
+            case VideoOpened():
                 worker.open_slots(message, self._register)
-                yield VideoOpened(job.path, message)
+                yield message
             case SlotFilled(slot=slot, timestamps=timestamps):
                 assert worker.slots is not None
                 is_pinned = worker.unregister is not None
@@ -369,27 +326,26 @@ class DecodePool:
                     worker.send(SlotFree(worker.task_id, slot))
                 else:
                     worker.copies.append((slot, snippet.copy))
-            case Ended(n_missing=n_missing):
+            case VideoEnded():
                 worker.job = None
-                yield VideoEnded(job.path, n_missing)
-            case Refused():
+                yield message
+            case VideoLost():
                 worker.job = None
                 # The worker may have changed the memory's length, and so its pages.
                 worker.close_slots()
-                if message.is_decoder and not job.failure:
+                if message.is_decoder_error and not job.failure:
                     self._again.append(_Job(job.path, "failed with decord"))
                 else:
-                    kind, reason = message.kind, message.reason
-                    yield VideoLost(job.path, kind, reason, False, message.is_machine_error)
-        worker.wait_for(seconds)  # not before, for the reader may have taken its time
+                    yield message
+        worker.wait_for(seconds)  # only now: the caller may have been slow
 
     def _lose(self, worker: _Worker, kind: str, how: str) -> Generator[VideoLost, None, None]:
-        """End a worker that failed; its video is read again by another, or given up."""
+        """Kill a worker that failed; its video is read again by another one, or quarantined."""
         job = worker.job
         assert job is not None
         self._end(worker)
         if not worker.has_begun:
-            # One that ends between two videos has shown that workers do start.
+            # A worker that has read a video before shows that workers can start.
             n_failed_starts = 0 if worker.has_started else job.n_failed_starts + 1
             if n_failed_starts == MAX_FAILED_STARTS:
                 raise DecoderStartError(
@@ -410,49 +366,11 @@ class DecodePool:
         worker.close_slots()
         worker.connection.close()
         os.close(worker.memory_fd)
-        try:
-            worker.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            logger.warning(
-                "decoding process %d was killed and is still there after %g s; going on without it",
-                worker.process.pid,
-                END_SECONDS,
-            )
-
-
-def _start(module: str) -> _Worker:
-    """Start a worker: a program of its own, which does not import this one's main module again."""
-    ours, theirs = Pipe()
-    memory_fd = os.memfd_create("frames")
-    fds = theirs.fileno(), memory_fd
-    folders = [folder for folder in sys.path if folder]
-    folders.append(str(Path(__file__).parents[2]))  # where this one was found by the current folder
-    code = CHILD_CODE.format(module=module)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, *map(str, fds), *folders],
-        stdin=subprocess.DEVNULL,
-        # NumPy would start a thread for each core, which a decoder never uses.
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        pass_fds=fds,
-    )
-    theirs.close()
-    return _Worker(process, ours, memory_fd)
+        wait_for_end(worker.process)
 
 
 def _seconds_to_read(path: Path) -> float:
     try:
         return path.stat().st_size / MIN_DISK_BYTES_PER_SECOND
     except OSError:
-        return 0.0  # the worker will say what is wrong with it
-
-
-def _way_of_death(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended that closed its pipe, in words: "was killed by SIGSEGV"."""
-    try:
-        code = process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "closed its pipe"
-    if code < 0:
-        names = {one.value: one.name for one in signal.Signals}
-        return f"was killed by {names.get(-code, f'signal {-code}')}"
-    return f"ended with exit code {code}"
+        return 0.0  # the worker will report what is wrong with it

@@ -1,18 +1,19 @@
-"""Reading video with decord, where it can be trusted.
+"""Reading video with decord, for the files whose frames it returns as PyAV does.
 
-decord 0.6.0 is unmaintained. What it does wrong, and what is done about it:
-    - It counts frames that are not shown (edit lists), and hands out its last frame again for
-      those that it could not decode. One such substitution is an error here (`fault_tol`).
-    - Where frames are missing it seeks back and starts to guess, in places without an end
-      (dmlc/decord issue 373). Its seeks are switched off (`DECORD_REWIND_RETRY_MAX`).
-    - `DECORD_EOF_RETRY_MAX` counts how often it asked a busy decoder in vain. Reached, it
-      substitutes; a low value makes sound files fail by chance. It is set out of reach.
+The only module that imports decord. decord 0.6.0 is unmaintained. Its defects and how they are
+handled:
+    - It counts frames that are not shown (edit lists), and returns its last frame again for those
+      that it could not decode. One such substitution is an error here (`fault_tol`).
+    - Where frames are missing it seeks back and guesses, sometimes for ever (dmlc/decord issue
+      373). Its seeks are switched off (`DECORD_REWIND_RETRY_MAX`).
+    - `DECORD_EOF_RETRY_MAX` limits how often it polls a busy decoder before it substitutes; with a
+      low value intact files fail at random. It is set out of reach.
     - It decodes ahead without bound when its reader is slow (dmlc/decord issue 157), so a video
       that would not fit into MAX_DECORD_BYTES goes to PyAV.
     - It returns damaged HEVC and VP9 frames where PyAV reports an error, and conceals damage in
-      VP8 and MPEG-4 in its own way. It is trusted with H.264, where both do the same.
-    - It ignores mirroring, and converts 10 bit and odd sizes in its own way. PyAV reads those.
-    - It garbles frames so narrow that their padding is taken for channels (48 pixels and 8 are).
+      VP8 and MPEG-4 differently. It reads H.264 only, where both do the same.
+    - It ignores mirroring, and converts 10 bit and odd sizes differently. PyAV reads those.
+    - It garbles narrow frames, whose padding it mistakes for channels (at 48 and at 8 pixels).
       Its first frame is compared with PyAV's.
 """
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from extractors.decoding.pyav_file import VideoError
 from extractors.decoding.pyav_reader import StreamIndex
 
-# decord reads both when it is loaded.
+# decord reads both when it is imported.
 os.environ["DECORD_REWIND_RETRY_MAX"] = "-1"
 os.environ["DECORD_EOF_RETRY_MAX"] = "2000000000"
 
@@ -38,34 +39,34 @@ except (ImportError, OSError):  # there is no wheel for aarch64
 else:
     decord.logging.set_level(decord.logging.QUIET)
 
-# decord opens a file by itself, with an FFmpeg of 2018. These begin with bytes that it takes for no
-# playlist, so it opens no other file.
+# decord opens a file with its own FFmpeg of 2018. These containers begin with bytes that it does
+# not mistake for a playlist, so it opens no other file.
 DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
 
-# Where decord fails or succeeds on damaged files as PyAV does, and has the same colours.
+# decord fails or succeeds on damaged files as PyAV does, and has the same colors.
 DECORD_CODECS = {"h264"}
 DECORD_PIXEL_FORMATS = {"yuv420p", "yuvj420p"}
 
-# decord may hold the whole decoded video. Measured: 1.3 GB for 1,394 frames of 768x432.
+# decord may hold the whole decoded video in memory. Measured: 1.3 GB for 1,394 frames of 768x432.
 MAX_DECORD_BYTES = 1 << 29
 
-# decord takes an integer of 0 for "never fail", and a fraction for a share of the frames.
+# For decord an integer of 0 means "never fail", a real number a fraction of the frames.
 NO_SUBSTITUTION = "0.000000001"
 
-# Levels of 255 by which the decoders' first frames may differ. 0 is what was measured.
+# Largest difference of the decoders' first frames, in levels of 255. 0 was measured.
 MAX_LEVEL_DIFFERENCE = 2
 
 VERSION = "decord is not installed" if decord is None else f"decord {decord.__version__}"
 
 
 class DecoderFailure(VideoError):
-    """decord failed, so nothing that it returned counts; read again with decoder="pyav"."""
+    """decord failed, so what it returned is void; read the file again with decoder="pyav"."""
 
 
 def is_truthful(path: Path, index: StreamIndex) -> bool:
-    """Whether decord shows the frames of this file, and all of them, as PyAV does.
+    """Whether decord returns exactly the frames of this file that PyAV does.
 
-    What the index tells is asked first; then decord's own list and its first frame are compared.
+    The index is checked first; then decord's own timestamps and its first frame are compared.
     """
     if decord is None or not _is_for_decord(index):
         return False
@@ -90,10 +91,10 @@ def is_truthful(path: Path, index: StreamIndex) -> bool:
 
 
 def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """Yield every frame with its time, all of them or an error.
+    """Yield every frame with its time, or raise an error.
 
     Yields:
-        (H, W, 3) uint8 RGB, turned as shown, and seconds, each later than the one before.
+        (H, W, 3) uint8 RGB, rotated as shown, and seconds, each later than the one before.
 
     Raises:
         DecoderFailure: If decord cannot decode every announced frame.

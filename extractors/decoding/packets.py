@@ -1,32 +1,32 @@
-"""What a packet of compressed video holds, as far as its first bits tell."""
+"""Parsing the first bits of compressed packets: whether they contain a frame and show one."""
 
-# NAL units beside pictures: parameter sets, messages, delimiters, ends, filler.
-H264_BESIDE = {6, 7, 8, 9, 10, 11, 12, 13, 15}
-HEVC_BESIDE = set(range(32, 41))
+# NAL units without frame data: parameter sets, messages, delimiters, ends, filler.
+H264_NON_FRAME = {6, 7, 8, 9, 10, 11, 12, 13, 15}
+HEVC_NON_FRAME = set(range(32, 41))
 
 
-def has_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Whether a packet has a part of a picture, or may have one.
+def has_frame_data(codec: str, packet: bytes, extradata: bytes) -> bool:
+    """Whether a packet contains a part of a frame, or may contain one.
 
-    False for parameter sets, messages and delimiters alone in H.264 and HEVC: FFmpeg reports an
-    error there, although nothing is lost.
+    False for parameter sets, messages and delimiters only, in H.264 and HEVC: FFmpeg reports
+    an error for them, although no frame is lost.
 
     Args:
         codec: FFmpeg's name, as "h264".
         packet: Its bytes.
-        extradata: The stream's header, which tells how packets of H.264 and HEVC are divided.
+        extradata: The stream's header, which says how packets of H.264 and HEVC are divided.
     """
     if codec == "h264":
         types = {header & 31 for header in _nal_headers(packet, extradata, 4)}
-        return not types or not types <= H264_BESIDE
+        return not types or not types <= H264_NON_FRAME
     if codec == "hevc":
         types = {header >> 1 & 63 for header in _nal_headers(packet, extradata, 21)}
-        return not types or not types <= HEVC_BESIDE
+        return not types or not types <= HEVC_NON_FRAME
     return True
 
 
 def shows_frame(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Whether a frame is shown for a packet: it has one, which others do not only refer to.
+    """Whether a packet shows a frame: it contains one that is not only a reference for others.
 
     Args:
         codec: FFmpeg's name, as "vp9".
@@ -37,7 +37,7 @@ def shows_frame(codec: str, packet: bytes, extradata: bytes) -> bool:
         return packet[0] & 0x10 > 0  # RFC 6386, 9.1
     if codec == "vp9":
         return _vp9_shows_frame(packet)
-    return has_picture(codec, packet, extradata)
+    return has_frame_data(codec, packet, extradata)
 
 
 def _vp9_shows_frame(packet: bytes) -> bool:
@@ -48,12 +48,12 @@ def _vp9_shows_frame(packet: bytes) -> bool:
 
 
 def _nal_headers(packet: bytes, extradata: bytes, length_size_at: int) -> list[int]:
-    """The first byte of each NAL unit; none of a packet that is damaged.
+    """Return the first byte of each NAL unit; an empty list for a damaged packet.
 
     Args:
-        packet: Units that have their lengths before them, or start codes between them.
-        extradata: Begins with 1 where it is the former.
-        length_size_at: Where in extradata the number of bytes of each length stands.
+        packet: Units with a length before each, or with start codes between them.
+        extradata: Begins with 1 in the former case.
+        length_size_at: Index in extradata of the number of bytes of each length.
     """
     if extradata[:1] != b"\1" or len(extradata) <= length_size_at:
         return [unit[0] for unit in packet.split(b"\0\0\1")[1:] if unit]

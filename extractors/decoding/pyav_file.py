@@ -29,7 +29,7 @@ from av.video.stream import VideoStream as VideoStream
 from numpy.typing import NDArray
 
 from extractors.decoding.containers import DEMUXERS
-from extractors.decoding.packets import has_picture, shows_frame
+from extractors.decoding.packets import has_frame_data, shows_frame
 from extractors.errors import LookaroundError
 from extractors.frame_dims import MAX_PIXELS
 
@@ -165,7 +165,7 @@ class Decoder:
         try:
             frames = self._context.decode(packet)
         except FFmpegError:
-            if not has_picture(self._codec, bytes(packet), self._extradata):
+            if not has_frame_data(self._codec, bytes(packet), self._extradata):
                 return []
             self._is_lost = True
             return [*self.drain(), None]

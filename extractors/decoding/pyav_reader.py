@@ -44,7 +44,7 @@ class StreamIndex:
         n_frames: Packets that show a frame, and `n_cut_off`.
         n_cut_off: Frames that the container lists after the end of the file.
         fps: Average frames per second.
-        first_frame: (H, W, 3) uint8 RGB, turned as shown.
+        first_frame: (H, W, 3) uint8 RGB, rotated as shown.
         turn: Signs (a, b, c, d) of the display matrix: x' = ax + cy, y' = bx + dy.
         container: FFmpeg's name, as "matroska,webm".
         codec: The decoder's name, as "h264".
@@ -116,7 +116,7 @@ def read_frames(path: Path, index: StreamIndex) -> Iterator[tuple[NDArray[np.uin
     are predicted from lost ones. A frame of another size is scaled to that of the first one.
 
     Yields:
-        (H, W, 3) uint8 RGB, turned as shown, and seconds, each later than the one before.
+        (H, W, 3) uint8 RGB, rotated as shown, and seconds, each later than the one before.
 
     Raises:
         VideoError: If the file cannot be opened.

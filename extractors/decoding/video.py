@@ -1,7 +1,7 @@
-"""The frames of a video file, in the order in which they are shown, each with its own time.
+"""Reading the frames of a video file in presentation order, each with its own timestamp.
 
-decord reads where it gives what PyAV gives (`decord_reader.py`), PyAV everything else. A frame that
-cannot be decoded is left out and counted; nothing stands in for it.
+decord reads the files whose frames it returns as PyAV does (`decord_reader.py`), PyAV all others. A
+frame that cannot be decoded is skipped and counted, and never replaced by another one.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class FrameChunk:
     """Consecutive frames of a video.
 
     Attributes:
-        frames: (T, H, W, 3) uint8 RGB in [0, 255], turned as they are shown.
+        frames: (T, H, W, 3) uint8 RGB in [0, 255], rotated as they are shown.
         timestamps: (T,) float64 seconds, strictly increasing. The first frame of a video may be
             before or after 0.
 
@@ -47,7 +47,7 @@ class FrameChunk:
 
 
 class Video:
-    """The frames of one video file, decoded when asked for.
+    """The frames of one video file, decoded on request.
 
     Opening reads the file's packets once and decodes its first frame.
 
@@ -57,17 +57,17 @@ class Video:
         height: Pixels, after rotation.
         width: Pixels, after rotation.
         n_frames_expected: Frames that the file's packets can show, and those that it lists beyond
-            its end. Of a Matroska file that was cut off, its duration tells about how many; of a
-            cut MPEG-TS nothing does.
-        n_missing: Frames of these that could not be decoded, or that the file ends before; known
-            when `read` has come to its end, 0 before. 0 as well if no packet was broken and the
-            file is whole: what is announced and never shown is not missing.
+            its end. They are estimated from the duration of a truncated Matroska file, and unknown
+            for a truncated MPEG-TS file.
+        n_missing: Frames of these that could not be decoded, or are listed beyond the end of the
+            file; known at the end of `read`, 0 before. Also 0 if no packet was broken and the file
+            is complete: frames that are announced and never shown are not missing.
         decoder: "decord" or "pyav".
         decoder_version: Its name and version.
 
     Raises:
-        VideoError: If the file cannot be read or holds no video that can be decoded.
-        DecoderFailure: If decord was asked for and would not show the frames as they are.
+        VideoError: If the file cannot be read or has no video that can be decoded.
+        DecoderFailure: If decord was asked for and does not return the frames that PyAV does.
         ValueError: If the decoder is neither "decord" nor "pyav".
     """
 
@@ -84,7 +84,9 @@ class Video:
         if decoder != "pyav" and decord_reader.is_truthful(path, self._index):
             self.decoder, self.decoder_version = "decord", decord_reader.VERSION
         elif decoder == "decord":
-            raise DecoderFailure.about(path, "is not for decord; read it with decoder='pyav'")
+            raise DecoderFailure.about(
+                path, "is not decoded exactly by decord; read it with decoder='pyav'"
+            )
 
     def read(self, chunk_len: int) -> Iterator[FrameChunk]:
         """Decode all frames from the first to the last, in bounded memory.
@@ -93,12 +95,12 @@ class Video:
             chunk_len: Frames in every chunk but the last, which may have fewer.
 
         Returns:
-            An iterator over chunks. At its end `n_missing` is known.
+            An iterator over chunks, after which `n_missing` is known.
 
         Raises:
             ValueError: If chunk_len is not positive.
-            DecoderFailure: On the way, if decord fails. The chunks before do not count either.
-            VideoError: On the way, if the file has gone.
+            DecoderFailure: From the iterator, if decord fails; the chunks before are void, too.
+            VideoError: From the iterator, if the file no longer exists.
         """
         if chunk_len < 1:
             raise ValueError(f"chunk_len must be at least 1, instead got {chunk_len}")
@@ -128,7 +130,7 @@ class Video:
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Empty the list into one array, without holding every frame twice."""
+    """Move the list's frames into one array, without holding every frame twice."""
     frames = np.empty((len(images), *images[0].shape), np.uint8)
     for i in reversed(range(len(images))):
         frames[i] = images.pop()

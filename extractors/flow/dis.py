@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors.features import Provenance
-from extractors.transforms import check_frame_pairs, to_grey
+from extractors.transforms import check_frame_pairs, to_gray
 
 
 class DISFlow:
@@ -27,11 +27,11 @@ class DISFlow:
         # neighbor's flow in the same stripe: with one stripe the flow is the same everywhere. The
         # pairs are computed in parallel instead.
         cv2.setNumThreads(1)
-        grey = to_grey(frames).cpu().numpy()
-        T, H, W = grey.shape[-3] - 1, *grey.shape[-2:]
+        gray = to_gray(frames).cpu().numpy()
+        T, H, W = gray.shape[-3] - 1, *gray.shape[-2:]
         first, second = (
-            grey[..., :-1, :, :].reshape(-1, H, W),
-            grey[..., 1:, :, :].reshape(-1, H, W),
+            gray[..., :-1, :, :].reshape(-1, H, W),
+            gray[..., 1:, :, :].reshape(-1, H, W),
         )
         # OpenCV takes the array's content as initial flow; without an array, its own default, it
         # takes uninitialized memory.

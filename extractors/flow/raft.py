@@ -1,7 +1,7 @@
 """RAFT optical flow: torchvision's networks, batched over frame pairs.
 
-Nobody has shown what features of this flow are worth to networks that learned from TV-L1: it is
-offered for its speed on a GPU. There it computes in bfloat16, on a CPU in float32.
+It has not been measured how features of this flow perform with I3D weights that were trained on
+TV-L1: its advantage is speed on a GPU. It computes in bfloat16 on a GPU, in float32 on a CPU.
 """
 
 from pathlib import Path
@@ -17,8 +17,8 @@ from extractors.networks.weights import NAMED, WeightsError, load_weights, read_
 from extractors.transforms import check_frame_pairs, scale_rgb
 
 N_UPDATES = 12  # of the flow by the recurrent unit: torchvision's default
-STRIDE = 8  # sides of the pictures are multiples of it
-MIN_SIDE = 128  # the coarsest level of the correlations must have two places
+STRIDE = 8  # the sides of frames are padded to multiples of it
+MIN_SIDE = 128  # the coarsest correlation level must be at least two wide
 PAIRS_PER_BATCH = 16
 
 
@@ -56,18 +56,18 @@ class RAFTFlow:
         """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
         check_frame_pairs(frames)
         sequences = frames.reshape(-1, *frames.shape[-4:])  # (..., T + 1, 3, H, W) -> (N, ...)
-        # One snippet at a time, so that the batch, and with it the rounding, is always the same.
+        # One snippet at a time, so that the batch size, and with it the rounding, is constant.
         flows = [self._flow(sequence) for sequence in sequences]
         return torch.stack(flows).reshape(*frames.shape[:-4], *flows[0].shape)
 
     def _flow(self, frames: Tensor) -> Tensor:
-        """The flow (T, 2, H, W) of frames (T + 1, 3, H, W)."""
-        pictures, top, left = _pad(scale_rgb(frames))
+        """Return the flow (T, 2, H, W) of frames (T + 1, 3, H, W)."""
+        padded, top, left = _pad(scale_rgb(frames))
         H, W = frames.shape[2:]
         network = self._network.to(frames.device)
         flows = []
         for start in range(0, len(frames) - 1, PAIRS_PER_BATCH):
-            batch = pictures[start : start + PAIRS_PER_BATCH + 1]
+            batch = padded[start : start + PAIRS_PER_BATCH + 1]
             with (
                 torch.autocast("cuda", torch.bfloat16, enabled=frames.is_cuda),
                 torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
@@ -86,16 +86,16 @@ def build(device: torch.device, weights: str) -> RAFTFlow:
     return RAFTFlow(weights)
 
 
-def _pad(pictures: Tensor) -> tuple[Tensor, int, int]:
-    """Repeat the borders of (T, C, H, W) evenly up to sides that the network takes.
+def _pad(frames: Tensor) -> tuple[Tensor, int, int]:
+    """Pad (T, C, H, W) evenly with repeated borders to sides that the network accepts.
 
     Returns:
-        (T, C, H', W'), and the row and the column at which the picture starts.
+        (T, C, H', W'), and the row and the column of the original's corner.
     """
-    rooms = []
-    for side in pictures.shape[2:]:
+    extra = []
+    for side in frames.shape[2:]:
         padded_side = max(-(-side // STRIDE) * STRIDE, MIN_SIDE)
-        rooms.append(padded_side - side)
-    top, left = rooms[0] // 2, rooms[1] // 2
-    padding = (left, rooms[1] - left, top, rooms[0] - top)
-    return functional.pad(pictures, padding, mode="replicate"), top, left
+        extra.append(padded_side - side)
+    top, left = extra[0] // 2, extra[1] // 2
+    padding = (left, extra[1] - left, top, extra[0] - top)
+    return functional.pad(frames, padding, mode="replicate"), top, left

@@ -4,8 +4,8 @@ Zach, Pock and Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flo
 in the numerical form of Sánchez Pérez, Meinhardt-Llopis and Facciolo, "TV-L1 Optical Flow
 Estimation", Image Processing On Line 3, 2013. "The paper" in this file is the latter.
 
-The flow u minimises the sum over pixels of |grad u1| + |grad u2| + lambda |rho(u)|, where
-rho(u) = I1(x + u0) + grad I1(x + u0) . (u - u0) - I0 is the brightness difference, linearised
+The flow u minimizes the sum over pixels of |grad u1| + |grad u2| + lambda |rho(u)|, where
+rho(u) = I1(x + u0) + grad I1(x + u0) . (u - u0) - I0 is the brightness difference, linearized
 about u0. From coarse to fine, I1 is warped several times at each scale; after each warp, a
 thresholding step for the data term and an ascent of the dual of the total variation take turns.
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from extractors.features import Provenance
 from extractors.flow.median import median_filter
-from extractors.transforms import check_frame_pairs, to_grey
+from extractors.transforms import check_frame_pairs, to_gray
 
 MIN_LEVEL_SIDE = 16  # as in OpenCV: no level of the pyramid is smaller, except the image itself
 MIN_SQUARED_GRADIENT = torch.finfo(torch.float32).eps
@@ -36,7 +36,7 @@ class TVL1Config:
 
     Attributes:
         tau: Time step of the dual update. At most 0.25 keeps the iteration stable.
-        lambda_: Weight of the data term for grey values in 0..255; smaller is smoother.
+        lambda_: Weight of the data term for gray values in 0..255; smaller is smoother.
         theta: Coupling of the data term's flow with the smooth flow.
         n_scales: Levels of the pyramid; fewer are used where a side would fall below 16 pixels.
         n_warps: Warps of the second frame at each scale.
@@ -97,7 +97,7 @@ class TVL1Flow:
     def __call__(self, frames: Tensor) -> Tensor:
         """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
         check_frame_pairs(frames)
-        return self._flow(to_grey(frames).float())
+        return self._flow(to_gray(frames).float())
 
     def describe(self) -> Provenance:
         """Return the parameters of TV-L1 and its implementation."""
@@ -110,52 +110,52 @@ def build(device: torch.device) -> TVL1Flow:
 
 
 @torch.no_grad()
-def tvl1_flow(grey: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
+def tvl1_flow(gray: Tensor, config: TVL1Config = OPENCV_DEFAULTS) -> Tensor:
     """TV-L1 flow from each frame to the next.
 
     The flow of a pair does not depend on the other frames given. Working memory does not grow
     with the number of frames, only the result does.
 
     Args:
-        grey: (..., T + 1, H, W) float32 gray values in 0..255, on any device.
+        gray: (..., T + 1, H, W) float32 gray values in 0..255, on any device.
         config: Parameters of the method.
 
     Returns:
-        (..., T, 2, H, W) float32 displacement (x, y) in pixels, on the device of grey.
+        (..., T, 2, H, W) float32 displacement (x, y) in pixels, on the device of gray.
 
     Raises:
-        ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two frames.
+        ValueError: If gray is not float32, not (..., T + 1, H, W), or has fewer than two frames.
     """
-    check_grey(grey)
-    first, second = frame_pairs(grey)
+    check_gray(gray)
+    first, second = frame_pairs(gray)
     # A CPU is fastest with the planes of one pair, which fit its cache; a GPU needs many pairs.
-    n_pairs = 1 if grey.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // first[0].numel())
-    flow = grey.new_empty(len(first), 2, *grey.shape[-2:])
+    n_pairs = 1 if gray.device.type == "cpu" else max(1, PIXELS_PER_SOLVE // first[0].numel())
+    flow = gray.new_empty(len(first), 2, *gray.shape[-2:])
     for start in range(0, len(first), n_pairs):
         pairs = slice(start, start + n_pairs)
         flow[pairs] = solve_jointly(first[pairs], second[pairs], config)
     # (P, 2, H, W) -> (..., T, 2, H, W)
-    return flow.reshape(*grey.shape[:-3], -1, *flow.shape[1:])
+    return flow.reshape(*gray.shape[:-3], -1, *flow.shape[1:])
 
 
-def frame_pairs(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the second frames (P, H, W) of all pairs of neighbors in (..., T + 1, H, W)."""
-    H, W = grey.shape[-2:]
-    return grey[..., :-1, :, :].reshape(-1, H, W), grey[..., 1:, :, :].reshape(-1, H, W)
+def frame_pairs(gray: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the second frames (P, H, W) of all pairs in (..., T + 1, H, W)."""
+    H, W = gray.shape[-2:]
+    return gray[..., :-1, :, :].reshape(-1, H, W), gray[..., 1:, :, :].reshape(-1, H, W)
 
 
-def check_grey(grey: Tensor) -> None:
-    """Refuse what is not gray frames.
+def check_gray(gray: Tensor) -> None:
+    """Check the shape and type of gray frames.
 
     Raises:
-        ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two frames.
+        ValueError: If gray is not float32, not (..., T + 1, H, W), or has fewer than two frames.
     """
-    if grey.ndim < 3 or grey.shape[-3] < 2 or grey.numel() == 0:
+    if gray.ndim < 3 or gray.shape[-3] < 2 or gray.numel() == 0:
         raise ValueError(
-            f"grey must be (..., T + 1, H, W) with T >= 1, instead got {tuple(grey.shape)}"
+            f"gray must be (..., T + 1, H, W) with T >= 1, instead got {tuple(gray.shape)}"
         )
-    if grey.dtype != torch.float32:
-        raise ValueError(f"grey must be float32, instead got {grey.dtype}")
+    if gray.dtype != torch.float32:
+        raise ValueError(f"gray must be float32, instead got {gray.dtype}")
 
 
 def solve_jointly(first: Tensor, second: Tensor, config: TVL1Config) -> Tensor:
@@ -169,7 +169,7 @@ def solve_jointly(first: Tensor, second: Tensor, config: TVL1Config) -> Tensor:
 
 
 def start_level(coarser_flow: Tensor | None, level: Tensor, config: TVL1Config) -> Tensor:
-    """The flow (P, 2, H, W) that the iteration starts from at a level (2, P, H, W) of the pyramid.
+    """Return the initial flow (P, 2, H, W) at a level (2, P, H, W) of the pyramid.
 
     Zero at the coarsest level, else the flow of the next coarser one, enlarged.
     """
@@ -179,9 +179,9 @@ def start_level(coarser_flow: Tensor | None, level: Tensor, config: TVL1Config) 
     return F.interpolate(coarser_flow, size=(H, W), mode="bilinear") / config.scale_step
 
 
-def build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
-    """Levels (2, P, H, W) of the pairs of frames grey, the finest first."""
-    levels = [grey]
+def build_pyramid(gray: Tensor, config: TVL1Config) -> list[Tensor]:
+    """Return levels (2, P, H, W) of the pairs of frames gray, the finest first."""
+    levels = [gray]
     while len(levels) < config.n_scales:
         level = shrink(levels[-1], config.scale_step)
         if min(level.shape[2:]) < MIN_LEVEL_SIDE:
@@ -191,9 +191,9 @@ def build_pyramid(grey: Tensor, config: TVL1Config) -> list[Tensor]:
 
 
 def shrink(images: Tensor, scale_step: float) -> Tensor:
-    """Bilinear samples of images (N, C, H, W) at distances of exactly 1 / scale_step."""
-    # Unlike the paper: no Gaussian before it. With a size, F.interpolate would take the distances
-    # from the rounded sides; with a scale, it rounds the sides down, which the padding makes good.
+    """Sample images (N, C, H, W) bilinearly at distances of exactly 1 / scale_step."""
+    # Unlike the paper: no Gaussian before it. With a size, F.interpolate would compute the
+    # distances from the rounded sides; with a scale, it rounds the sides down: hence the padding.
     H, W = (round(side * scale_step) for side in images.shape[2:])
     pad_len = int(1 / scale_step) + 1
     padded = F.pad(images, (0, pad_len, 0, pad_len), mode="replicate")
@@ -205,17 +205,17 @@ def _refine(first: Tensor, second: Tensor, flow: Tensor, config: TVL1Config) -> 
     padded = F.pad(second.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
     second_dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     second_dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    # With powers of two as sides the grid of `warp` is exact: what stands still has no flow at all.
+    # With powers of two as sides the grid of `warp` is exact: where nothing moves the flow is 0.
     room_y, room_x = (2 ** (side - 1).bit_length() - side for side in second.shape[1:])
     second_with_gradient = torch.cat([second.unsqueeze(1), second_dx, second_dy], dim=1)
     second_with_gradient = F.pad(second_with_gradient, (0, room_x, 0, room_y))
     solver = _Solver(flow, config)
     for _ in range(config.n_warps):
-        solver.minimise(_linearise(first, warp(second_with_gradient, flow), flow))
+        solver.minimize(_linearize(first, warp(second_with_gradient, flow), flow))
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Bicubic samples of images (T, C, H, W) at p + flow(p); 0 outside, unlike in the paper."""
+    """Sample images (T, C, H, W) bicubically at p + flow(p); 0 outside, unlike in the paper."""
     x = flow[:, 0] + torch.arange(flow.shape[3], device=flow.device)
     y = flow[:, 1] + torch.arange(flow.shape[2], device=flow.device).unsqueeze(1)
     H, W = images.shape[2:]
@@ -226,13 +226,13 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 class _DataTerm(NamedTuple):
     """The brightness difference about some flow: rho(u) = -|gradient|^2 (offset + slope . u)."""
 
-    gradient: Tensor  # (T, 2, H, W) of the warped second frame, grey values per pixel
+    gradient: Tensor  # (T, 2, H, W) of the warped second frame, gray values per pixel
     slope: Tensor  # (T, 2, H, W) -gradient / |gradient|^2; 0 where there is no gradient
     offset: Tensor  # (T, H, W) -rho(0) / |gradient|^2; 0 where there is no gradient
 
 
-def _linearise(first: Tensor, warped: Tensor, flow: Tensor) -> _DataTerm:
-    """Data term about flow; warped (T, 3, H, W) holds the second frame, its d/dx and d/dy."""
+def _linearize(first: Tensor, warped: Tensor, flow: Tensor) -> _DataTerm:
+    """Return the data term about flow; warped (T, 3, H, W): the second frame, its d/dx and d/dy."""
     gradient = warped[:, 1:].contiguous()
     squared = gradient.square().sum(1)
     inverse = torch.where(squared > MIN_SQUARED_GRADIENT, -1 / squared, 0.0)
@@ -241,9 +241,9 @@ def _linearise(first: Tensor, warped: Tensor, flow: Tensor) -> _DataTerm:
 
 
 class _Solver:
-    """The primal-dual iteration at one scale, for all pairs at once and without new memory.
+    """The primal-dual iteration at one scale, for all pairs at once, in preallocated memory.
 
-    Factors of 0 freeze a pair that is done: no pair depends on another, and the host seldom waits.
+    Factors of 0 freeze a converged pair: no pair depends on another, and the host seldom waits.
     """
 
     def __init__(self, flow: Tensor, config: TVL1Config) -> None:
@@ -258,10 +258,10 @@ class _Solver:
         self._planes = torch.empty_like(flow)
         self._length = flow.new_empty(T, H, W)
 
-    def minimise(self, data: _DataTerm) -> None:
+    def minimize(self, data: _DataTerm) -> None:
         """Iterate until all pairs have converged or the number of iterations is reached."""
         self.is_active.fill_(1.0)
-        on_cpu = self.flow.device.type == "cpu"  # to look at a result costs nothing there
+        on_cpu = self.flow.device.type == "cpu"  # reading a result is free there
         n_inner, side_len = self.config.n_inner_iterations, self.config.median_len
         for i in range(self.config.n_outer_iterations * n_inner):
             is_first_of_round = i % n_inner == 0
@@ -274,8 +274,8 @@ class _Solver:
 
     def _iterate(self, data: _DataTerm) -> None:
         theta, change = self.config.theta, self._change
-        # v minimises lambda |rho(v)| + |u - v|^2 / (2 theta): it lies on rho(v) = 0, or as far
-        # towards it as lambda theta |gradient| reaches. Then u becomes v + theta div p.
+        # v minimizes lambda |rho(v)| + |u - v|^2 / (2 theta): it lies on rho(v) = 0, or as far
+        # towards it as lambda theta |gradient| allows. Then u becomes v + theta div p.
         max_length = self.config.lambda_ * theta
         length = torch.addcmul(data.offset, data.slope[:, 0], self.flow[:, 0], out=self._length)
         length.addcmul_(data.slope[:, 1], self.flow[:, 1]).clamp_(-max_length, max_length)

@@ -17,7 +17,7 @@ from extractors.flow.tvl1 import (
     MIN_SQUARED_GRADIENT,
     TVL1Config,
     build_pyramid,
-    check_grey,
+    check_gray,
     frame_pairs,
     start_level,
 )
@@ -232,7 +232,7 @@ class KernelSolver:
             ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two
                 frames.
         """
-        check_grey(grey)
+        check_gray(grey)
         first, second = frame_pairs(grey)
         H, W = grey.shape[-2:]
         n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)

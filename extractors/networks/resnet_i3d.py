@@ -1,10 +1,10 @@
-"""ResNet-50 I3D up to its 2048 features per clip, for RGB: pytorchvideo's network.
+"""ResNet-50 I3D for RGB without its head, 2048-d per clip: pytorchvideo's network.
 
-The only file that imports pytorchvideo. Its `i3d_r50` was trained on Kinetics-400 with 8 frames of
-which each is the 8th of the video.
+The only module that imports pytorchvideo. Its `i3d_r50` was trained on Kinetics-400 with 8 frames
+of which each is the 8th of the video.
 
 The ResNet-50 I3D of the features of RTFM and its followers (https://github.com/Tushar-N/
-pytorch-resnet3d) is a network of the same family, but another one: its first convolution and first
+pytorch-resnet3d) is another network of the same family: its first convolution and first
 pool halve the number of frames, and these do not. Its weights do not fit here.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # of what other networks there use in torch
+    warnings.simplefilter("ignore", FutureWarning)  # about what its other networks use of torch
     from pytorchvideo.models.hub.resnet import checkpoint_paths, i3d_r50
 
 FEATURE_DIM = 2048
@@ -24,10 +24,9 @@ ADDRESS = str(checkpoint_paths["i3d_r50"])
 
 
 class ResNetI3D(nn.Module):
-    """The network without its head; 2048 numbers per clip.
+    """The network without its head; 2048-d per clip.
 
-    Loads pytorchvideo's state dicts strictly once their `blocks.6.*` entries, the head, are taken
-    out.
+    Loads pytorchvideo's state dicts strictly without their `blocks.6.*` entries, the head.
     """
 
     def __init__(self) -> None:
@@ -38,11 +37,11 @@ class ResNetI3D(nn.Module):
         """Compute the features of clips.
 
         Args:
-            clips: (N, 3, T, H, W), grey values less 114.75, over 57.375.
+            clips: (N, 3, T, H, W), (v - 114.75) / 57.375 of values v in [0, 255].
 
         Returns:
-            (N, 2048): the mean over all places. Unlike pytorchvideo's head, which pools 4 places of
-            time at a stride of 1: at T = 16 it would count the middle frames more often.
+            (N, 2048): the mean over T, H and W. pytorchvideo's head pools 4 steps of time at a
+            stride of 1 instead, which at T = 16 would give the middle frames a larger weight.
 
         Raises:
             ValueError: If the clips do not have 3 channels or not five axes.
@@ -55,10 +54,10 @@ class ResNetI3D(nn.Module):
         return maps.mean(dim=(2, 3, 4))
 
 
-def folded(network: ResNetI3D) -> ResNetI3D:
-    """Return a copy for inference: batch normalisation folded in, channels-last memory.
+def fold_batch_norm(network: ResNetI3D) -> ResNetI3D:
+    """Return a copy for inference: batch normalization folded in, channels-last memory.
 
-    The network that is given stays as it is. The copy's state dict no longer has pytorchvideo's
+    The original is not changed. The copy's state dict no longer has pytorchvideo's
     names.
     """
     inference = copy.deepcopy(network).eval()

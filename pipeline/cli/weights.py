@@ -18,12 +18,12 @@ def weights() -> None:
 
 @weights.command(name="list")
 def list_weights() -> None:
-    """List the weights that have a name: where from, licence, checksum, place in the cache."""
+    """List the weights that have a name: where from, license, checksum, place in the cache."""
     from extractors.networks.weights import NAMED, cached_path
 
     for name, named in NAMED.items():
         click.echo(f"{name}: {named.source}")
-        click.echo(f"  licence: {named.licence}; conversion: {named.conversion}")
+        click.echo(f"  license: {named.license}; conversion: {named.conversion}")
         for stream, file in named.files.items():
             path = cached_path(name, stream)
             click.echo(f"  {stream}: {file.address}")

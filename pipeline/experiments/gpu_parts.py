@@ -23,7 +23,7 @@ from extractors.features import Extractor
 from extractors.flow import build_flow
 from extractors.flow.tvl1 import TVL1Flow, tvl1_flow
 from extractors.i3d import I3D
-from extractors.transforms import to_grey
+from extractors.transforms import to_gray
 from pipeline.config import resolve_config
 from pipeline.experiments.bench_extraction import bench_decoding, bench_whole, seconds_of
 from pipeline.experiments.gpu_context import Context
@@ -73,8 +73,8 @@ def check_flow(context: Context) -> Iterator[Figures]:
     """Optical flow: TV-L1's two implementations against the CPU's, and the speed of all methods."""
     device, frames = context.device, context.snippets(2 if context.is_small else 32)
     n_reference = 1 if context.is_small else 6
-    grey = to_grey(frames[:1, : n_reference + 1]).float()
-    expected = tvl1_flow(grey)
+    gray = to_gray(frames[:1, : n_reference + 1]).float()
+    expected = tvl1_flow(gray)
     implementations = ["torch", "triton"] if device.type == "cuda" else ["torch"]
     on_device = frames.to(device)
     flows = {}

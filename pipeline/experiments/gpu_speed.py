@@ -22,7 +22,7 @@ import torch
 
 from extractors.engine import VideoFeatures, extract_videos
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
-from extractors.transforms import to_grey
+from extractors.transforms import to_gray
 from extractors.uploads import FrameUploads
 from pipeline.device import choose_device
 from pipeline.experiments.bench_extraction import seconds_of
@@ -65,10 +65,10 @@ def measure_flow(context: Context, budget: Budget) -> Rows:
 
     config = TINY_TVL1 if context.is_small else TVL1Config()
     if context.is_small:
-        grey = 255 * torch.rand(1, 2, 8, 36, generator=torch.Generator().manual_seed(0))
+        gray = 255 * torch.rand(1, 2, 8, 36, generator=torch.Generator().manual_seed(0))
     else:
-        grey = to_grey(context.snippets(32).to(context.device)).float()
-    expected = tvl1_flow(grey[:N_COMPARED], config)
+        gray = to_gray(context.snippets(32).to(context.device)).float()
+    expected = tvl1_flow(gray[:N_COMPARED], config)
     for n_steps, n_columns, segment_len, n_megapixels in VARIANTS[
         : 1 if context.is_small else None
     ]:
@@ -76,15 +76,15 @@ def measure_flow(context: Context, budget: Budget) -> Rows:
             return
         name = f"TV-L1 {n_steps} x {n_columns} x {segment_len}, {n_megapixels} Mpx"
         tiling = Tiling(n_steps, n_columns, segment_len)
-        n_pixels = grey[0].numel() if context.is_small else n_megapixels * 1_000_000
+        n_pixels = gray[0].numel() if context.is_small else n_megapixels * 1_000_000
         solver = KernelSolver(config, n_pixels, tiling)
         started = time.perf_counter()
-        error = (solver.flow(grey[:N_COMPARED]) - expected).norm(dim=2).mean(dim=(2, 3))
+        error = (solver.flow(gray[:N_COMPARED]) - expected).norm(dim=2).mean(dim=(2, 3))
         yield f"{name}: mean px", float(error.mean())
         yield f"{name}: worst pair px", float(error.max())
         yield f"{name}: first s", time.perf_counter() - started
-        n_pairs = error.numel() // len(error) * len(grey)
-        flow = partial(solver.flow, grey)
+        n_pairs = error.numel() // len(error) * len(gray)
+        flow = partial(solver.flow, gray)
         seconds_of(flow, context.device)  # graphs are recorded
         seconds = min(seconds_of(flow, context.device) for _ in range(3))
         yield f"{name}: pairs/s", n_pairs / seconds
@@ -97,11 +97,11 @@ def measure_kernels(context: Context, budget: Budget) -> Rows:
 
     if context.device.type == "cpu":
         return
-    grey = to_grey(context.snippets(32).to(context.device)).float()
+    gray = to_gray(context.snippets(32).to(context.device)).float()
     solver = KernelSolver(TVL1Config())
-    seconds_of(partial(solver.flow, grey), context.device)
+    seconds_of(partial(solver.flow, gray), context.device)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        seconds = seconds_of(partial(solver.flow, grey), context.device)
+        seconds = seconds_of(partial(solver.flow, gray), context.device)
     events = sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
     for event in events[:8]:
         yield f"TV-L1 share of {event.key[:40]}", event.device_time_total / 1e6 / seconds

@@ -201,7 +201,7 @@ def _licence(description: RunDescription) -> str:
     """Of the weights that made the features; the model's own are the work of who trained it."""
     weights = str(description.provenance.get("weights", "unknown"))
     if weights in NAMED:
-        return f"Features: {NAMED[weights].licence} ({NAMED[weights].source})."
+        return f"Features: {NAMED[weights].license} ({NAMED[weights].source})."
     if weights.startswith("random:"):
         return "Features: random numbers, no licence needed."
     return f"Features: weights `{weights}` of unknown licence; ask who made them."

@@ -153,7 +153,7 @@ class _OpenVideo:
         self, opened: VideoOpened, extractor: Extractor, passes: list[StreamScorer]
     ) -> None:
         self.n_frames = 0
-        self.n_frames_expected = opened.opened.n_frames_expected
+        self.n_frames_expected = opened.n_frames_expected
         self._path, self._extractor, self._passes = opened.path, extractor, passes
         self._stride = extractor.snippet_len // len(passes)
         self._cutter = FrameCutter(extractor.snippet_len, self._stride)

@@ -41,7 +41,7 @@ def test_frames_may_share_a_time_and_start_before_zero() -> None:
         ({"fps": 0.0}, "fps must be finite and above 0"),
         ({"timestamps": np.arange(32.0)}, r"timestamps must be \(33,\) float64, instead got \(32,"),
         ({"timestamps": np.arange(33)}, "instead got .* int64"),
-        ({"timestamps": -np.arange(33.0)}, "never fall"),
+        ({"timestamps": -np.arange(33.0)}, "never decrease"),
         ({"timestamps": np.full(33, np.inf)}, "finite"),
         ({"streams": {}}, "at least one stream"),
         ({"streams": {"rgb": np.ones((3, 4), np.float32)}}, r"rgb features must be .* \(3, 4\)"),

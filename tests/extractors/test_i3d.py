@@ -14,7 +14,7 @@ from extractors.features import Extractor
 from extractors.flow import build_flow
 from extractors.i3d import I3D
 from extractors.names import EXTRACTORS
-from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D, folded
+from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D, fold_batch_norm
 from extractors.networks.random_weights import random_weights
 from extractors.snippets import DROP_TAIL
 
@@ -229,7 +229,7 @@ def test_bfloat16_turns_features_by_less_than_a_thousandth(two_stream: I3D) -> N
     clips = torch.stack([make_frames(16, 112, 112), make_frames(16, 112, 112).flip(0)])
     # (N, T, H, W, C) -> (N, C, T, H, W)
     clips = clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-    network = folded(InceptionI3D(3), CPU)
+    network = fold_batch_norm(InceptionI3D(3), CPU)
     with torch.inference_mode():
         exact = network(clips)
         found = network.bfloat16()(clips.bfloat16()).float()

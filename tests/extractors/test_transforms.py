@@ -14,7 +14,7 @@ from extractors.transforms import (
     resized_dims,
     scale_flow,
     scale_rgb,
-    to_grey,
+    to_gray,
 )
 
 
@@ -68,7 +68,7 @@ def test_a_ribbon_is_refused_before_memory_is_asked_for() -> None:
 def test_grey_is_that_of_opencv() -> None:
     frames = make_frames(3, 50, 70)
     expected = [cv2.cvtColor(f.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for f in frames]
-    assert np.array_equal(to_grey(frames).numpy(), expected)
+    assert np.array_equal(to_gray(frames).numpy(), expected)
 
 
 def test_rgb_is_scaled_to_one_either_way() -> None:

@@ -3,7 +3,7 @@
 The folder named by FAULTS_FOLDER holds `faults.json`, read whenever a task comes:
     - name: the video's file name
     - decoder: null for its first try, "pyav" for the second
-    - message: "Begun", "Opened", "SlotFilled" or "Ended"
+    - message: "Begun", "VideoOpened", "SlotFilled" or "VideoEnded"
     - count: which one of these messages of a task, from 1
     - is_after: whether it is sent before the fault
     - how: one of `WAYS`
@@ -18,7 +18,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from extractors.decoding.decode_worker import Task, serve
+from extractors.decoding.decode_messages import Task
+from extractors.decoding.decode_worker import serve
 from extractors.decoding.video import DecoderFailure
 
 
@@ -56,7 +57,7 @@ class FaultyConnection:
         return self.connection.poll()
 
     def send(self, message):
-        kind = type(message).__name__
+        kind = type(message[1]).__name__
         self.n_sent[kind] = self.n_sent.get(kind, 0) + 1
         self._fail(kind, is_after=False)
         self.connection.send(message)

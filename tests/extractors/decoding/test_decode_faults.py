@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.decoding import decode_pool
+from extractors.decoding import decode_pool, decode_process
 from extractors.decoding.decode_pool import (
     DecodePool,
     DecoderStartError,
@@ -63,7 +63,7 @@ def fault(decoder):
     return st.fixed_dictionaries(
         {
             "decoder": st.just(decoder),
-            "message": st.sampled_from(["Begun", "Opened", "SlotFilled", "Ended"]),
+            "message": st.sampled_from(["Begun", "VideoOpened", "SlotFilled", "VideoEnded"]),
             "is_after": st.booleans(),
             "how": st.sampled_from(["error", "memory", "exit", "kill", "stop", "slow"]),
         }
@@ -87,7 +87,7 @@ def expected_end(faults):
     for one, decoder in zip(faults, ("decord", "pyav"), strict=True):
         step = one["message"], one["is_after"]
         # Before its task is begun and after its end a fault is nobody's.
-        if step in (("Begun", False), ("Ended", True)) or one["how"] == "slow":
+        if step in (("Begun", False), ("VideoEnded", True)) or one["how"] == "slow":
             return decoder
         # Around the first message there is nobody yet to catch an error.
         is_death = one["how"] in ENDS_PROCESS or one["message"] == "Begun"
@@ -106,7 +106,7 @@ def read_all(pool, paths, read_number):
         assert name not in ends
         match event:
             case VideoOpened():
-                decoders[name] = event.opened.decoder_version.split()[0]
+                decoders[name] = event.decoder_version.split()[0]
                 numbers[name], times[name] = [], []
             case SnippetDecoded():
                 numbers[name].append([read_number(frame) for frame in event.frames])
@@ -161,7 +161,7 @@ def test_a_decoder_that_fails_half_way_leaves_the_video_to_the_other_and_nothing
     pool, faults_folder, paths, read_number
 ):
     half_way = {"decoder": None, "message": "SlotFilled", "is_after": True, "how": "error"}
-    never = {"decoder": "pyav", "message": "Ended", "is_after": True, "how": "slow"}
+    never = {"decoder": "pyav", "message": "VideoEnded", "is_after": True, "how": "slow"}
     faults = half_way, never
     check_faults(pool, faults_folder, paths, read_number, faults, "a.mp4", list(LENGTHS), 3)
 
@@ -225,7 +225,7 @@ def test_workers_that_are_killed_once_each_while_they_start_end_nothing(
 
 
 def test_the_command_says_in_one_line_that_no_decoder_begins(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_pool, "CHILD_CODE", "raise SystemExit(7)")
+    monkeypatch.setattr(decode_process, "CHILD_CODE", "raise SystemExit(7)")
     manifest = tmp_path / "small.csv"
     manifest.write_text("path,split,label,anomalies\na.mp4,test,0,\n")
     (tmp_path / "a.mp4").write_bytes(paths["a.mp4"].read_bytes())

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from extractors.decoding import decode_pool, decode_worker
+from extractors.decoding import decode_process, decode_worker
 from extractors.decoding.decode_pool import (
     DecodePool,
     SnippetDecoded,
@@ -117,7 +117,7 @@ def test_memory_that_is_not_there_is_the_failure_of_one_video(
         monkeypatch.setattr(os, "posix_fallocate", refuse)
         with pytest.raises(OSError, match="No space left") as caught:
             decode_worker._open_slots(video, task, memory.fileno())
-    refusal = decode_worker._refusal(task, caught.value)
+    refusal = decode_worker._lost(task, caught.value)
     assert str(counting_clip) in refusal.reason
     assert "No space left" in refusal.reason
     assert refusal.is_machine_error
@@ -162,7 +162,7 @@ def test_a_video_that_kills_its_decoder_twice_is_quarantined_and_the_others_are_
         paths[0],
         paths[2],
     }
-    opened = [event.opened for event in events if isinstance(event, VideoOpened)]
+    opened = [event for event in events if isinstance(event, VideoOpened)]
     versions = [one.decoder_version.split()[0] for one in opened]
     assert versions == ["decord", "decord", "pyav", "decord"]  # the second try is the other decoder
 
@@ -250,7 +250,7 @@ def test_a_damaged_packet_leaves_the_video_to_the_other_decoder(write_clip, read
     versions = defaultdict(list)
     for event in events:
         if isinstance(event, VideoOpened):
-            versions[event.path].append(event.opened.decoder_version.split()[0])
+            versions[event.path].append(event.decoder_version.split()[0])
     # decord fails only half-way.
     assert [versions[path] for path in paths] == [["decord"], ["decord", "pyav"], ["decord"]]
     missing = {event.path: event.n_missing for event in events if isinstance(event, VideoEnded)}
@@ -325,14 +325,14 @@ def test_a_worker_that_dies_while_it_is_idle_is_charged_to_no_video(
             if isinstance(event, VideoEnded) and event.path != paths[-1]:
                 os.kill(find_decoders()[0], signal.SIGKILL)
     assert [event.path for event in events if isinstance(event, VideoEnded)] == paths
-    opened = [event.opened for event in events if isinstance(event, VideoOpened)]
+    opened = [event for event in events if isinstance(event, VideoOpened)]
     assert [one.decoder_version.split()[0] for one in opened] == ["decord"] * 4
 
 
 def test_a_process_that_a_kill_does_not_end_is_not_waited_for(
     counting_clip, find_decoders, monkeypatch, caplog
 ):
-    monkeypatch.setattr(decode_pool, "END_SECONDS", 0.1)
+    monkeypatch.setattr(decode_process, "END_SECONDS", 0.1)
     monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)
     with DecodePool(1, 16) as pool:
         next(pool.decode([counting_clip]))
@@ -360,7 +360,7 @@ def test_what_the_machine_lacks_is_told_from_what_the_file_lacks(tmp_path, cause
     task = decode_worker.Task(0, tmp_path / "a.mp4", None, 16)
     error = decode_worker.VideoError("a.mp4: cannot be read")
     error.__cause__ = cause
-    assert decode_worker._refusal(task, error).is_machine_error == expected
+    assert decode_worker._lost(task, error).is_machine_error == expected
 
 
 def test_a_pool_without_workers_is_refused():

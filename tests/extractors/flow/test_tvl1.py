@@ -20,7 +20,7 @@ from extractors.flow.tvl1 import (
     tvl1_flow,
     warp,
 )
-from extractors.transforms import resize_short_side, to_grey
+from extractors.transforms import resize_short_side, to_gray
 
 MARGIN = 12  # pixels at the border, where the shifted texture is cut off
 
@@ -140,7 +140,7 @@ def test_the_flow_of_real_frames_is_that_of_opencv(shared_folder: Path, name: st
     video = Video(shared_folder / f"data/gmdcsa24/{name}.mp4")
     chunk = next(iter(islice(video.read(16), 1, None)))
     frames = torch.from_numpy(chunk.frames[[0, 1]]).permute(0, 3, 1, 2)
-    grey = to_grey(resize_short_side(frames))
+    grey = to_gray(resize_short_side(frames))
     first, second = grey.numpy()
     expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
     found = tvl1_flow(grey.float())[0].permute(1, 2, 0).numpy()

@@ -13,7 +13,7 @@ from extractors.networks.inception_i3d import (
     ConvUnit,
     InceptionI3D,
     MaxPool,
-    folded,
+    fold_batch_norm,
     same_padding,
 )
 
@@ -170,7 +170,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
     expected = reference_features(make_state_dict(shape[1]), clips)
     assert expected.shape == (shape[0], 1024)
     assert relative_difference(network(clips), expected) < 1e-4
-    assert relative_difference(folded(network, CPU)(clips), expected) < 1e-4
+    assert relative_difference(fold_batch_norm(network, CPU)(clips), expected) < 1e-4
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
 def test_features_of_a_full_clip_are_those_of_an_independent_network(in_channels: int) -> None:
     clips = make_clips(2, in_channels, 16, 224, 224)
     expected = reference_features(make_state_dict(in_channels), clips)
-    assert relative_difference(folded(build(in_channels), CPU)(clips), expected) < 1e-4
+    assert relative_difference(fold_batch_norm(build(in_channels), CPU)(clips), expected) < 1e-4
 
 
 def test_same_padding_is_the_least_that_lets_every_output_have_its_window() -> None:
@@ -268,7 +268,7 @@ def test_a_convolution_that_blocks_cannot_stand_for_is_refused() -> None:
 @torch.inference_mode()
 def test_folding_leaves_the_original_as_it_was() -> None:
     network = build(3)
-    inference = folded(network, CPU)
+    inference = fold_batch_norm(network, CPU)
     assert not any(isinstance(module, nn.BatchNorm3d) for module in inference.modules())
     state_dict = make_state_dict(3)
     assert all(torch.equal(state_dict[name], t) for name, t in network.state_dict().items())
@@ -276,7 +276,7 @@ def test_folding_leaves_the_original_as_it_was() -> None:
 
 @torch.inference_mode()
 def test_features_do_not_depend_on_the_batch_and_are_the_same_every_time() -> None:
-    network = folded(build(2), CPU)
+    network = fold_batch_norm(build(2), CPU)
     clips = make_clips(5, 2, 16, 48, 48)
     together = network(clips)
     assert torch.equal(together, network(clips))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from extractors.i3d_r50 import I3DR50
 from extractors.networks.random_weights import random_resnet_weights
-from extractors.networks.resnet_i3d import ResNetI3D, folded
+from extractors.networks.resnet_i3d import ResNetI3D, fold_batch_norm
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def test_the_folded_network_is_the_same(state_dict: dict[str, Tensor]) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.inference_mode():
         expected = network(clips)
-        torch.testing.assert_close(folded(network)(clips), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(fold_batch_norm(network)(clips), expected, rtol=1e-3, atol=1e-4)
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert (expected.std(dim=0) > 0).float().mean() > 0.9  # random weights leave features alive
 

@@ -32,12 +32,12 @@ def small_raft(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_list_names_source_licence_checksum_and_place(cache: Path) -> None:
+def test_the_list_names_source_license_checksum_and_place(cache: Path) -> None:
     result = CliRunner().invoke(main, ["weights", "list"])
     assert result.exit_code == 0
     for name, named in NAMED.items():
         assert f"{name}: {named.source}" in result.stdout
-        assert named.licence in result.stdout
+        assert named.license in result.stdout
         for file in named.files.values():
             assert file.address in result.stdout
             assert f"to be put at {cache / name / file.name}" in result.stdout
