@@ -1,9 +1,9 @@
-"""TV-L1 optical flow on CUDA devices: what launches the kernels of `tvl1_kernels.py`.
+"""TV-L1 optical flow on CUDA devices: what launches the Triton kernels, and when.
 
-What an iteration costs and why it is built so is said there. The launches of a round of inner
-iterations are recorded in a CUDA graph, once for each size of frames. All sizes share one block of
-memory, and each is solved for a fixed number of pairs at once, so neither memory nor the number of
-graphs grows with the number of videos.
+What an iteration costs and why it is built so is said in `tvl1_advance.py`. The launches of a round
+of inner iterations are recorded in a CUDA graph, once for each size of frames. All sizes share one
+block of memory, and each is solved for a fixed number of pairs at once, so neither memory nor the
+number of graphs grows with the number of videos.
 """
 
 from collections import OrderedDict
