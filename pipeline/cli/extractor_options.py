@@ -54,7 +54,7 @@ weights_option = click.option(
 )
 flow_weights_option = click.option(
     "--flow-weights",
-    help=f"Weights of a flow network. {_FLOW_WEIGHTS}.  [default: {_DEFAULT_FLOW_WEIGHTS}]",
+    help=f"Weights of a flow network, {_FLOW_WEIGHTS}.  [default: {_DEFAULT_FLOW_WEIGHTS}]",
 )
 precision_option = click.option(
     "--precision",

@@ -51,8 +51,8 @@ def extract(extractor: Extractor, frames: Tensor) -> dict[str, Tensor]:
     )
 
 
-def crop_by_hand(picture: np.ndarray, crop: int) -> np.ndarray:
-    H, W = picture.shape[:2]
+def crop_by_hand(frame: np.ndarray, crop: int) -> np.ndarray:
+    H, W = frame.shape[:2]
     top, left = (
         ((H - 224) // 2, (W - 224) // 2),
         (0, 0),
@@ -60,7 +60,7 @@ def crop_by_hand(picture: np.ndarray, crop: int) -> np.ndarray:
         (H - 224, 0),
         (H - 224, W - 224),
     )[crop % 5]
-    square = picture[top : top + 224, left : left + 224]
+    square = frame[top : top + 224, left : left + 224]
     return square[:, ::-1] if crop >= 5 else square
 
 
@@ -72,17 +72,17 @@ def features_by_hand(frames: Tensor, weights: Path, crop: int) -> dict[str, Tens
         np.asarray(Image.fromarray(f.numpy()).resize(dims, Image.Resampling.BILINEAR))
         for f in frames
     ]
-    pictures = {
-        "rgb": [crop_by_hand(picture, crop) / 127.5 - 1 for picture in resized[:-1]],
+    inputs = {
+        "rgb": [crop_by_hand(frame, crop) / 127.5 - 1 for frame in resized[:-1]],
     }
     flows = build_flow("dis", CPU)(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2))
     mirror = np.array([-1 if crop >= 5 else 1, 1])
-    pictures["flow"] = [
+    inputs["flow"] = [
         crop_by_hand(flow.permute(1, 2, 0).numpy(), crop).clip(-20, 20) / 20 * mirror
         for flow in flows
     ]
     features = {}
-    for stream, planes in pictures.items():
+    for stream, planes in inputs.items():
         network = InceptionI3D(IN_CHANNELS[stream]).eval()
         network.load_state_dict(safetensors.torch.load_file(weights / f"{stream}.safetensors"))
         clip = torch.from_numpy(np.stack(planes).astype(np.float32))
@@ -101,7 +101,7 @@ def test_a_snippet_has_the_features_of_a_computation_by_hand(
         assert found[stream].shape == (1, 1, 1024)
         assert found[stream].dtype == torch.float32
         difference = (found[stream][0, 0] - expected).abs().max()
-        # When it resizes, Pillow may round a grey value the other way.
+        # When it resizes, Pillow may round a gray value the other way.
         assert difference < 0.1 * expected.abs().mean()
 
 

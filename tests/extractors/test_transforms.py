@@ -49,12 +49,12 @@ def test_resizing_is_bilinear_with_antialiasing_as_pillow_does_it(dims: tuple[in
     assert resized.dtype == torch.uint8
     height, width = resized.shape[2:]
     for frame, found in zip(frames, resized, strict=True):
-        picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
-        expected = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.int16)
+        image = Image.fromarray(frame.permute(1, 2, 0).numpy())
+        expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.int16)
         assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 1
 
 
-def test_a_single_pixel_is_enlarged_to_a_plane_of_its_colour() -> None:
+def test_a_single_pixel_is_enlarged_to_a_plane_of_its_color() -> None:
     frames = torch.tensor([10, 20, 30], dtype=torch.uint8).reshape(1, 3, 1, 1)
     assert torch.equal(resize_short_side(frames), frames.expand(1, 3, 256, 256))
 
@@ -65,7 +65,7 @@ def test_a_ribbon_is_refused_before_memory_is_asked_for() -> None:
         resize_short_side(ribbon)
 
 
-def test_grey_is_that_of_opencv() -> None:
+def test_gray_is_that_of_opencv() -> None:
     frames = make_frames(3, 50, 70)
     expected = [cv2.cvtColor(f.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for f in frames]
     assert np.array_equal(to_gray(frames).numpy(), expected)

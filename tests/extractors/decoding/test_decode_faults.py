@@ -1,4 +1,4 @@
-"""Faults at every step between a decoding worker and its parent, drawn at random."""
+"""Faults at every step between a decoding worker and its parent, at random."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def check_faults(pool, folder, paths, read_number, faults, name, order, count):
             np.testing.assert_allclose(times[one], np.arange(n_frames) / 25, atol=1e-6)
 
 
-drawn = given(
+random_faults = given(
     faults=st.tuples(fault(None), fault("pyav")),
     name=st.sampled_from(["a.mp4", "b.mp4"]),
     order=st.permutations(list(LENGTHS)),
@@ -140,7 +140,7 @@ drawn = given(
 bounds = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-@drawn
+@random_faults
 @settings(max_examples=10, derandomize=True, **bounds)
 def test_a_fault_anywhere_concerns_the_video_that_was_being_read_and_no_other(
     pool, faults_folder, paths, read_number, faults, name, order, count
@@ -149,7 +149,7 @@ def test_a_fault_anywhere_concerns_the_video_that_was_being_read_and_no_other(
 
 
 @pytest.mark.slow
-@drawn
+@random_faults
 @settings(max_examples=N_SLOW_EXAMPLES, **bounds)
 def test_thousands_of_faults_concern_the_video_that_was_being_read_and_no_other(
     pool, faults_folder, paths, read_number, faults, name, order, count

@@ -236,7 +236,7 @@ def test_a_matroska_header_that_announces_more_time_makes_no_frame_missing(
     [b"\x09\xf0", b"\x06\x05\x01\x00\x80", b"\x0c\xff\x80", b"\x0a"],
     ids=["delimiter", "message", "filler", "end of sequence"],
 )
-def test_a_packet_without_a_picture_costs_nothing(
+def test_no_frame_is_lost_by_a_packet_without_frame_data(
     tmp_path: Path, counting_clip: Path, read_number: ReadNumber, unit: bytes
 ) -> None:
     path = tmp_path / "extra.mp4"
@@ -297,7 +297,7 @@ ORIENTATIONS: dict[int, Callable[[Image], Image]] = {
 
 
 def exif(orientation: int) -> bytes:
-    """A JPEG segment that says how the picture is to be turned."""
+    """A JPEG segment that says how the frame is to be rotated."""
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     body = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
@@ -324,7 +324,7 @@ def test_jpeg_frames_with_exif_are_turned_as_it_says(
     assert (video.height, video.width) == expected[0].shape[:2]
 
 
-# --- of several streams, the picture
+# --- files with several streams
 
 
 def write_streams(path: Path, sizes: list[tuple[int, int]], n_frames: list[int]) -> Path:
@@ -359,7 +359,7 @@ def write_streams(path: Path, sizes: list[tuple[int, int]], n_frames: list[int])
     ],
     ids=["a depth map", "transparency", "a photograph"],
 )
-def test_the_picture_is_read_and_not_what_stands_beside_it(
+def test_the_main_stream_is_read_and_no_auxiliary_one(
     tmp_path: Path, sizes: list[tuple[int, int]], n_frames: list[int]
 ) -> None:
     path = write_streams(tmp_path / "two.mp4", sizes, n_frames)

@@ -224,7 +224,7 @@ def test_frames_are_mirrored_as_the_file_asks(
     np.testing.assert_array_equal(frames, np.flip(upright, axis))
 
 
-def test_a_slanted_picture_stays_upright(tmp_path: Path, wide_clip: Path) -> None:
+def test_a_frame_rotated_by_another_angle_stays_upright(tmp_path: Path, wide_clip: Path) -> None:
     path = set_display_matrix(wide_clip, tmp_path / "slanted.mp4", (1, 1, -1, 1))
     frames, _ = read_all(Video(path))
     np.testing.assert_array_equal(frames, read_all(Video(wide_clip))[0])
@@ -275,7 +275,7 @@ def test_a_file_cut_off_gives_the_frames_up_to_there_and_counts_the_rest(
     path.write_bytes(sound.read_bytes()[: start + n_bytes // 2])
     video, frames, timestamps = read_tolerantly(path)
     n_frames = len(frames)
-    # Some decoders show the half of the last picture that is there.
+    # Some decoders show the part of the last frame that the file contains.
     assert n_frames in (n_frames_left, n_frames_left + 1)
     assert [read_number(frame) for frame in frames[:n_frames_left]] == list(range(n_frames_left))
     np.testing.assert_allclose(np.diff(timestamps), 1 / 25, rtol=0, atol=5e-4)
@@ -371,9 +371,9 @@ def song_with_cover(tmp_path: Path) -> Path:
         cover: Any = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
-        picture.pts = 0
-        container.mux([*cover.encode(picture), *cover.encode(None)])
+        image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+        image.pts = 0
+        container.mux([*cover.encode(image), *cover.encode(None)])
         for i in range(20):
             sound = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
             sound.rate, sound.pts = 44100, i * 1024

@@ -24,7 +24,7 @@ def restored_threads() -> Iterator[None]:
 
 
 def make_shifted_frames(n_frames: int, height: int = 64, width: int = 72) -> Tensor:
-    """A smooth coloured texture that moves by SHIFT_PX from frame to frame."""
+    """A smooth colored texture that moves by SHIFT_PX from frame to frame."""
     margin = 4 * n_frames
     dims = (height + 2 * margin, width + 2 * margin)
     noise = torch.rand(1, 3, *(n // 4 for n in dims), generator=torch.Generator().manual_seed(3))
@@ -45,7 +45,7 @@ def test_a_shift_is_found_in_pixels_to_the_right_and_down(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_a_still_picture_does_not_flow(name: str) -> None:
+def test_a_still_frame_has_no_flow(name: str) -> None:
     flow = build_flow(name, CPU)(make_shifted_frames(1).expand(3, -1, -1, -1))
     assert flow.abs().max() < 0.01
 
@@ -92,7 +92,7 @@ def test_dis_is_the_same_for_any_number_of_threads() -> None:
 
 def test_dis_is_that_of_opencv() -> None:
     frames = make_shifted_frames(2)
-    grey = [cv2.cvtColor(f.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for f in frames]
+    gray = [cv2.cvtColor(f.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for f in frames]
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    expected = torch.from_numpy(dis.calc(grey[0], grey[1], None)).permute(2, 0, 1)
+    expected = torch.from_numpy(dis.calc(gray[0], gray[1], None)).permute(2, 0, 1)
     assert torch.equal(DISFlow()(frames)[0], expected)

@@ -33,7 +33,7 @@ def make_frames(n_frames: int, height: int, width: int) -> Tensor:
     return frames.mul(255).to(torch.uint8)
 
 
-def test_the_flow_is_that_of_torchvisions_network_on_the_padded_pictures(untrained: Path) -> None:
+def test_the_flow_is_that_of_torchvisions_network_on_the_padded_frames(untrained: Path) -> None:
     frames = make_frames(3, 130, 141)
     network = raft_small(weights=None).eval()
     network.load_state_dict(torch.load(untrained, weights_only=True))
@@ -49,7 +49,7 @@ def test_the_flow_is_that_of_torchvisions_network_on_the_padded_pictures(untrain
         torch.testing.assert_close(flow[pair], expected, rtol=1e-3, atol=1e-2)
 
 
-def test_small_pictures_are_padded_to_what_the_network_takes(untrained: Path) -> None:
+def test_small_frames_are_padded_to_sides_that_the_network_accepts(untrained: Path) -> None:
     assert RAFTFlow(str(untrained))(make_frames(2, 20, 33)).shape == (1, 2, 20, 33)
 
 
@@ -97,14 +97,14 @@ def real_frames(shared_folder: Path) -> Tensor:
 
 @pytest.mark.real
 @pytest.mark.parametrize("shift", [(3, 0), (-2, 5), (8, -4)])
-def test_trained_weights_find_the_shift_of_a_real_picture(
+def test_trained_weights_find_the_shift_of_a_real_frame(
     trained: RAFTFlow, real_frames: Tensor, shift: tuple[int, int]
 ) -> None:
     x, y = shift
-    picture = real_frames[0, :, 16:-16, 16:-16]
-    H, W = picture.shape[1:]
+    original = real_frames[0, :, 16:-16, 16:-16]
+    H, W = original.shape[1:]
     moved = real_frames[0, :, 16 - y : 16 - y + H, 16 - x : 16 - x + W]
-    flow = trained(torch.stack([picture, moved]))[0, :, 20:-20, 20:-20]
+    flow = trained(torch.stack([original, moved]))[0, :, 20:-20, 20:-20]
     error = (flow - torch.tensor(shift)[:, None, None]).norm(dim=0)
     assert error.mean() < 0.3
 

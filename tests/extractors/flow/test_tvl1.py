@@ -140,10 +140,10 @@ def test_the_flow_of_real_frames_is_that_of_opencv(shared_folder: Path, name: st
     video = Video(shared_folder / f"data/gmdcsa24/{name}.mp4")
     chunk = next(iter(islice(video.read(16), 1, None)))
     frames = torch.from_numpy(chunk.frames[[0, 1]]).permute(0, 3, 1, 2)
-    grey = to_gray(resize_short_side(frames))
-    first, second = grey.numpy()
+    gray = to_gray(resize_short_side(frames))
+    first, second = gray.numpy()
     expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
-    found = tvl1_flow(grey.float())[0].permute(1, 2, 0).numpy()
+    found = tvl1_flow(gray.float())[0].permute(1, 2, 0).numpy()
     assert np.linalg.norm(expected, axis=-1).max() > 1  # something moves
     assert np.linalg.norm(found - expected, axis=-1).mean() < 0.1
 

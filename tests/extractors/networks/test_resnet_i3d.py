@@ -61,7 +61,7 @@ def test_a_snippet_has_the_features_of_pytorchvideos_network(
     expected = maps_of_pytorchvideo(clips, state_dict).mean(dim=(2, 3, 4))[0]
     found = extractor.embed([extractor.prepare(frames)])["rgb"]
     assert found.shape == (1, 1, 2048)
-    # When it resizes, Pillow may round a grey value the other way.
+    # When it resizes, Pillow may round a gray value the other way.
     assert (found[0, 0] - expected).abs().max() < 0.1 * expected.abs().mean()
 
 
