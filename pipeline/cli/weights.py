@@ -27,7 +27,7 @@ def list_weights() -> None:
         for stream, file in named.files.items():
             path = cached_path(name, stream)
             click.echo(f"  {stream}: {file.address}")
-            click.echo(f"    checksum: {file.checksum_in_words}")
+            click.echo(f"    checksum: {file.describe_checksum()}")
             click.echo(f"    {'in the cache' if path.exists() else 'to be put'} at {path}")
 
 

@@ -132,7 +132,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
     """Read and check one feature file.
 
     Sizes are checked against the header and the length of the file before anything is allocated,
-    and only plain arrays within the file itself are read: a file from elsewhere is never more than data.
+    and only plain arrays within the file itself are read: a file from elsewhere is only data.
 
     Args:
         path: The file.

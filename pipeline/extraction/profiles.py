@@ -6,7 +6,8 @@ released numbers: neither the videos nor the weights were at hand.
 
 from dataclasses import dataclass, replace
 
-from extractors.build import NO_FLOW, ExtractorChoice
+from extractors.build import ExtractorChoice
+from extractors.names import NO_FLOW
 from extractors.snippets import DROP_TAIL
 from pipeline.config import ConfigError
 

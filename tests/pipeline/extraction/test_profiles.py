@@ -30,7 +30,7 @@ def test_a_profile_is_what_the_provenance_says(
     provenance = extractor.provenance()
     names = ("extractor", "streams", "crops", "tail_policy")
     assert tuple(provenance[name] for name in names) == expected
-    assert str(provenance["crop_order"]).startswith("centre,top left,top right")
+    assert str(provenance["crop_order"]).startswith("center,top left,top right")
     assert provenance["fps_policy"] == "native"
 
 
