@@ -1,5 +1,6 @@
 """The features of one video, and what an extractor of them promises."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,8 +27,9 @@ class Features:
         snippet_len: Frames per snippet. The last snippet may cover fewer.
         n_frames: Frames that were decoded.
         n_missing: Frames that the file announces and that could not be decoded.
-        fps: Average frames per second.
-        timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling.
+        fps: Average frames per second; NaN where nobody knows it.
+        timestamps: (n_frames,) float64 seconds at which each frame is shown, never falling; all NaN
+            where nobody knows the fps.
         decoder: What decoded the video, with its version: "decord 0.6.0".
         tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make, and so
             whether all of them are in one.
@@ -60,13 +62,18 @@ class Features:
         """Number K of crops of each frame."""
         return int(next(iter(self.streams.values())).shape[1])
 
+    @property
+    def has_times(self) -> bool:
+        """Whether it is known when each frame is shown."""
+        return not (math.isnan(self.fps) and bool(np.isnan(self.timestamps).all()))
+
     def _check_counts(self) -> None:
         for name, least in (("snippet_len", 1), ("n_frames", 1), ("n_missing", 0)):
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{name} must be at least {least}, instead got {getattr(self, name)}"
                 )
-        if not (np.isfinite(self.fps) and self.fps > 0):
+        if self.has_times and not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps must be finite and above 0, instead got {self.fps}")
 
     def _check_timestamps(self) -> None:
@@ -76,7 +83,7 @@ class Features:
                 f"timestamps must be ({self.n_frames},) float64, "
                 f"instead got {times.shape} {times.dtype}"
             )
-        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        if self.has_times and (not np.isfinite(times).all() or (np.diff(times) < 0).any()):
             raise ValueError("timestamps must be finite and never fall, instead they do not")
 
     def _check_streams(self) -> None:

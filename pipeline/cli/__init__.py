@@ -19,12 +19,15 @@ from pipeline.cli import (
     datasets,
     evaluate,
     extract,
+    features,
+    groundtruth,
+    import_features,
     runs,
     score,
     train,
     weights,
 )
-from pipeline.cli.shared import INTERRUPTED, set_verbose, verbose_option
+from pipeline.cli.shared import INTERRUPTED, quiet_option, set_verbose, verbose_option
 
 BROKEN_PIPE = 141  # as if SIGPIPE had ended the process
 
@@ -55,7 +58,7 @@ def _give_options(command: click.Command) -> None:
         for each in command.commands.values():
             _give_options(each)
     else:
-        command.params.append(verbose_option)
+        command.params += [quiet_option, verbose_option]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,6 +93,9 @@ main.add_command(runs.runs_command)
 main.add_command(score.score)
 main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
+main.add_command(features.features)
+main.add_command(import_features.import_features)
+main.add_command(groundtruth.groundtruth)
 main.add_command(bench.bench)
 main.add_command(weights.weights)
 main.add_command(bench_training.bench_training)

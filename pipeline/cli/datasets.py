@@ -1,4 +1,4 @@
-"""`pipeline datasets`: which datasets are known, and whether they are all there."""
+"""`pipeline datasets`: list the datasets, check one, pack its frames, make a synthetic one."""
 
 import sys
 from pathlib import Path
@@ -15,9 +15,20 @@ from pipeline.cli.shared import (
 from pipeline.printable import printable
 
 
+def check_synthetic_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse the name of a dataset that is not made by this program."""
+    from pipeline.datasets import DATASETS
+
+    synthetic = [name for name, source in DATASETS.items() if source.make is not None]
+    if value not in synthetic:
+        known = ", ".join(synthetic)
+        raise click.BadParameter(f"name must be one of {known}, instead got {printable(value)!r}")
+    return value
+
+
 @click.group()
 def datasets() -> None:
-    """List the known datasets, check one, or make the synthetic one.
+    """List the known datasets, check one, pack its frames into videos, or make a synthetic one.
 
     \b
     pipeline datasets list
@@ -28,14 +39,15 @@ def datasets() -> None:
 
 @datasets.command(name="list")
 def list_datasets() -> None:
-    """List the datasets that have a name, and where their videos are looked for.
+    """List the built-in datasets with the default folders of their videos.
 
     Any other dataset is a manifest CSV with the columns path,split,label,anomalies.
     """
+    from pipeline.cli.terminal import format_table
     from pipeline.datasets import DATASETS
 
-    for name in DATASETS:
-        click.echo(f"{name}  data/{name}")
+    rows = [(name, f"data/{name}", source.summary) for name, source in DATASETS.items()]
+    click.echo(format_table("", ("dataset", "default folder", "videos"), rows))
 
 
 @datasets.command()
@@ -43,55 +55,81 @@ def list_datasets() -> None:
 @videos_option
 @allow_outside_option
 def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
-    """Read a dataset's lists or manifest, and count its videos.
+    """Compare a dataset's list or manifest with the files in its folder.
 
-    Files that are not there are listed, and names for which features have no place.
+    Lists the videos that are missing, unreadable, there twice or not in the list, and names for
+    which features have no place; counts the videos of each split.
 
     \b
     pipeline datasets check my_cameras.csv
+    pipeline datasets check ucf_crime --videos /data/ucf
     """
     with errors_in_one_line():
+        from pipeline.cli.terminal import show_progress
         from pipeline.datasets import load_dataset
-        from pipeline.datasets.catalog import SPLITS
+        from pipeline.datasets.check import check_dataset
         from pipeline.extraction.feature_paths import videos_without_place
 
-        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
-        for split in SPLITS:
-            entries = loaded.split(split)
-            n_anomalous = sum(entry.label for entry in entries)
-            click.echo(
-                f"{split:5} {len(entries):5} videos: {len(entries) - n_anomalous} normal, "
-                f"{n_anomalous} anomalous"
-            )
-        problems = [f"not there: {path}" for path in loaded.missing_videos()]
-        problems += [
-            f"no place for its features: {reason}"
-            for reason in videos_without_place(
-                Path("features", loaded.name), [entry.video_id for entry in loaded.entries]
-            ).values()
-        ]
-        for problem in problems:
-            click.echo(printable(problem))
-    if problems:
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside, allow_duplicates=True)
+        with show_progress() as report:
+            checked = check_dataset(loaded, report=report)
+        no_place = videos_without_place(
+            Path("features", loaded.name), [entry.video_id for entry in loaded.entries]
+        )
+        lines = [f"no place for its features: {reason}" for reason in no_place.values()]
+        for line in [*checked.describe(), *lines]:
+            click.echo(printable(line))
+    if no_place or not checked.is_complete:
         sys.exit(SOME_VIDEOS_FAILED)
 
 
 @datasets.command()
-@click.argument("name", type=click.Choice(["microworld"]))
+@click.argument("dataset")
+@videos_option
+@click.option(
+    "--fps",
+    type=click.IntRange(min=1, max=1000),
+    help="Frames per second.  [default: the dataset's]",
+)
+def pack(dataset: str, videos: Path | None, fps: int | None) -> None:
+    """Make video files of the folders of frames that stand for missing videos of a dataset.
+
+    Each folder gets a file of its name beside it, with the same pixels: no image is encoded again.
+
+    \b
+    pipeline datasets pack shanghaitech --videos /data/shanghaitech
+    """
+    from pipeline.datasets import DATASETS, load_dataset
+
+    fps = fps or (DATASETS[dataset].fps if dataset in DATASETS else None)
+    if fps is None:
+        raise click.UsageError(f"--fps is needed: that of {printable(dataset)} is not known")
+    with errors_in_one_line():
+        from pipeline.cli.terminal import show_progress
+        from pipeline.datasets.frame_folders import pack_dataset
+
+        with show_progress() as report:
+            paths = pack_dataset(load_dataset(dataset, videos), fps=fps, report=report)
+        click.echo(f"{len(paths)} videos packed")
+
+
+@datasets.command()
+@click.argument("name", callback=check_synthetic_name)
 @videos_option
 @seed_option
 def make(name: str, videos: Path | None, seed: int) -> None:
-    """Make the videos of the synthetic dataset, with their frame labels.
+    """Make the videos of a synthetic dataset, with their frame labels.
 
     \b
     pipeline datasets make microworld
     """
     with errors_in_one_line():
-        from pipeline.cli.progress import ProgressDisplay
-        from pipeline.datasets.microworld.dataset import DEFAULT_FOLDER, N_VIDEOS, make_microworld
+        from pipeline.cli.terminal import show_progress
+        from pipeline.datasets import DATASETS
 
-        folder = DEFAULT_FOLDER if videos is None else videos
-        with ProgressDisplay(f"make {name}", total=N_VIDEOS, unit="videos") as display:
-            for n_made, _ in enumerate(make_microworld(folder, seed=seed), start=1):
-                display.update(n_made)
-        click.echo(f"{n_made} videos and manifest.csv are in {folder}")
+        make_videos = DATASETS[name].make
+        assert make_videos is not None  # as `check_synthetic_name` has found
+        folder = Path("data", name) if videos is None else videos
+        with show_progress() as report:
+            paths = make_videos(folder, seed=seed, report=report)
+        click.echo(f"{len(paths)} videos and manifest.csv are in {folder}")

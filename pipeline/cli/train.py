@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from pipeline.cli.shared import (
-    RANDOM_WEIGHTS_NOTE,
     device_option,
     errors_in_one_line,
     features_option,
     model_option,
     runs_option,
-    say,
     seed_option,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pipeline.training.trainer import EpochRecord
 
 
 @click.command()
@@ -49,7 +40,6 @@ if TYPE_CHECKING:
 @seed_option
 @click.option(
     "--seeds",
-    "n_seeds",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
@@ -74,7 +64,7 @@ def train(
     recipe: Path | None,
     settings: tuple[str, ...],
     seed: int,
-    n_seeds: int,
+    seeds: int,
     resume: bool,
     tensorboard: bool,
     device: str,
@@ -87,61 +77,33 @@ def train(
     pipeline train --set selection=held_out
     """
     if resume:
-        _refuse_with_resume(ctx, "recipe", "settings", "seed", "n_seeds")
+        _refuse_with_resume(ctx, "recipe", "settings", "seed", "seeds")
     with errors_in_one_line():
-        from pipeline.datasets import DATASETS, load_dataset
+        from pipeline.datasets import load_dataset
 
-        # Before torch is loaded, which takes seconds. No video is opened.
-        loaded = load_dataset(dataset, allow_outside=True)
+        load_dataset(dataset, allow_outside=True)  # refused before torch is loaded
 
-        from pipeline.cli.display import show_training
-        from pipeline.config import resolve_config, with_seed, with_streams
-        from pipeline.device import choose_device, describe_device
-        from pipeline.runs.run_folder import (
-            RunDescription,
-            create_runs,
-            read_description,
-            unfinished_runs,
-        )
-        from pipeline.runs.run_lock import owned
-        from pipeline.training.train import train as train_run
-        from pipeline.training.validation import training_bags
+        from pipeline.cli.terminal import show_progress
+        from pipeline.runs.run_folder import runs_of_command
+        from pipeline.training.train import train as train_model
 
-        if tensorboard:
-            with_tensorboard = load_tensorboard()
-        chosen = choose_device(device)
-        if resume:
-            to_train = unfinished_runs(runs, dataset=loaded.name, model_name=model)
-            config = read_description(to_train[0]).config
-        else:
-            config = resolve_config(model, loaded.name, recipe=recipe, settings=settings)
-            configs = [with_seed(config, number) for number in range(seed, seed + n_seeds)]
-        with ExitStack() as stack:
-            if resume:
-                stack.enter_context(owned(to_train))  # before minutes of reading
-            bags, held_out = training_bags(loaded, features, config)
-            if not resume:
-                with_streams(config, bags.stream_dims)  # refuses what cannot be built
-                source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
-                to_train = create_runs(
-                    runs,
-                    [
-                        RunDescription(
-                            loaded.name, source, features.absolute(), bags.provenance, one
-                        )
-                        for one in configs
-                    ],
-                )
-                stack.enter_context(owned(to_train))
-            say(f"device: {describe_device(chosen)}")
-            if bags.provenance.get("is_pretrained") is not True:
-                say(RANDOM_WEIGHTS_NOTE)
-            for run in to_train:
-                records = train_run(run, bags, chosen, held_out=held_out)
-                if tensorboard:
-                    records = with_tensorboard(records, run.folder)
-                show_training(records, run.folder.name, config.n_epochs)
-                click.echo(f"run: {run.folder}")
+        with show_progress() as report:
+            run = train_model(
+                dataset,
+                model=model,
+                seed=seed,
+                seeds=seeds,
+                recipe=recipe,
+                settings=settings,
+                device=device,
+                features=features,
+                runs=runs,
+                resume=resume,
+                tensorboard=tensorboard,
+                report=report,
+            )
+        for each in runs_of_command(run):
+            click.echo(f"run: {each.folder}")
 
 
 def _refuse_with_resume(ctx: click.Context, *names: str) -> None:
@@ -153,17 +115,3 @@ def _refuse_with_resume(ctx: click.Context, *names: str) -> None:
                 f"{option} cannot be given with --resume, which goes on with the settings that "
                 f"the run began with; leave out {option}, or train anew without --resume"
             )
-
-
-def load_tensorboard() -> Callable[[Iterator[EpochRecord], Path], Iterator[EpochRecord]]:
-    """Find out before the training that TensorBoard is not installed."""
-    from pipeline.config import ConfigError
-
-    try:
-        from pipeline.training.tensorboard import with_tensorboard
-    except ImportError as error:
-        raise ConfigError(
-            "--tensorboard needs a package that is not installed; "
-            "install it with: pip install tensorboard"
-        ) from error
-    return with_tensorboard

@@ -1,38 +1,50 @@
-"""The datasets that have a name, and a user's own through a manifest.
+"""The registry of datasets: by name the built-in ones, by the path of a manifest a user's own.
 
-To add one, write a function that returns its `Dataset` and give it a line in `DATASETS`.
+To add a dataset, write a file with its `DatasetSource` and register it by a line in `DATASETS`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.datasets.catalog import Dataset, DatasetError
+from pipeline.datasets import avenue, shanghaitech, ubnormal, ucf_crime, xd_violence
+from pipeline.datasets.catalog import Dataset, DatasetError, DatasetSource
 from pipeline.datasets.manifest import load_manifest
-from pipeline.datasets.microworld.dataset import load_microworld
-from pipeline.datasets.xd_violence import load_xd_violence
+from pipeline.datasets.microworld import dataset as microworld
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
-    "microworld": load_microworld,
-    "xd_violence": load_xd_violence,
+DATASETS: dict[str, DatasetSource] = {
+    "avenue": avenue.SOURCE,
+    "microworld": microworld.SOURCE,
+    "shanghaitech": shanghaitech.SOURCE,
+    "ubnormal": ubnormal.SOURCE,
+    "ucf_crime": ucf_crime.SOURCE,
+    "xd_violence": xd_violence.SOURCE,
 }
 
 
 def load_dataset(
-    name_or_csv: str | Path, videos: Path | None = None, *, allow_outside: bool = False
+    name_or_csv: str | Path,
+    videos: Path | None = None,
+    *,
+    allow_outside: bool = False,
+    allow_duplicates: bool = False,
 ) -> Dataset:
     """Find a dataset by its name, or read the one that a manifest CSV describes.
 
     Args:
         name_or_csv: A name in `DATASETS`, or the path of a manifest.
         videos: The folder of the videos. By default `data/<name>`, or that of the manifest.
-        allow_outside: Accept a manifest's links that lead out of this folder. For who opens no
-            video they do no harm.
+        allow_outside: Accept a manifest's links that lead out of this folder. They do no harm
+            where no video is opened.
+        allow_duplicates: Accept two files for one video of the list; the first one is taken.
 
     Raises:
-        DatasetError: If there is no such dataset, or its manifest is not as it must be.
+        DatasetError: If there is no such dataset, its manifest is not valid, or two files have the
+            name of one video.
     """
     if str(name_or_csv) in DATASETS:
-        return DATASETS[str(name_or_csv)](videos)
+        dataset = DATASETS[str(name_or_csv)].load(videos, allow_outside=allow_outside)
+        if not allow_duplicates:
+            dataset.check_no_duplicates()
+        return dataset
     path = Path(name_or_csv)
     if not path.exists() and path.suffix.lower() != ".csv":
         raise DatasetError(

@@ -1,19 +1,21 @@
 """What a dataset is: videos, their split, their labels, and which of their frames are anomalous."""
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.errors import LookaroundError
-
-logger = logging.getLogger(__name__)
+from pipeline.progress import ReportProgress, no_report
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+# Frames as (start, stop), counted from 0, stop excluded.
+Intervals = tuple[tuple[int, int], ...]
 
 
 class DatasetError(LookaroundError, ValueError):
@@ -42,7 +44,7 @@ class VideoEntry:
     path: Path
     split: Split
     label: int
-    anomalies: tuple[tuple[int, int], ...] = ()
+    anomalies: Intervals = ()
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,11 +78,19 @@ class Dataset:
         name: Names the folder of its features.
         entries: Its videos, in the order of their list.
         how_to_get: What to do where none of the videos is there.
+        folder: The folder of its videos, where it has one.
+        duplicates: Files of which each group fits one video of the list equally well.
+        published_counts: (normal, anomalous) videos of each split as the authors give them.
+        frame_counts: Frames of a video by its id, where they are published.
     """
 
     name: str
     entries: tuple[VideoEntry, ...]
     how_to_get: str = "put the videos there"
+    folder: Path | None = None
+    duplicates: tuple[tuple[Path, ...], ...] = ()
+    published_counts: Mapping[Split, tuple[int, int]] = field(default_factory=dict)
+    frame_counts: Mapping[str, int] = field(default_factory=dict)
 
     def split(self, split: Split) -> tuple[VideoEntry, ...]:
         """Select the videos of one split."""
@@ -89,6 +99,18 @@ class Dataset:
     def missing_videos(self) -> list[Path]:
         """List the files that do not exist."""
         return [entry.path for entry in self.entries if not entry.path.is_file()]
+
+    def check_no_duplicates(self) -> None:
+        """Refuse two files for one video: which of them was meant is not known.
+
+        Raises:
+            DatasetError: If there are such files.
+        """
+        if self.duplicates:
+            first, second, *_ = self.duplicates[0]
+            raise DatasetError(
+                f"{self.folder}: holds two files of one name, {first} and {second}; remove one"
+            )
 
     def check_any_video_is_there(self) -> None:
         """Find out before anything is loaded that the videos are somewhere else.
@@ -104,11 +126,49 @@ class Dataset:
             )
 
 
+class LoadDataset(Protocol):
+    """A function that reads a dataset's list: any registered one."""
+
+    def __call__(self, videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
+        """Read the list.
+
+        Args:
+            videos: The folder of the videos; by default `data/<name>`.
+            allow_outside: Accept links out of this folder in lists that come with the videos.
+        """
+
+
+class MakeDataset(Protocol):
+    """A function that writes a synthetic dataset's videos and returns their paths."""
+
+    def __call__(
+        self, folder: Path, *, seed: int = 0, report: ReportProgress = no_report
+    ) -> list[Path]:
+        """Write the videos into a folder, which is made if it is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSource:
+    """What is registered under a dataset's name.
+
+    Attributes:
+        load: Reads its list.
+        summary: A few words about it, for `pipeline datasets list`.
+        make: Writes its videos, where it is synthetic.
+        fps: Frames per second of its videos, where some are published as folders of frames.
+    """
+
+    load: LoadDataset
+    summary: str
+    make: MakeDataset | None = None
+    fps: int | None = None
+
+
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
     """Say of each frame of a video whether it is anomalous.
 
-    An anomaly that goes beyond the video's end is cut there, with a warning in the log: published
-    annotations do, by a few frames.
+    An interval that goes beyond the video's end is cut there: published annotations do, by a few
+    frames. `describe_cut_intervals` says how many.
 
     Args:
         entry: The video.
@@ -118,25 +178,44 @@ def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
         (n_frames,) bool.
 
     Raises:
-        DatasetError: If it is anomalous and its manifest does not say where.
+        DatasetError: If it is anomalous and its anomalous frames are not known.
     """
     if not entry.has_frame_labels:
         raise DatasetError(
-            f"{entry.path}: is labelled 1 without anomalies, so its frames have no labels; "
-            "write start-stop in the anomalies column, or leave it out of the test split"
+            f"{entry.path}: is labeled 1 without anomalies, so its frames have no labels; add its "
+            "anomalous frames to the manifest, or its annotation to the videos, or leave it out of "
+            "the test split"
         )
     labels = np.zeros(n_frames, dtype=bool)
     for start, stop in entry.anomalies:
-        if stop > n_frames:
-            logger.warning(
-                "%s: the anomaly %d-%d goes beyond the video's %d frames and is cut there",
-                entry.path,
-                start,
-                stop,
-                n_frames,
-            )
         labels[start:stop] = True
     return labels
+
+
+def describe_cut_intervals(videos: Iterable[tuple[VideoEntry, int]]) -> str | None:
+    """Summarize in one line the intervals that end beyond their video.
+
+    Args:
+        videos: Videos, each with its number of frames.
+
+    Returns:
+        The line; None if there is no such interval.
+    """
+    n_intervals = 0
+    cut: list[str] = []
+    for entry, n_frames in videos:
+        n_intervals += len(entry.anomalies)
+        cut += [
+            f"{entry.path}: {start}-{stop} of {n_frames} frames"
+            for start, stop in entry.anomalies
+            if stop > n_frames
+        ]
+    if not cut:
+        return None
+    return (
+        f"{len(cut)} of {n_intervals} anomalous intervals end beyond their video and are cut "
+        f"there, first {cut[0]}"
+    )
 
 
 def _one_of(values: tuple[str, ...]) -> str:

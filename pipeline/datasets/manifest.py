@@ -64,7 +64,7 @@ def load_manifest(
         raise DatasetError(f"{path}, line {reader.line_num}: is not valid CSV ({error})") from error
     if not entries:
         raise DatasetError(f"{path}: has no rows; expected one for each video")
-    return Dataset(path.stem, tuple(entries))
+    return Dataset(path.stem, tuple(entries), folder=folder)
 
 
 class _Place(NamedTuple):

@@ -6,12 +6,13 @@ from. A video's name ends in its label: `_label_A` is normal, `_label_B2-G-0` sh
 an explosion.
 """
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.datasets.catalog import SPLITS, Dataset, DatasetError, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetSource, Intervals, Split, VideoEntry
+from pipeline.datasets.listed_videos import find_listed_videos, read_list
 
-DEFAULT_FOLDER = Path("data/xd_violence")
+PUBLISHED_COUNTS: dict[Split, tuple[int, int]] = {"train": (2049, 1905), "test": (300, 500)}
 HOMEPAGE = "https://roc-ng.github.io/XD-Violence/"
 
 CATEGORIES = {
@@ -23,41 +24,33 @@ CATEGORIES = {
     "G": "explosion",
 }
 
-_LISTS = Path(__file__).parent / "lists" / "xd_violence"
 
-
-def load_xd_violence(videos: Path | None = None) -> Dataset:
+def load_xd_violence(videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
     """List the videos of XD-Violence, in the order of the official lists.
 
-    All of them are listed, whether their files are there or not: a model can be trained where only
+    All of them are listed, whether their files exist or not: a model can be trained where only
     the features are.
 
     Args:
         videos: Any folder above all of the mp4 files; `data/xd_violence` by default.
-
-    Raises:
-        DatasetError: If two files have the same name.
+        allow_outside: Not needed here: links to folders are always followed, for only files with
+            the listed names are taken.
     """
-    folder = DEFAULT_FOLDER if videos is None else videos
-    train, test = read_names("train_videos.txt"), read_names("test_videos.txt")
-    found = _find_videos(folder, wanted=set(train) | set(test))
     anomalies = read_annotations()
-    entries = [
+    listed = [
         VideoEntry(
             video_id=name,
-            path=found.get(name, folder / f"{name}.mp4"),
+            path=Path(f"{name}.mp4"),
             split=split,
             label=int(bool(categories_of(name))),
             anomalies=anomalies.get(name, ()),
             categories=categories_of(name),
         )
-        for names, split in ((train, SPLITS[0]), (test, SPLITS[2]))
-        for name in names
+        for split in ("train", "test")
+        for name in read_names(f"{split}_videos.txt")
     ]
-    return Dataset(
-        "xd_violence",
-        tuple(entries),
-        how_to_get=f"get the videos from {HOMEPAGE} and name their folder with --videos",
+    return find_listed_videos(
+        "xd_violence", listed, videos, homepage=HOMEPAGE, published_counts=PUBLISHED_COUNTS
     )
 
 
@@ -75,41 +68,29 @@ def categories_of(name: str) -> tuple[str, ...]:
 
 def read_names(file_name: str) -> list[str]:
     """Read one of the lists of names, which are file names without `.mp4`."""
-    return (_LISTS / file_name).read_text(encoding="utf-8").splitlines()
+    return read_list("xd_violence", file_name)
 
 
-def read_annotations() -> dict[str, tuple[tuple[int, int], ...]]:
-    """Read the anomalous frames of the violent test videos: name -> ((start, stop), ...).
+def read_annotations() -> dict[str, Intervals]:
+    """Read the anomalous frames of the violent test videos: name -> ((start, stop), ...)."""
+    return parse_annotations(read_list("xd_violence", "annotations.txt"))
 
-    Frames are counted from 0 and `stop` is excluded, as the authors' own script reads them.
+
+def parse_annotations(lines: Iterable[str]) -> dict[str, Intervals]:
+    """Parse lines of a name and pairs of numbers.
+
+    Frames are counted from 0 and `stop` is excluded, as the authors' own script reads them. 14 of
+    the official names carry the suffix `.mp4`.
+
+    >>> parse_annotations(["fall.mp4 150 779", "fight 0 1517 1970 3038"])
+    {'fall': ((150, 779),), 'fight': ((0, 1517), (1970, 3038))}
     """
     annotations = {}
-    for line in (_LISTS / "annotations.txt").read_text(encoding="utf-8").splitlines():
+    for line in lines:
         name, *numbers = line.split()
         frames = [int(number) for number in numbers]
-        # 14 of the names carry the suffix.
         annotations[name.removesuffix(".mp4")] = tuple(zip(frames[::2], frames[1::2], strict=True))
     return annotations
 
 
-def _find_videos(folder: Path, wanted: set[str]) -> dict[str, Path]:
-    """Find the wanted mp4 files anywhere below a folder, behind links to folders too."""
-    found: dict[str, Path] = {}
-    visited: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in visited:
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders.sort()
-        for file in files:
-            name = file.removesuffix(".mp4")
-            if name == file or name not in wanted:
-                continue
-            path = Path(parent, file)
-            if name in found:
-                raise DatasetError(
-                    f"{folder}: holds two files of one name, {found[name]} and {path}; remove one"
-                )
-            found[name] = path
-    return found
+SOURCE = DatasetSource(load_xd_violence, "3,954 training and 800 test videos with violence")

@@ -26,10 +26,10 @@ from pipeline.extraction.profiles import describe_profile
 from pipeline.extraction.shards import WHOLE, Shard, begin_with
 from pipeline.extraction.single_video import stream_features as stream_features
 from pipeline.extraction.summary import ExtractionSummary, Tally
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import ReportProgress, no_report
 
 AUTO = "auto"
-RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 
 
 def extract(

@@ -15,10 +15,12 @@ from extractors.features import Provenance as Provenance
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 from pipeline.extraction.feature_format import (
     ATTRIBUTES,
+    DEFAULTS,
     FORMAT,
     FORMAT_VERSION,
     STREAM_DTYPE,
     TIMESTAMP_DTYPE,
+    Header,
 )
 from pipeline.extraction.feature_paths import FeatureFileError as FeatureFileError
 from pipeline.extraction.feature_paths import feature_path as feature_path
@@ -34,8 +36,6 @@ from pipeline.extraction.hdf5 import (
     writing,
 )
 from pipeline.extraction.video_digest import Source
-
-Header = dict[str, str | int | float]
 
 
 class FeatureValueError(FeatureFileError):
@@ -143,7 +143,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        provenance = _parse_provenance(header)
+        provenance = parse_provenance(header)
         n_frames, snippet_len = int(header["n_frames"]), int(header["snippet_len"])
         if n_frames < 1 or snippet_len < 1:
             raise ValueError(f"it says {n_frames} frames in snippets of {snippet_len}")
@@ -151,7 +151,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
         n_rows = n_snippets(n_frames, snippet_len, tail_policy)
         arrays = {
             name: read_array(file, name, STREAM_DTYPE, n_rows, n_axes=3)
-            for name in _parse_stream_names(header)
+            for name in parse_stream_names(header)
         }
         arrays["timestamps"] = read_array(file, "timestamps", TIMESTAMP_DTYPE, n_frames, n_axes=1)
         features = Features(
@@ -169,7 +169,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
             tail_policy=tail_policy,
         )
         _check_header(header)
-        if _digest_of_arrays(arrays) != header["arrays_sha256"]:
+        if header["arrays_sha256"] not in ("", _digest_of_arrays(arrays)):
             raise ValueError("the checksum of its arrays is wrong")
         stored = StoredFeatures(str(header["video_id"]), features, provenance)
     if video_id is not None and stored.video_id != video_id:
@@ -188,13 +188,13 @@ def read_header(path: Path) -> FeatureHeader:
     """
     with reading(path) as file:
         header = _read_attributes(file)
-        provenance = _parse_provenance(header)
+        provenance = parse_provenance(header)
         _check_header(header)
         n_bytes, sha256 = int(header["source_bytes"]), str(header["source_sha256"])
         return FeatureHeader(
             video_id=str(header["video_id"]),
             provenance=provenance,
-            streams=tuple(_parse_stream_names(header)),
+            streams=tuple(parse_stream_names(header)),
             n_missing=int(header["n_missing"]),
             source=Source(n_bytes, sha256) if sha256 else None,
         )
@@ -234,11 +234,22 @@ def _read_attributes(file: File) -> Header:
             f"{file.filename}: has format version {version}, but this program reads and writes "
             f"{FORMAT_VERSION}; extract into another folder with --features, or remove the old one"
         )
-    return {name: attribute(file, name, kind) for name, kind in ATTRIBUTES.items()}
+    return {name: read_attribute(file, name) for name in ATTRIBUTES}
+
+
+def read_attribute(file: File, name: str) -> str | int | float:
+    """One of `ATTRIBUTES`; its default where it has one and the file leaves it out.
+
+    Raises:
+        ValueError: If it is missing or not of its type.
+    """
+    if name in DEFAULTS and name not in file.attrs:
+        return DEFAULTS[name]
+    return attribute(file, name, ATTRIBUTES[name])
 
 
 def _check_header(header: Header) -> None:
-    if _digest_of_header(header) != header["header_sha256"]:
+    if header["header_sha256"] not in ("", _digest_of_header(header)):
         raise ValueError("the checksum of its header is wrong")
 
 
@@ -255,7 +266,8 @@ def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _parse_provenance(header: Header) -> Provenance:
+def parse_provenance(header: Header) -> Provenance:
+    """Read the provenance; a ValueError if it is not a flat JSON object."""
     provenance = json.loads(str(header["provenance"]))
     is_flat = isinstance(provenance, Mapping) and all(
         isinstance(value, str | int | float) for value in provenance.values()
@@ -265,7 +277,8 @@ def _parse_provenance(header: Header) -> Provenance:
     return dict(provenance)
 
 
-def _parse_stream_names(header: Header) -> list[str]:
+def parse_stream_names(header: Header) -> list[str]:
+    """Read the names of the streams; a ValueError if they are not a list of different names."""
     names = json.loads(str(header["streams"]))
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not is_list or len(set(names)) != len(names) or "timestamps" in names:

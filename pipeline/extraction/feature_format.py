@@ -9,26 +9,28 @@ Datasets, contiguous and uncompressed, little-endian:
     timestamps       (n_frames,) float64: seconds at which each decoded frame is shown, never
                      falling
 
-Attributes, all scalars; text is UTF-8 of fixed length, numbers are integers but for fps:
+Attributes, all scalars: text in UTF-8, integers, and fps, a float. Another program may leave out
+those marked *; without a checksum there is nothing to verify. Text is written with fixed length,
+and read with fixed or variable length:
 
     format           "lookaround features"
     format_version   3
     video_id         the video's name within its dataset, with `/` between its parts
-    source_name      file name of the video
-    source_bytes     size of the video file in bytes; -1 if not known
-    source_sha256    hexadecimal digest of the video file, see `video_digest.Source`; "" if not
+    source_name *    file name of the video
+    source_bytes *   size of the video file in bytes; -1 if not known
+    source_sha256 *  hexadecimal digest of the video file, see `video_digest.Source`; "" if not
                      known
     streams          JSON list of the names of the streams, in the extractor's order
     snippet_len      frames per snippet
     n_frames         frames that were decoded
-    n_missing        frames that the container announces and that could not be decoded
+    n_missing *      frames that the container announces and that could not be decoded
     fps              average frames per second
-    decoder          what decoded the video, with its version, such as "pyav 18.0.0"
+    decoder *        what decoded the video, with its version, such as "pyav 18.0.0"
     provenance       JSON object without nesting; its keys are below
-    arrays_sha256    hexadecimal SHA-256 of the datasets: for each stream in the order of `streams`,
+    arrays_sha256 *  hexadecimal SHA-256 of the datasets: for each stream in the order of `streams`,
                      then for timestamps, the JSON list [name, *shape] and a newline, then the
                      values' bytes in C order
-    header_sha256    hexadecimal SHA-256 of a JSON object of all other attributes, keys sorted, as
+    header_sha256 *  hexadecimal SHA-256 of a JSON object of all other attributes, keys sorted, as
                      Python's json.dumps writes it
 
 Both checksums are verified when a file is read. n_snippets follows from n_frames, snippet_len and
@@ -62,12 +64,14 @@ of this project:
                      of tvl1: flow_implementation and the fields of `TVL1Config`;
                      of raft: flow_network, flow_updates, flow_weights, flow_weights_sha256
 
-`read_features` needs the key tail_policy alone, and takes the first policy where it is missing.
+Another program may write any keys, or none; a missing tail_policy is the first of the two.
+`feature_check.py` shows how another program writes a file.
 `index.h5` in the same folder links to every file under its video_id, by HDF5's external links.
 """
 
 import numpy as np
 
+Header = dict[str, str | int | float]
 FORMAT = "lookaround features"
 FORMAT_VERSION = 3
 STREAM_DTYPE = np.dtype("<f2")
@@ -88,4 +92,14 @@ ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
     "provenance": str,
     "arrays_sha256": str,
     "header_sha256": str,
+}
+# What a file of another program may leave out. Without a checksum nothing is verified by it.
+DEFAULTS: Header = {
+    "source_name": "",
+    "source_bytes": -1,
+    "source_sha256": "",
+    "n_missing": 0,
+    "decoder": "not known",
+    "arrays_sha256": "",
+    "header_sha256": "",
 }

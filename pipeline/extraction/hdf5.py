@@ -6,6 +6,7 @@ afterwards.
 """
 
 import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,11 @@ from pipeline.extraction.feature_paths import FeatureFileError
 File = h5py.File
 ExternalLink = h5py.ExternalLink
 MAX_ATTRIBUTE_BYTES = 2**16
+HEAP_SIGNATURE = b"GCOL\x01"
+HDF5_OWN_FILTERS = {1, 2, 3}  # deflate, shuffle, checksum: none of them is a plug-in
 
 T = TypeVar("T", bound=str | int | float)
-_KINDS: dict[type, str] = {str: "S", int: "i", float: "f"}  # NumPy's letters
+_KINDS: dict[type, str] = {int: "iu", float: "fiu"}  # NumPy's letters
 
 
 class DamagedFileError(FeatureFileError):
@@ -76,15 +79,57 @@ def _first_line(error: Exception) -> str:
 
 
 def attribute(file: h5py.File, name: str, kind: type[T]) -> T:
-    """Read one scalar attribute of exactly this type, of limited size."""
+    """Read one scalar attribute of this type, of limited size.
+
+    Text may be of fixed or of variable length, and an int serves as a float: ordinary h5py writes
+    both.
+    """
     if name not in file.attrs:
         raise ValueError(f"attribute {name} is missing")
     stored = file.attrs.get_id(name)
     dtype = stored.dtype
-    if stored.shape != () or dtype.kind != _KINDS[kind] or dtype.itemsize > MAX_ATTRIBUTE_BYTES:
-        raise ValueError(f"attribute {name} must be one {kind.__name__}")
-    value = file.attrs[name].item()
-    return kind(value.decode("utf-8") if isinstance(value, bytes) else value)
+    if kind is str and stored.shape == () and h5py.check_string_dtype(dtype) is not None:
+        if dtype.kind == "O":
+            _check_heaps(Path(file.filename))
+        value = file.attrs[name]
+        text = value if isinstance(value, str) else value.item().decode("utf-8")
+        if len(text) <= MAX_ATTRIBUTE_BYTES and dtype.itemsize <= MAX_ATTRIBUTE_BYTES:
+            return kind(text)
+    elif kind is not str and stored.shape == () and dtype.kind in _KINDS[kind]:
+        return kind(file.attrs[name].item())
+    raise ValueError(f"attribute {name} must be one {kind.__name__}")
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse damaged heaps, where text of variable length lies: HDF5 may never return from one.
+
+    A heap is "GCOL", version 1, three bytes, its size, and objects of (index, 2 bytes; references,
+    2; reserved, 4; size, 8; data, filled up to 8). Index 0 is free space up to the end, whose size
+    counts these 16 bytes, too.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP_SIGNATURE)
+        while start >= 0:
+            if not _is_whole_heap(content, start):
+                raise ValueError("its text is damaged")
+            start = content.find(HEAP_SIGNATURE, start + 1)
+
+
+def _is_whole_heap(content: mmap.mmap, start: int) -> bool:
+    end = start + _number(content, start + 8, 8)
+    if end > len(content):
+        return False
+    position = start + 16
+    while position + 16 <= end:
+        index, n_bytes = _number(content, position, 2), _number(content, position + 8, 8)
+        if index == 0:
+            return position + n_bytes == end
+        position += 16 + -(-n_bytes // 8) * 8
+    return position <= end
+
+
+def _number(content: mmap.mmap, start: int, n_bytes: int) -> int:
+    return int.from_bytes(content[start : start + n_bytes], "little")
 
 
 def fixed_text(text: str) -> NDArray[np.bytes_]:
@@ -114,3 +159,38 @@ def read_array(
         raise ValueError(f"{name} must be stored whole")
     values: NDArray[Any] = array[()]
     return values
+
+
+def read_only_array(path: Path, max_bytes: int) -> NDArray[Any]:
+    """The one array of floating point numbers in the root of a file of another program.
+
+    Args:
+        path: The file, such as a MATLAB 7.3 file.
+        max_bytes: A larger array, or chunk of one, is refused before it is allocated.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If there is not one such array, or it is not stored within the file.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        arrays = [
+            file[name]
+            for name in file
+            if isinstance(file.get(name, getlink=True), h5py.HardLink)
+            and isinstance(file[name], h5py.Dataset)
+            and file[name].dtype.kind == "f"
+        ]
+        if len(arrays) != 1:
+            raise ValueError(f"it must hold one array, instead got {len(arrays)}")
+        array = arrays[0]
+        plan = array.id.get_create_plist()
+        filters = {plan.get_filter(index)[0] for index in range(plan.get_nfilters())}
+        if array.is_virtual or array.external is not None or not filters <= HDF5_OWN_FILTERS:
+            raise ValueError("its array must lie within the file, plain or compressed by gzip")
+        sizes = [math.prod(shape) for shape in (array.shape, array.chunks or ())]
+        if array.ndim not in (2, 3) or not 1 <= sizes[0] * array.dtype.itemsize <= max_bytes:
+            raise ValueError(f"its array must have 2 or 3 axes, instead got {array.shape}")
+        if sizes[1] * array.dtype.itemsize > max_bytes:
+            raise ValueError(f"its array must have smaller chunks, instead got {array.chunks}")
+        values: NDArray[Any] = array[()]
+        return values

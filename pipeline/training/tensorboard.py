@@ -1,14 +1,26 @@
-"""A training as TensorBoard files. The only door to TensorBoard, which is optional.
-
-Importing this module without TensorBoard installed raises an ImportError.
-"""
+"""A training as TensorBoard files. The only module that imports TensorBoard, which is optional."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
+from pipeline.config import ConfigError
 from pipeline.training.trainer import EpochRecord
+
+
+def require_tensorboard() -> None:
+    """Find out before a training that TensorBoard is not installed.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    try:
+        import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard needs a package that is not installed; "
+            "install it with: pip install tensorboard"
+        ) from error
 
 
 def with_tensorboard(records: Iterator[EpochRecord], folder: Path) -> Iterator[EpochRecord]:
@@ -17,13 +29,13 @@ def with_tensorboard(records: Iterator[EpochRecord], folder: Path) -> Iterator[E
     A record of an epoch comes once, also when the training is resumed, so no step is written twice.
 
     Args:
-        records: As from `train`.
+        records: As from `train_run`.
         folder: Where the files go, usually the run's.
 
     Yields:
         The records.
     """
-    with SummaryWriter(str(folder)) as writer:
+    with import_module("torch.utils.tensorboard").SummaryWriter(str(folder)) as writer:
         for record in records:
             scalars = {f"loss/{name}": value for name, value in record.losses.items()}
             scalars |= {

@@ -1,145 +1,116 @@
-"""Stage 2: bags become a trained model in a run folder."""
+"""Train a model from features and video-level labels: the function behind `pipeline train`."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from pipeline.atomic import replacing
-from pipeline.device import describe_device
-from pipeline.extraction.feature_file import FeatureFileError, provenance_differences
-from pipeline.reports.model_card import write_card
-from pipeline.reports.plots import plot_losses
-from pipeline.runs.checkpoints import Checkpoint, CheckpointError, save_checkpoint
-from pipeline.runs.run_folder import Run, read_description, read_epochs
+from pipeline.config import resolve_config, with_seed, with_streams
+from pipeline.datasets import DATASETS, load_dataset
+from pipeline.device import choose_device, describe_device
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.progress import Progress, ReportProgress, no_report
+from pipeline.runs.run_folder import (
+    Run,
+    RunDescription,
+    create_runs,
+    read_description,
+    unfinished_runs,
+)
+from pipeline.runs.run_lock import owned
 from pipeline.training.batches import BagSet
-from pipeline.training.trainer import DivergedError, EpochRecord, Trainer
-from pipeline.training.validation import video_auc
+from pipeline.training.run_training import train_run
+from pipeline.training.tensorboard import require_tensorboard, with_tensorboard
+from pipeline.training.trainer import EpochRecord
+from pipeline.training.validation import training_bags
 
 
 def train(
-    run: Run, bags: BagSet, device: torch.device, *, held_out: BagSet | None = None
-) -> Iterator[EpochRecord]:
-    """Train the model of a run, from where it stands to its end.
+    dataset: str,
+    *,
+    model: str = "clav-como",
+    seed: int = 0,
+    seeds: int = 1,
+    recipe: Path | None = None,
+    settings: Sequence[str] = (),
+    device: str = "auto",
+    features: Path | str = "features",
+    runs: Path | str = "runs",
+    resume: bool = False,
+    tensorboard: bool = False,
+    report: ReportProgress = no_report,
+) -> Run:
+    """Train a model with one or several seeds.
 
     Args:
-        run: As from `create_runs`. One that was stopped goes on; one that is finished yields
-            nothing.
-        bags: The training videos, brought to the length that the run's config says.
-        device: Where to train.
-        held_out: The videos that select an epoch; None for a fixed budget of steps.
+        dataset: A dataset's name or the path of a manifest CSV.
+        model: Key of `MODELS`.
+        seed: Of everything that is random.
+        seeds: How many runs to train, with `seed`, `seed` + 1, ...
+        recipe: TOML file of settings.
+        settings: Single settings, each `key=value`; they override the recipe.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        features: Folder of feature files, as `pipeline extract` writes it.
+        runs: Folder of training runs.
+        resume: Continue the latest unfinished runs of this dataset and model with the settings that
+            they began with; `recipe`, `settings`, `seed` and `seeds` are then not read.
+        tensorboard: Also write TensorBoard files into the run folders.
+        report: Called after every epoch, and with messages.
 
-    Yields:
-        A record after each epoch, once the state is saved.
+    Returns:
+        The finished run; of several seeds the one of the last.
 
     Raises:
-        CheckpointError: If the run cannot be read, began with other videos, or diverged earlier.
-        DivergedError: If the loss becomes infinite or NaN; the run then says so and is over.
-        FeatureFileError: If the run began with features that were made in another way.
-        ValueError: If the bags have another length or sampler than the config says.
+        ConfigError: If a setting is not known or out of its range, the device does not exist,
+            TensorBoard is not installed, or the loss becomes infinite or NaN (`DivergedError`).
+        DatasetError: If the dataset is not known, or lacks normal or anomalous training videos.
+        FeatureFileError: If features are missing, damaged or extracted with different settings.
+        CheckpointError: If there is no run to resume, or another process trains it.
     """
-    if run.is_finished:
-        return
-    if run.is_diverged:
-        raise CheckpointError(f"{run.folder}: this training diverged; train anew")
-    description = read_description(run)
-    differences = provenance_differences(description.provenance, bags.provenance)
-    if differences:
-        raise FeatureFileError(
-            f"{run.folder}: began with features that were made in another way "
-            f"({'; '.join(differences)}); extract with the run's options, or train anew"
-        )
-    trainer = Trainer(description.config, bags, device)
-    n_done = trainer.restore(run.state_path) if run.state_path.exists() else 0
-    _cut_metrics(run.metrics_path, n_done)
-    for epoch in range(n_done, trainer.config.n_epochs):
-        try:
-            record = trainer.run_epoch(epoch)
-        except DivergedError as error:
-            _end_diverged(run, error)
-            raise
-        if held_out is not None:
-            record = replace(record, held_out_auc=video_auc(trainer.average, held_out, device))
-        _keep_weights(run, trainer, description.dataset, record)
-        with run.metrics_path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(record)) + "\n")
-        # After the line: one that is there without its state is cut when the run is resumed.
-        trainer.save(run.state_path, n_epochs_done=epoch + 1)
-        yield record
-    _finish(run, trainer, description.dataset, bags, held_out, device)
+    loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
+    chosen = choose_device(device)
+    if tensorboard:
+        require_tensorboard()
+    with ExitStack() as stack:
+        if resume:
+            to_train = unfinished_runs(Path(runs), dataset=loaded.name, model_name=model)
+            stack.enter_context(owned(to_train))  # before minutes of reading
+            config = read_description(to_train[0]).config
+            bags, held_out = training_bags(loaded, Path(features), config)
+        else:
+            config = resolve_config(model, loaded.name, recipe=recipe, settings=settings)
+            configs = [with_seed(config, number) for number in range(seed, seed + seeds)]
+            bags, held_out = training_bags(loaded, Path(features), config)
+            with_streams(config, bags.stream_dims)  # refuses what cannot be built
+            source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
+            folder = Path(features).absolute()
+            to_train = create_runs(
+                Path(runs),
+                [RunDescription(loaded.name, source, folder, bags.provenance, c) for c in configs],
+            )
+            stack.enter_context(owned(to_train))
+        for note in _notes(bags, chosen):
+            report(Progress("train", 0, config.n_epochs, "epochs", message=note))
+        for run in to_train:
+            records = train_run(run, bags, chosen, held_out=held_out)
+            _report_epochs(
+                with_tensorboard(records, run.folder) if tensorboard else records,
+                stage=f"train {run.folder.name}",
+                n_epochs=config.n_epochs,
+                report=report,
+            )
+    return to_train[-1]
 
 
-def _keep_weights(run: Run, trainer: Trainer, dataset: str, record: EpochRecord) -> None:
-    """Keep the averaged weights of an epoch where the config wants them, or it is the best."""
-    checkpoint = _checkpoint(trainer, dataset, record.step)
-    if trainer.config.keep_epochs:
-        save_checkpoint(run.epoch_path(record.epoch), checkpoint)
-    if record.held_out_auc is None:
-        return
-    earlier = [line.get("held_out_auc") or 0.0 for line in read_epochs(run)]
-    # The label of whole videos is soon learned: among equals the one that was trained longest.
-    if record.held_out_auc >= max(earlier, default=0.0):
-        save_checkpoint(run.selected_path, checkpoint)
+def _notes(bags: BagSet, device: torch.device) -> list[str]:
+    is_pretrained = bags.provenance.get("is_pretrained") is True
+    return [f"device: {describe_device(device)}", *([] if is_pretrained else [RANDOM_WEIGHTS_NOTE])]
 
 
-def _checkpoint(trainer: Trainer, dataset: str, step: int) -> Checkpoint:
-    return Checkpoint(
-        model=trainer.average,
-        model_name=trainer.config.model_name,
-        provenance=trainer.provenance,
-        dataset=dataset,
-        seed=trainer.config.seed,
-        step=step,
-    )
-
-
-def _finish(
-    run: Run,
-    trainer: Trainer,
-    dataset: str,
-    bags: BagSet,
-    held_out: BagSet | None,
-    device: torch.device,
+def _report_epochs(
+    records: Iterator[EpochRecord], *, stage: str, n_epochs: int, report: ReportProgress
 ) -> None:
-    """Write what people read, and the checkpoint last: it says that the run is finished."""
-    epochs = read_epochs(run)
-    plot_losses(
-        [epoch["losses"] for epoch in epochs],
-        [epoch["step"] for epoch in epochs],
-        run.losses_plot_path,
-    )
-    values = {
-        "n_normal": len(bags.video_ids) - bags.n_anomalous,
-        "n_anomalous": bags.n_anomalous,
-        "n_held_out": 0 if held_out is None else len(held_out.video_ids),
-        "device": describe_device(device),
-        "torch": torch.__version__,
-    }
-    with replacing(run.training_path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_card(run)
-    if held_out is None:
-        last = _checkpoint(trainer, dataset, trainer.config.steps)
-        save_checkpoint(run.checkpoint_path, last)
-    else:
-        run.selected_path.replace(run.checkpoint_path)
-    run.state_path.unlink()
-
-
-def _end_diverged(run: Run, error: DivergedError) -> None:
-    """Say in the run why it has no result; what it held is of no use."""
-    with replacing(run.diverged_path) as temporary:
-        temporary.write_text(f"{error}\n", encoding="utf-8")
-    run.state_path.unlink(missing_ok=True)
-    run.selected_path.unlink(missing_ok=True)
-
-
-def _cut_metrics(path: Path, n_epochs: int) -> None:
-    """Keep the lines of the epochs whose state was saved; what came after is done again."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    with replacing(path) as temporary:
-        temporary.write_text("".join(lines[:n_epochs]), encoding="utf-8")
+    for record in records:
+        detail = f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
+        report(Progress(stage, record.epoch, n_epochs, "epochs", detail))

@@ -1,6 +1,6 @@
 """The actors of microworld: people who walk, run or cycle, and cars.
 
-An actor crosses the picture at a constant speed and comes in again on the other side, so that it
+An actor crosses the frame at a constant speed and enters again on the other side, so that it
 moves in every frame. Lengths below are for an actor of scale 1; the nearer lanes are drawn larger.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.datasets.microworld.drawing import (
     Canvas,
-    Colour,
+    Color,
     Point,
     draw_ellipse,
     draw_line,
@@ -26,7 +26,7 @@ MOTIONS = ("walk", "run", "cycle", "drive")
 # Pixels per frame at scale 1; the ranges do not meet at any scale.
 SPEEDS = {"walk": (1.9, 2.6), "run": (5.6, 6.6), "cycle": (8.8, 9.8), "drive": (12.8, 14.0)}
 
-# Pixels from the first to the last point of an actor, along its way.
+# Pixels from the first to the last point of an actor, along its path.
 LENGTHS = {"walk": 24.0, "run": 32.0, "cycle": 48.0, "drive": 84.0}
 
 # Radians per frame. A stride or a turn of the pedals takes at least four frames: at 6 frames per
@@ -35,20 +35,20 @@ CADENCES = {"walk": 0.75, "run": 1.4, "cycle": 0.95, "drive": 1.3}
 
 PERSON_HEIGHT = 42.0
 
-CLOTHES: tuple[Colour, ...] = (
+CLOTHES: tuple[Color, ...] = (
     (176, 42, 40), (36, 66, 140), (226, 196, 60), (38, 112, 70), (232, 232, 228), (44, 44, 50),
     (212, 112, 40), (122, 62, 132), (96, 148, 190), (120, 92, 66),
 )  # fmt: skip
-TROUSERS: tuple[Colour, ...] = ((38, 42, 58), (60, 74, 108), (84, 76, 66), (28, 28, 30))
-SKINS: tuple[Colour, ...] = ((226, 186, 160), (190, 140, 108), (122, 84, 62))
-PAINTS: tuple[Colour, ...] = (
+TROUSERS: tuple[Color, ...] = ((38, 42, 58), (60, 74, 108), (84, 76, 66), (28, 28, 30))
+SKINS: tuple[Color, ...] = ((226, 186, 160), (190, 140, 108), (122, 84, 62))
+PAINTS: tuple[Color, ...] = (
     (178, 34, 36), (40, 76, 150), (214, 216, 218), (52, 54, 60), (222, 178, 50), (60, 116, 86),
     (136, 142, 150),
 )  # fmt: skip
 
-BLACK: Colour = (24, 24, 26)
-STEEL: Colour = (176, 180, 184)
-GLASS: Colour = (70, 92, 108)
+BLACK: Color = (24, 24, 26)
+STEEL: Color = (176, 180, 184)
+GLASS: Color = (70, 92, 108)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Actor:
 
     Attributes:
         motion: One of `MOTIONS`.
-        first_place: How far round its way it is in the act's first frame; 0 and 1 are the
-            picture's edges, where it is out of view.
+        first_place: Its position along its path in the act's first frame; 0 and 1 are the
+            frame's edges, where it cannot be seen.
         ground_y: Where it touches the ground.
         speed: Pixels per frame; negative to the left.
         scale: Its size; 1 stands for a person of 42 pixels.
         first_phase: Radians in its stride or turn of the pedals.
-        colours: Clothes or paint, trousers, skin.
+        colors: Clothes or paint, trousers, skin.
     """
 
     motion: str
@@ -72,10 +72,10 @@ class Actor:
     speed: float
     scale: float
     first_phase: float
-    colours: tuple[Colour, Colour, Colour]
+    colors: tuple[Color, Color, Color]
 
     def x_at(self, n_frames_since_start: int, width: int) -> float:
-        """The x of its middle, some frames after its act began, in a picture of this width."""
+        """The x of its center, some frames after its act began, in a frame of this width."""
         half_len = LENGTHS[self.motion] * self.scale / 2
         way_len = width + 2 * half_len
         way = self.first_place * way_len + self.speed * n_frames_since_start
@@ -85,13 +85,13 @@ class Actor:
 def make_actors(
     rng: np.random.Generator, motion: str, lanes: tuple[float, float]
 ) -> tuple[Actor, Actor]:
-    """Cast the two actors of an act, the farther one first.
+    """Sample the two actors of an act, the farther one first.
 
-    Both start well inside the picture, and when one of them comes to its edge the other one is
+    Both start well inside the frame, and when one of them comes to its edge the other one is
     far from it.
 
     Args:
-        rng: Decides on colours, directions and places.
+        rng: Decides on colors, directions and places.
         motion: One of `MOTIONS`.
         lanes: The ground's farthest and nearest y.
     """
@@ -112,7 +112,7 @@ def _make_actor(
     place: float,
     direction: int,
 ) -> Actor:
-    """Cast one actor; `depth` goes from 0, the far edge of the ground, to 1, the near one."""
+    """Sample one actor; `depth` goes from 0, the far edge of the ground, to 1, the near one."""
     scale = 0.85 + 0.3 * depth
     paints = PAINTS if motion == "drive" else CLOTHES
     return Actor(
@@ -122,7 +122,7 @@ def _make_actor(
         speed=direction * scale * rng.uniform(*SPEEDS[motion]),
         scale=scale,
         first_phase=rng.uniform(0, 2 * math.pi),
-        colours=(_pick(rng, paints), _pick(rng, TROUSERS), _pick(rng, SKINS)),
+        colors=(_pick(rng, paints), _pick(rng, TROUSERS), _pick(rng, SKINS)),
     )
 
 
@@ -136,12 +136,12 @@ def draw_actor(canvas: Canvas, actor: Actor, n_frames_since_start: int) -> None:
     _DRAW[actor.motion](_Pen(canvas, x, actor.ground_y, actor.scale, actor.speed), actor, phase)
 
 
-def _pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
-    return colours[rng.integers(len(colours))]
+def _pick(rng: np.random.Generator, colors: tuple[Color, ...]) -> Color:
+    return colors[rng.integers(len(colors))]
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+def _shade(color: Color, factor: float) -> Color:
+    return (color[0] * factor, color[1] * factor, color[2] * factor)
 
 
 class _Pen:
@@ -156,25 +156,25 @@ class _Pen:
     def _place(self, point: Point) -> Point:
         return (self._x + self._forwards * point[0], self._ground_y - self._scale * point[1])
 
-    def line(self, points: list[Point], radius: float, colour: Colour) -> None:
-        draw_lines(self._canvas, [self._place(p) for p in points], radius * self._scale, colour)
+    def line(self, points: list[Point], radius: float, color: Color) -> None:
+        draw_lines(self._canvas, [self._place(p) for p in points], radius * self._scale, color)
 
-    def disc(self, centre: Point, radius: float, colour: Colour) -> None:
+    def disc(self, center: Point, radius: float, color: Color) -> None:
         radii = (radius * self._scale, radius * self._scale)
-        draw_ellipse(self._canvas, self._place(centre), radii, colour)
+        draw_ellipse(self._canvas, self._place(center), radii, color)
 
-    def ring(self, centre: Point, radius: float, width: float, colour: Colour) -> None:
+    def ring(self, center: Point, radius: float, width: float, color: Color) -> None:
         scale = self._scale
-        draw_ring(self._canvas, self._place(centre), radius * scale, width * scale, colour)
+        draw_ring(self._canvas, self._place(center), radius * scale, width * scale, color)
 
-    def polygon(self, points: list[Point], colour: Colour) -> None:
-        draw_polygon(self._canvas, [self._place(p) for p in points], colour)
+    def polygon(self, points: list[Point], color: Color) -> None:
+        draw_polygon(self._canvas, [self._place(p) for p in points], color)
 
-    def spoke(self, centre: Point, radius: float, angle: float, colour: Colour) -> None:
+    def spoke(self, center: Point, radius: float, angle: float, color: Color) -> None:
         reach = (radius * math.cos(angle), radius * math.sin(angle))
-        start = self._place((centre[0] - reach[0], centre[1] - reach[1]))
-        end = self._place((centre[0] + reach[0], centre[1] + reach[1]))
-        draw_line(self._canvas, start, end, 0.6 * self._scale, colour)
+        start = self._place((center[0] - reach[0], center[1] - reach[1]))
+        end = self._place((center[0] + reach[0], center[1] + reach[1]))
+        draw_line(self._canvas, start, end, 0.6 * self._scale, color)
 
 
 def _limb(start: Point, lens: Point, angles: Point) -> list[Point]:
@@ -197,7 +197,7 @@ def _draw_runner(pen: _Pen, actor: Actor, phase: float) -> None:
 def _draw_person(
     pen: _Pen, actor: Actor, phase: float, *, swing: float, lean: float, knee: float, elbow: float
 ) -> None:
-    shirt, trousers, skin = actor.colours
+    shirt, trousers, skin = actor.colors
     leg_len, trunk_len = 0.25 * PERSON_HEIGHT, 0.33 * PERSON_HEIGHT
     hip = (0.0, 2 * leg_len * (0.99 - 0.07 * swing * math.sin(phase) ** 2))
     neck = (hip[0] + trunk_len * math.sin(lean), hip[1] + trunk_len * math.cos(lean))
@@ -221,7 +221,7 @@ def _draw_person(
 
 
 def _draw_cyclist(pen: _Pen, actor: Actor, phase: float) -> None:
-    shirt, trousers, skin = actor.colours
+    shirt, trousers, skin = actor.colors
     rear, front, wheel_radius = (-13.0, 8.5), (13.0, 8.5), 8.0
     crank, seat, bar = (-1.0, 9.5), (-6.5, 22.0), (9.5, 24.0)
     for wheel in (rear, front):
@@ -247,7 +247,7 @@ def _draw_cyclist(pen: _Pen, actor: Actor, phase: float) -> None:
 
 
 def _draw_car(pen: _Pen, actor: Actor, phase: float) -> None:
-    paint = actor.colours[0]
+    paint = actor.colors[0]
     roof = _shade(paint, 0.9)
     pen.polygon([(-30, 16), (-22, 29), (6, 29), (19, 16)], roof)
     pen.polygon([(-25.5, 17), (-19.5, 27), (-8.5, 27), (-8.5, 17)], GLASS)

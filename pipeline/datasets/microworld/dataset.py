@@ -2,32 +2,28 @@
 
 Four fixed cameras (a road, a footpath, a playground, a square) and four motions (walk, run, cycle,
 drive). Each motion is normal in two of the scenes and anomalous in the other two, so neither the
-scene nor the motion tells. Nor does anything else but the pair:
+scene nor the motion alone predicts the label. Nor does anything else but the pair:
 
 - Videos come in pairs, one normal and one anomalous, that share the scene, the light, the length
   and all but one motion. Both are in the same split.
 - A video shows two motions. The same combinations of two, in the same orders, make up normal and
   anomalous videos: `ANOMALOUS_PAIRS` puts beside each anomalous motion the one with which it is
   normal elsewhere.
-- The anomalous motion is as often the rarer one of its video as the other, and stands as often at
+- The anomalous motion is as often the rarer one of its video as the other, and occurs as often at
   the start, in the middle and at the end.
 - Two actors are in every frame, on the same ground, whatever they do.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from pathlib import Path
 
-import av
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.atomic import replacing
-from pipeline.datasets.catalog import Dataset, DatasetError, Split
+from pipeline.datasets.catalog import Dataset, DatasetError, DatasetSource, Split
 from pipeline.datasets.manifest import COLUMNS, load_manifest
-from pipeline.datasets.microworld.actors import draw_actor, make_actors
-from pipeline.datasets.microworld.scenes import HEIGHT, LANES, WIDTH, draw_scene
+from pipeline.progress import Progress, ReportProgress, no_report
 
 DEFAULT_FOLDER = Path("data/microworld")
 FRAMES_PER_SECOND = 6
@@ -50,9 +46,6 @@ PART_LENS = (14, 22)
 # A normal and an anomalous video of each scene.
 N_VIDEOS_PER_ROUND = 2 * len(ANOMALOUS_PAIRS)
 N_VIDEOS = 8 * N_VIDEOS_PER_ROUND
-
-# Standard deviation of the camera's noise, in grey levels.
-NOISE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,62 +87,76 @@ class VideoPlan:
         return tuple((act.start, act.stop) for act in self.acts if act.is_anomalous)
 
 
-def load_microworld(videos: Path | None = None) -> Dataset:
+def load_microworld(videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
     """Read the dataset that `make_microworld` has written.
 
     Args:
         videos: Its folder; `data/microworld` by default.
+        allow_outside: Accept videos behind links that lead out of this folder.
 
     Raises:
-        DatasetError: If it has not been made, or not to the end.
+        DatasetError: If it has not been made, or only a part of it.
     """
     manifest = (DEFAULT_FOLDER if videos is None else videos) / "manifest.csv"
     if not manifest.exists():
         raise DatasetError(
             f"{manifest}: no such file; make it with: pipeline datasets make microworld"
         )
-    return replace(load_manifest(manifest), name="microworld")
+    return replace(load_manifest(manifest, allow_outside=allow_outside), name="microworld")
 
 
-def make_microworld(folder: Path, *, seed: int = 0, n_videos: int = N_VIDEOS) -> Iterator[Path]:
-    """Write the videos, and when all are there the manifest that makes them a dataset.
+def make_microworld(
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_videos: int = N_VIDEOS,
+    report: ReportProgress = no_report,
+) -> list[Path]:
+    """Write the videos, and after all of them the manifest that makes them a dataset.
 
-    A file that is there already must be the one that would be written: nobody's own videos or
-    manifest are replaced, and a call that was broken off can be repeated.
+    A file that exists already must be the one that would be written: nobody's own videos or
+    manifest are replaced, and a call that was interrupted can be repeated.
 
     Args:
         folder: Made if it is missing.
         seed: The same seed makes the same pixels.
         n_videos: A multiple of 8. Five eighths of them become the training split.
+        report: Called after each video.
 
-    Yields:
-        The path of each video once it is written.
+    Returns:
+        The paths of the videos.
 
     Raises:
         ValueError: If `n_videos` is not a multiple of 8, or less than 16.
-        FileExistsError: If a file of other content is in the way.
+        FileExistsError: If a file of other content exists under one of the names.
         OSError: If a file cannot be written.
     """
+    # OpenCV and PyAV are loaded only where videos are made.
+    from pipeline.datasets.microworld.rendering import render, write_video  # noqa: PLC0415
+
     plans = plan_microworld(seed=seed, n_videos=n_videos)
     manifest = folder / "manifest.csv"
     rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
     content = ("\n".join(rows) + "\n").encode()
     _check_same(manifest, content)
+    paths = []
     for plan in plans:
         path = folder / f"{plan.video_id}.mp4"
         with replacing(path) as temporary:
             write_video(temporary, render(plan), fps=FRAMES_PER_SECOND)
             _check_same(path, temporary.read_bytes())
-        yield path
+        paths.append(path)
+        report(Progress("make microworld", len(paths), len(plans), "videos"))
     with replacing(manifest) as temporary:
         temporary.write_bytes(content)
+    return paths
 
 
 def _check_same(path: Path, content: bytes) -> None:
-    is_there = path.exists() or path.is_symlink()
-    if is_there and not (path.is_file() and path.read_bytes() == content):
+    exists = path.exists() or path.is_symlink()
+    if exists and not (path.is_file() and path.read_bytes() == content):
         raise FileExistsError(
-            f"{path}: is there already, with other content than would be written; "
+            f"{path}: exists already, with other content than would be written; "
             "remove it, or give another folder with --videos"
         )
 
@@ -175,21 +182,6 @@ def plan_microworld(*, seed: int = 0, n_videos: int = N_VIDEOS) -> list[VideoPla
             seed, round_index, scene_index, "train" if round_index < n_train_rounds else "test"
         )
     ]
-
-
-def render(plan: VideoPlan) -> Iterator[NDArray[np.uint8]]:
-    """Draw the frames of a video, each (240, 320, 3) uint8 RGB."""
-    background = draw_scene(np.random.default_rng((*plan.seeds, 1)), plan.scene)
-    noise_rng = np.random.default_rng((*plan.seeds, 2 if plan.anomalies else 3))
-    for act_index, act in enumerate(plan.acts):
-        act_rng = np.random.default_rng((*plan.seeds, 4 + act_index))
-        actors = make_actors(act_rng, act.motion, LANES)
-        for n_frames_since_start in range(act.stop - act.start):
-            frame = background.copy()
-            for actor in actors:
-                draw_actor(frame, actor, n_frames_since_start)
-            frame += NOISE * noise_rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
-            yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
 def _plan_twins(
@@ -229,31 +221,14 @@ def _plan_acts(
     return tuple(acts)
 
 
-def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
-    """Encode frames as H.264 in mp4, the same bytes on any number of cores.
-
-    Args:
-        path: Where to.
-        frames: At least one, each (H, W, 3) uint8 RGB with even sides.
-        fps: Frames per second.
-    """
-    with av.open(path, "w", format="mp4") as container:
-        # Frames in the order of presentation, as cameras write them.
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "bf": "0"}
-        )
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        for index, frame in enumerate(frames):
-            if index == 0:
-                stream.height, stream.width = frame.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def _describe(plan: VideoPlan) -> str:
     """One row of the manifest; none of its values needs quotes."""
     anomalies = ";".join(f"{start}-{stop}" for start, stop in plan.anomalies)
     acts = ";".join(f"{act.motion}:{act.start}-{act.stop}" for act in plan.acts)
     label = int(bool(anomalies))
     return f"{plan.video_id}.mp4,{plan.split},{label},{anomalies},{plan.scene},{acts}"
+
+
+SOURCE = DatasetSource(
+    load_microworld, "synthetic surveillance videos, 40 training and 24 test", make=make_microworld
+)

@@ -1,6 +1,6 @@
 """The four places of microworld, each seen by a fixed camera.
 
-The ground on which actors move is the same part of the picture in all of them.
+The ground on which actors move is the same part of the frame in all of them.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.datasets.microworld.drawing import (
     Canvas,
-    Colour,
+    Color,
     draw_box,
     draw_ellipse,
     draw_line,
@@ -17,19 +17,20 @@ from pipeline.datasets.microworld.drawing import (
     draw_polygon,
     draw_ring,
     smooth_noise,
+    to_pixels,
 )
 
 HEIGHT, WIDTH = 240, 320
 
-# Pixels drawn beyond the picture on each side, for a camera that points a little elsewhere.
+# Pixels drawn beyond the frame on each side, for a camera that points a little elsewhere.
 MARGIN = 6
 
 # The y of the farthest and the nearest feet or wheels.
 LANES = (142.0, 218.0)
 
-GRASS: Colour = (84, 122, 62)
-CONCRETE: Colour = (168, 166, 160)
-RUBBER: Colour = (170, 88, 66)
+GRASS: Color = (84, 122, 62)
+CONCRETE: Color = (168, 166, 160)
+RUBBER: Color = (170, 88, 66)
 
 
 def draw_scene(rng: np.random.Generator, scene: str) -> Canvas:
@@ -40,15 +41,15 @@ def draw_scene(rng: np.random.Generator, scene: str) -> Canvas:
         scene: One of `SCENES`.
 
     Returns:
-        (240, 320, 3) float32 RGB, mostly within [0, 255].
+        (240, 320, 3) uint8 RGB.
     """
-    canvas = np.zeros((HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3), np.float32)
+    canvas = np.zeros((HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3), np.uint8)
     SCENES[scene](canvas, rng)
     top, left = rng.integers(0, 2 * MARGIN + 1, 2)
     canvas = canvas[top : top + HEIGHT, left : left + WIDTH]
     warmth = rng.uniform(-0.07, 0.07)
     tint = np.array([1 + warmth, 1, 1 - warmth], np.float32)
-    return canvas * (tint * np.float32(rng.uniform(0.82, 1.08)))
+    return to_pixels(canvas * (tint * np.float32(rng.uniform(0.82, 1.08))))
 
 
 def _draw_road(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -108,12 +109,12 @@ def _draw_playground(canvas: Canvas, rng: np.random.Generator) -> None:
     for radius in (34, 25, 15):  # the climbing dome, its lower half covered by the ground
         draw_ring(canvas, (280 + shift, 130), radius, 2.2, (52, 100, 178))
     _fill(canvas, rng, 130, canvas.shape[0], RUBBER, grain=10, blotches=5)
-    for centre, radii, colour in (
+    for center, radii, color in (
         ((70, 196), (44, 18), (64, 128, 168)),
         ((232, 168), (38, 14), (92, 152, 84)),
         ((290, 224), (34, 12), (222, 176, 62)),
     ):
-        draw_ellipse(canvas, centre, radii, colour, opacity=0.85)
+        draw_ellipse(canvas, center, radii, color, opacity=0.85)
     _speckle(canvas, rng, 132, canvas.shape[0])
     draw_box(canvas, (0, 130), (canvas.shape[1], 134), (206, 200, 190))
 
@@ -168,16 +169,17 @@ def _draw_cobbles(canvas: Canvas, rng: np.random.Generator, top: int) -> None:
     stones = shade[row[:, None], shifted // 14]
     is_joint = ((rows - top) % 9 < 1)[:, None] | (shifted % 14 < 1)
     stones = np.where(is_joint, 0.62, stones).astype(np.float32)
-    canvas[top:] = stones[..., None] * np.array([140, 136, 134], np.float32)
-    canvas[top:] += 5 * rng.standard_normal((height - top, width, 1), dtype=np.float32)
+    colors = stones[..., None] * np.array([140, 136, 134], np.float32)
+    grain = 5 * rng.standard_normal((height - top, width, 1), dtype=np.float32)
+    canvas[top:] = to_pixels(colors + grain)
 
 
 def _draw_foliage(canvas: Canvas, rng: np.random.Generator, y: float, n_crowns: int) -> None:
     for x in np.linspace(0, canvas.shape[1], n_crowns):
         shade = rng.uniform(0.75, 1.1)
         radii = (rng.uniform(16, 24), rng.uniform(18, 28))
-        centre = (x + rng.uniform(-6, 6), y - rng.uniform(8, 26))
-        draw_ellipse(canvas, centre, radii, (58 * shade, 88 * shade, 48 * shade))
+        center = (x + rng.uniform(-6, 6), y - rng.uniform(8, 26))
+        draw_ellipse(canvas, center, radii, (58 * shade, 88 * shade, 48 * shade))
 
 
 def _speckle(canvas: Canvas, rng: np.random.Generator, top: int, bottom: int) -> None:
@@ -185,7 +187,8 @@ def _speckle(canvas: Canvas, rng: np.random.Generator, top: int, bottom: int) ->
     n_crumbs = 1800
     rows = rng.integers(top, bottom, n_crumbs)
     columns = rng.integers(0, canvas.shape[1], n_crumbs)
-    canvas[rows, columns] += rng.uniform(-42, 42, (n_crumbs, 1)).astype(np.float32)
+    crumbs = canvas[rows, columns] + rng.uniform(-42, 42, (n_crumbs, 1))
+    canvas[rows, columns] = to_pixels(crumbs)
 
 
 def _fill(
@@ -193,17 +196,17 @@ def _fill(
     rng: np.random.Generator,
     top: int,
     bottom: int,
-    colour: Colour,
+    color: Color,
     *,
     grain: float,
     blotches: float,
 ) -> None:
-    """Fill rows with a colour whose brightness varies from pixel to pixel and from spot to spot."""
+    """Fill rows with a color whose brightness varies from pixel to pixel and from spot to spot."""
     width = canvas.shape[1]
     bottom = min(bottom, canvas.shape[0])
     texture = grain * rng.standard_normal((bottom - top, width), dtype=np.float32)
     texture += blotches * smooth_noise(rng, bottom - top, width, 14)
-    canvas[top:bottom] = np.asarray(colour, np.float32) + texture[..., None]
+    canvas[top:bottom] = to_pixels(np.asarray(color, np.float32) + texture[..., None])
 
 
 SCENES: dict[str, Callable[[Canvas, np.random.Generator], None]] = {

@@ -1,5 +1,6 @@
 """Links that lead out of a manifest's folder, at the command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from pipeline.cli import main
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Path:
+def manifest(tmp_path: Path, write_clip: Callable[..., Path]) -> Path:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "secret.mp4").write_bytes(b"a secret")
+    write_clip(tmp_path / "secret.mp4", n_frames=2)
     (tmp_path / "videos" / "link.mp4").symlink_to("../secret.mp4")
     path = tmp_path / "videos" / "mine.csv"
     path.write_text("path,split,label,anomalies\nlink.mp4,test,0,\n")

@@ -1,6 +1,5 @@
-"""Video entries, datasets and frame labels; and the doors through which datasets come."""
+"""Video entries, datasets and frame labels; and the ways to load a dataset."""
 
-import logging
 import re
 import subprocess
 import sys
@@ -11,7 +10,13 @@ import pytest
 
 import pipeline
 from pipeline.datasets import DATASETS, load_dataset
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.datasets.catalog import (
+    Dataset,
+    DatasetError,
+    VideoEntry,
+    describe_cut_intervals,
+    frame_labels,
+)
 
 
 def entry(**changes):
@@ -33,21 +38,23 @@ def test_a_normal_video_has_normal_frames_only():
     assert frame_labels(entry(label=0), 7).shape == (7,)
 
 
-def test_an_anomaly_beyond_the_video_is_cut_with_a_warning_that_names_it(caplog):
-    with caplog.at_level(logging.WARNING):
-        labels = frame_labels(entry(anomalies=((2, 9), (20, 30))), 4)
-
-    assert labels.tolist() == [False, False, True, True]
-    assert [record.getMessage() for record in caplog.records] == [
-        "a.mp4: the anomaly 2-9 goes beyond the video's 4 frames and is cut there",
-        "a.mp4: the anomaly 20-30 goes beyond the video's 4 frames and is cut there",
+def test_intervals_beyond_their_video_are_cut_and_summarized_in_one_line():
+    videos = [
+        (entry(anomalies=((2, 9), (20, 30))), 4),
+        (entry(path=Path("b.mp4"), anomalies=((0, 5), (6, 12))), 11),
     ]
 
+    assert frame_labels(*videos[0]).tolist() == [False, False, True, True]
+    assert describe_cut_intervals(videos) == (
+        "3 of 4 anomalous intervals end beyond their video and are cut there, "
+        "first a.mp4: 2-9 of 4 frames"
+    )
 
-def test_an_anomaly_up_to_the_last_frame_gives_no_warning(caplog):
-    with caplog.at_level(logging.WARNING):
-        assert frame_labels(entry(anomalies=((2, 4),)), 4).tolist() == [False, False, True, True]
-    assert not caplog.records
+
+def test_an_anomaly_up_to_the_last_frame_is_not_cut():
+    video = entry(anomalies=((2, 4),))
+    assert frame_labels(video, 4).tolist() == [False, False, True, True]
+    assert describe_cut_intervals([(video, 4)]) is None
 
 
 def test_an_anomalous_video_without_anomalies_has_no_frame_labels():
@@ -59,8 +66,8 @@ def test_an_anomalous_video_without_anomalies_has_no_frame_labels():
     with pytest.raises(DatasetError) as caught:
         frame_labels(unmarked, 10)
     assert str(caught.value) == (
-        "a.mp4: is labelled 1 without anomalies, so its frames have no labels; "
-        "write start-stop in the anomalies column, or leave it out of the test split"
+        "a.mp4: is labeled 1 without anomalies, so its frames have no labels; add its anomalous "
+        "frames to the manifest, or its annotation to the videos, or leave it out of the test split"
     )
 
 
@@ -107,7 +114,8 @@ def test_an_unknown_dataset_is_refused_with_the_known_names(name):
         load_dataset(name)
     shown = name or "."
     assert str(caught.value) in (
-        f"{shown}: no such dataset; expected microworld, xd_violence or the path of a manifest CSV",
+        f"{shown}: no such dataset; expected avenue, microworld, shanghaitech, ubnormal, "
+        "ucf_crime, xd_violence or the path of a manifest CSV",
         f"{shown}: is a folder, expected a manifest CSV",
     )
 

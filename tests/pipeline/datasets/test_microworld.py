@@ -12,8 +12,10 @@ from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import DatasetError, frame_labels
 from pipeline.datasets.microworld import dataset as microworld
 from pipeline.datasets.microworld.actors import MOTIONS, draw_actor, make_actors
-from pipeline.datasets.microworld.dataset import make_microworld, plan_microworld, render
+from pipeline.datasets.microworld.dataset import make_microworld, plan_microworld
+from pipeline.datasets.microworld.rendering import render
 from pipeline.datasets.microworld.scenes import HEIGHT, LANES, SCENES, WIDTH, draw_scene
+from pipeline.progress import Progress
 
 # What the dataset is about: which motions are normal where.
 NORMAL = {
@@ -31,6 +33,22 @@ def share_anomalous(plans, key):
         for act in plan.acts:
             counts[key(plan, act)] += np.array([act.is_anomalous, 1]) * (act.stop - act.start)
     return {kind: float(anomalous / n) for kind, (anomalous, n) in counts.items()}
+
+
+class InterruptedAfterFirstVideoError(Exception):
+    """Stands for Ctrl-C."""
+
+
+def make_first_video(folder, **options):
+    """Make a dataset whose making is interrupted after its first video."""
+
+    def interrupt(progress):
+        raise InterruptedAfterFirstVideoError
+
+    with pytest.raises(InterruptedAfterFirstVideoError):
+        make_microworld(folder, report=interrupt, **options)
+    (path,) = folder.iterdir()
+    return path
 
 
 def decode(path):
@@ -166,11 +184,11 @@ def test_each_scene_looks_like_itself_at_any_time_of_day():
     means = {scene: [p[140:].mean((0, 1)) for p in shots] for scene, shots in pictures.items()}
     for scene, shots in pictures.items():
         assert all(shot.shape == (HEIGHT, WIDTH, 3) for shot in shots)
-        assert all(np.isfinite(shot).all() for shot in shots)
+        assert all(shot.dtype == np.uint8 for shot in shots)
         assert not np.array_equal(shots[0], shots[1])
-        colour = np.mean(means[scene], 0)
+        color = np.mean(means[scene], 0)
         for other in set(SCENES) - {scene}:
-            assert np.abs(colour - np.mean(means[other], 0)).max() > 15
+            assert np.abs(color - np.mean(means[other], 0)).max() > 15
 
 
 def test_the_speeds_of_the_motions_do_not_meet():
@@ -205,9 +223,10 @@ def test_an_actor_moves_as_fast_as_it_says_and_one_is_always_in_view(motion):
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_an_actor_is_drawn_where_it_is_and_changes_from_frame_to_frame(motion):
     actor = make_actors(np.random.default_rng(1), motion, LANES)[1]
-    before, after = (np.full((HEIGHT, WIDTH, 3), 128, np.float32) for _ in range(2))
+    before, after = (np.full((HEIGHT, WIDTH, 3), 128, np.uint8) for _ in range(2))
     draw_actor(before, actor, 6)
     draw_actor(after, actor, 7)
+    before, after = before.astype(float), after.astype(float)
 
     rows, columns = np.nonzero(np.abs(before - 128).max(2) > 30)
 
@@ -220,7 +239,7 @@ def test_an_actor_is_drawn_where_it_is_and_changes_from_frame_to_frame(motion):
 
 def test_the_video_file_shows_each_frame_at_its_time(tmp_path):
     plans = plan_microworld(n_videos=16)
-    (path,) = islice(make_microworld(tmp_path, n_videos=16), 1)
+    path = make_first_video(tmp_path, n_videos=16)
     drawn = np.stack(list(render(plans[0]))).astype(float)
 
     frames, times = decode(path)
@@ -238,8 +257,13 @@ def test_the_folder_becomes_a_dataset(tmp_path, monkeypatch):
     folder = tmp_path / "deep" / "er"
     plans = plan_microworld(n_videos=16)
 
-    written = list(make_microworld(folder, n_videos=16))
+    reports: list[Progress] = []
 
+    written = make_microworld(folder, n_videos=16, report=reports.append)
+
+    assert [(report.done, report.total, report.unit) for report in reports] == [
+        (done, 16, "videos") for done in range(1, 17)
+    ]
     assert written == [folder / f"{plan.video_id}.mp4" for plan in plans]
     assert set(folder.iterdir()) == {*written, folder / "manifest.csv"}
     dataset = load_dataset("microworld", folder)
@@ -257,11 +281,9 @@ def test_the_folder_becomes_a_dataset(tmp_path, monkeypatch):
     assert row["acts"] == ";".join(f"{a.motion}:{a.start}-{a.stop}" for a in plans[1].acts)
 
 
-def test_a_run_that_is_broken_off_leaves_no_dataset_and_can_be_repeated(tmp_path, monkeypatch):
+def test_making_that_is_interrupted_leaves_no_dataset_and_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
-    making = make_microworld(tmp_path, n_videos=16)
-    first = next(making)
-    making.close()
+    first = make_first_video(tmp_path, n_videos=16)
     content = first.read_bytes()
 
     with pytest.raises(DatasetError) as caught:
@@ -271,7 +293,7 @@ def test_a_run_that_is_broken_off_leaves_no_dataset_and_can_be_repeated(tmp_path
         "pipeline datasets make microworld"
     )
     for _ in range(2):
-        assert len(list(make_microworld(tmp_path, n_videos=16))) == 16
+        assert len(make_microworld(tmp_path, n_videos=16)) == 16
     assert first.read_bytes() == content
     assert len(load_dataset("microworld", tmp_path).entries) == 16
 
@@ -280,8 +302,8 @@ def test_a_run_that_is_broken_off_leaves_no_dataset_and_can_be_repeated(tmp_path
 def test_files_of_others_are_not_replaced(tmp_path, monkeypatch, name):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
     (tmp_path / name).write_text("of the user")
-    with pytest.raises(FileExistsError, match=rf"{name}: is there already, with other content"):
-        list(make_microworld(tmp_path, n_videos=16))
+    with pytest.raises(FileExistsError, match=rf"{name}: exists already, with other content"):
+        make_microworld(tmp_path, n_videos=16)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "of the user"
 
@@ -303,8 +325,8 @@ def test_motion_energy_does_not_tell(tmp_path):
     for plan in plan_microworld():
         if plan.split != "test":
             continue
-        grey = np.stack(list(render(plan))).mean(3)
-        energy = np.percentile(np.abs(np.diff(grey, axis=0)), 99, axis=(1, 2))
+        gray = np.stack(list(render(plan))).mean(3)
+        energy = np.percentile(np.abs(np.diff(gray, axis=0)), 99, axis=(1, 2))
         for act in plan.acts:
             energies[act.is_anomalous].extend(energy[act.start : act.stop - 1])
     for value in energies[True]:

@@ -1,16 +1,21 @@
 """Files that are cut short, damaged, foreign or hostile are refused in one line."""
 
+import math
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from extractors.features import Features
 from pipeline.extraction.feature_file import (
+    DEFAULTS,
     FeatureFileError,
     read_features,
     read_header,
+    write_features,
 )
 
 
@@ -146,13 +151,65 @@ def test_an_attribute_that_is_not_as_it_must_be_is_refused(write_file, tmp_path,
         read_features(tmp_path / "v.h5")
 
 
-def test_text_of_variable_length_is_refused_unread(write_file, tmp_path):
+def test_text_of_variable_length_is_read_as_ordinary_h5py_writes_it(write_file, tmp_path):
     write_file(tmp_path / "v.h5")
     with h5py.File(tmp_path / "v.h5", "r+") as file:
+        decoder = file.attrs["decoder"].decode()
         del file.attrs["decoder"]
-        file.attrs["decoder"] = "pyav 18.0.0"  # h5py's way with a str
-    with pytest.raises(FeatureFileError, match="attribute decoder must be one str"):
-        read_features(tmp_path / "v.h5")
+        file.attrs["decoder"] = decoder  # h5py's way with a str
+        assert file.attrs.get_id("decoder").dtype.kind == "O"
+    assert read_features(tmp_path / "v.h5").features.decoder == decoder
+
+
+def test_a_damaged_heap_of_text_is_refused_before_hdf5_reads_it(write_file, tmp_path):
+    """HDF5 itself never returns from the first of these."""
+    path = tmp_path / "v.h5"
+    write_file(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["decoder"], file.attrs["video_id"]
+        file.attrs["decoder"], file.attrs["video_id"] = "pyav 18.0.0", "v"
+    content = path.read_bytes()
+    heap = content.index(b"GCOL\x01")
+    for position, value in ((heap + 24, 200), (heap + 15, 255), (heap + 9, 255)):
+        damaged = bytearray(content)
+        damaged[position] = value
+        path.write_bytes(damaged)
+        with pytest.raises(FeatureFileError, match="its text is damaged"):
+            read_features(path)
+
+
+def test_a_file_without_what_other_programs_need_not_write_is_read(write_file, tmp_path):
+    write_file(tmp_path / "v.h5")
+    before = read_features(tmp_path / "v.h5")
+    with h5py.File(tmp_path / "v.h5", "r+") as file:
+        for name in DEFAULTS:
+            del file.attrs[name]
+    after = read_features(tmp_path / "v.h5")
+    assert after.features.n_missing == 0
+    assert after.features.decoder == "not known"
+    assert after.provenance == before.provenance
+    for name, values in before.features.streams.items():
+        np.testing.assert_array_equal(after.features.streams[name], values)
+    assert read_header(tmp_path / "v.h5").source is None
+
+
+def test_times_that_nobody_knows_are_kept_as_not_known(tmp_path):
+    features = Features(
+        streams={"rgb": np.ones((2, 1, 3), np.float32)},
+        snippet_len=16,
+        n_frames=32,
+        n_missing=0,
+        fps=math.nan,
+        timestamps=np.full(32, math.nan),
+        decoder="none",
+    )
+    path = tmp_path / "v.h5"
+    write_features(path, features, {"extractor": "x"}, video_id="v", source_name="v.npy")
+    read = read_features(path).features
+    assert not read.has_times
+    assert np.isnan(read.timestamps).all()
+    with pytest.raises(ValueError, match="timestamps must be finite"):
+        replace(features, fps=25.0)
 
 
 def test_a_missing_attribute_or_array_is_named(write_file, tmp_path):

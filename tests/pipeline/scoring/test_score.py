@@ -17,10 +17,9 @@ from extractors.networks.inception_i3d import InceptionI3D
 from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from models.clav_como import ClavComo, ClavComoConfig
-from pipeline.extraction.extract_records import FramesDone
 from pipeline.runs.checkpoints import Checkpoint
 from pipeline.scoring.frame_scores import csv_bytes
-from pipeline.scoring.score import extractor_of_run, score_video
+from pipeline.scoring.scorer import Scorer, extractor_of_run
 from pipeline.scoring.snippet_scores import snippet_scores
 
 CPU = torch.device("cpu")
@@ -57,20 +56,12 @@ def checkpoint():
 
 
 def csv_rows(path, checkpoint, tail_policy=REPEAT_LAST_FRAME):
-    """Score a video to its CSV and read that back; the frames done on the way come with it."""
+    """Score a video to its CSV and read that back; the reports on the way come with it."""
     extractor = BrightnessExtractor()
     extractor.tail_policy = tail_policy
-    progress = score_video(path, checkpoint, extractor, CPU)
-    done = []
-    while True:
-        try:
-            record = next(progress)
-        except StopIteration as finished:
-            scores = finished.value
-            break
-        assert isinstance(record, FramesDone)
-        done.append(record.n_frames)
-    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), done
+    reports = []
+    scores = Scorer(checkpoint, extractor, CPU).score(path, report=reports.append)
+    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), reports
 
 
 def presented_times(path):
@@ -97,9 +88,13 @@ def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint):
 
 
 def test_progress_counts_every_frame(checkpoint, counting_clip):
-    rows, done = csv_rows(counting_clip, checkpoint)
-    assert done[-1] == len(rows) == 40
-    assert all(a < b for a, b in itertools.pairwise(done))
+    rows, reports = csv_rows(counting_clip, checkpoint)
+    assert len(rows) == 40
+    done = [report.done for report in reports]
+    assert done[:3] == [pytest.approx(n_frames / 40) for n_frames in (16, 32, 40)]
+    assert done[-1] == 1
+    assert all(a <= b for a, b in itertools.pairwise(done))
+    assert {(report.total, report.unit) for report in reports} == {(1, "videos")}
 
 
 def test_a_clip_of_varying_frame_rate_keeps_its_times(checkpoint, write_clip, tmp_path):
@@ -173,3 +168,14 @@ def test_the_extractor_of_a_run_is_built_again_from_its_provenance(
     again = extractor_of_run(built.provenance(), device=CPU, **places)
     assert again.provenance() == built.provenance()
     assert again.tail_policy == tail_policy
+
+
+def test_progress_has_the_frames_per_second(checkpoint, counting_clip, monkeypatch):
+    times = itertools.chain([100.0], itertools.repeat(110.0))
+    monkeypatch.setattr("pipeline.scoring.scorer.monotonic", lambda: next(times))
+    _, reports = csv_rows(counting_clip, checkpoint)
+    assert [report.detail for report in reports[:3]] == [
+        "1.6 frames/s",
+        "3.2 frames/s",
+        "4.0 frames/s",
+    ]

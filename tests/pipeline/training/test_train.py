@@ -23,7 +23,7 @@ from pipeline.runs.run_folder import Run, RunDescription, create_runs, find_runs
 from pipeline.training import trainer as trainer_module
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet, draw_batches
-from pipeline.training.train import train
+from pipeline.training.run_training import train_run
 from pipeline.training.trainer import Trainer, ema_decay_at, learning_rate_at
 from pipeline.training.validation import hold_out, video_auc
 
@@ -99,7 +99,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
 def test_training_learns_which_snippets_of_new_videos_are_anomalous(tmp_path):
     config = make_config("steps=100", "steps_per_epoch=25")
     run = make_run(tmp_path, config)
-    records = list(train(run, make_bags(config), CPU))
+    records = list(train_run(run, make_bags(config), CPU))
     assert records[-1].loss < 0.7 * records[0].loss
     model = load_checkpoint(run.checkpoint_path).model
     rng = np.random.default_rng(99)
@@ -117,7 +117,7 @@ def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path
     config = make_config("seed=4")
     run = make_run(tmp_path, config)
     assert not run.is_finished
-    records = list(train(run, make_bags(config), CPU))
+    records = list(train_run(run, make_bags(config), CPU))
     assert run.is_finished
     assert {path.name for path in run.folder.iterdir()} == {
         "README.md",
@@ -143,9 +143,9 @@ def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path
 def test_a_finished_run_is_left_as_it_is(tmp_path):
     config = make_config()
     run = make_run(tmp_path, config)
-    list(train(run, make_bags(config), CPU))
+    list(train_run(run, make_bags(config), CPU))
     before = run.checkpoint_path.read_bytes()
-    assert list(train(run, make_bags(config), CPU)) == []
+    assert list(train_run(run, make_bags(config), CPU)) == []
     assert run.checkpoint_path.read_bytes() == before
 
 
@@ -154,7 +154,7 @@ def whole_run(tmp_path_factory) -> Run:
     """A training that nothing stopped."""
     config = make_config()
     run = make_run(tmp_path_factory.mktemp("whole"), config)
-    list(train(run, make_bags(config), CPU))
+    list(train_run(run, make_bags(config), CPU))
     return run
 
 
@@ -164,7 +164,7 @@ def test_a_training_that_was_stopped_and_resumed_ends_with_the_same_bits(
 ):
     config, bags = make_config(), make_bags(make_config())
     stopped = make_run(tmp_path, config)
-    records = train(stopped, bags, CPU)
+    records = train_run(stopped, bags, CPU)
     for _ in range(n_epochs):
         next(records)
     records.close()
@@ -172,7 +172,7 @@ def test_a_training_that_was_stopped_and_resumed_ends_with_the_same_bits(
     with stopped.metrics_path.open("a") as lines:  # killed after a line, before its state
         lines.write('{"epoch": 9, "los')
     torch.manual_seed(n_epochs)  # what the process did before must not matter
-    resumed = list(train(stopped, bags, CPU))
+    resumed = list(train_run(stopped, bags, CPU))
     assert [record.epoch for record in resumed] == [1, 2, 3][n_epochs:]
     assert stopped.checkpoint_path.read_bytes() == whole_run.checkpoint_path.read_bytes()
     assert [measured(line) for line in stopped.metrics_path.read_text().splitlines()] == [
@@ -192,7 +192,7 @@ def test_seeds_differ_and_the_same_seed_repeats(tmp_path):
     contents = []
     for index, seed in enumerate((0, 1, 0)):
         run = make_run(tmp_path / str(index), make_config(f"seed={seed}"))
-        list(train(run, bags, CPU))
+        list(train_run(run, bags, CPU))
         contents.append(run.checkpoint_path.read_bytes())
     assert contents[0] == contents[2] != contents[1]
 
@@ -204,7 +204,7 @@ def test_training_leaves_the_random_numbers_of_its_caller_alone(tmp_path):
         torch.manual_seed(5)
         expected = torch.rand(4)
         torch.manual_seed(5)
-        found = [torch.rand(1) for _ in train(run, make_bags(config), CPU)] + [torch.rand(1)]
+        found = [torch.rand(1) for _ in train_run(run, make_bags(config), CPU)] + [torch.rand(1)]
     torch.testing.assert_close(torch.cat(found), expected, rtol=0, atol=0)
 
 
@@ -281,7 +281,7 @@ def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeyp
     config = make_config("steps=3", "steps_per_epoch=3")
     run = make_run(tmp_path, config)
     with pytest.raises(ConfigError, match=r"the loss must stay finite.*lower learning_rate"):
-        list(train(run, make_bags(config), CPU))
+        list(train_run(run, make_bags(config), CPU))
     assert not run.is_finished
     assert {path.name for path in run.folder.iterdir()} == {"config.json", "diverged.txt"}
     assert "lower learning_rate" in run.diverged_path.read_text()
@@ -290,7 +290,7 @@ def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeyp
 def test_a_training_that_diverged_is_not_resumed(tmp_path, monkeypatch):
     config = make_config("steps=6", "steps_per_epoch=3")
     run = make_run(tmp_path, config)
-    records = train(run, make_bags(config), CPU)
+    records = train_run(run, make_bags(config), CPU)
     next(records)
     monkeypatch.setattr(trainer_module, "learning_rate_at", lambda step, config: math.inf)
     with pytest.raises(ConfigError, match="in epoch 2"):
@@ -300,14 +300,14 @@ def test_a_training_that_diverged_is_not_resumed(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no unfinished run to resume"):
         unfinished_runs(tmp_path, dataset="small", model_name="clav-como")
     with pytest.raises(CheckpointError, match="this training diverged; train anew"):
-        next(train(run, make_bags(config), CPU))
+        next(train_run(run, make_bags(config), CPU))
 
 
 def test_held_out_videos_select_the_epoch_that_ranks_them_best(tmp_path):
     config = make_config("selection=held_out", "keep_epochs=true", "steps=30")
     run = make_run(tmp_path, config)
     learned, held_out = hold_out(make_bags(config), 0.3)
-    records = list(train(run, learned, CPU, held_out=held_out))
+    records = list(train_run(run, learned, CPU, held_out=held_out))
     aucs = [record.held_out_auc for record in records]
     assert None not in aucs
     best = max(index for index, auc in enumerate(aucs) if auc == max(aucs))  # the last of equals
@@ -327,11 +327,11 @@ def test_a_selecting_training_that_was_stopped_ends_with_the_same_bits(tmp_path)
     contents = []
     for n_epochs in (0, 2):
         run = make_run(tmp_path / str(n_epochs), config)
-        records = train(run, learned, CPU, held_out=held_out)
+        records = train_run(run, learned, CPU, held_out=held_out)
         for _ in range(n_epochs):
             next(records)
         records.close()
-        list(train(run, learned, CPU, held_out=held_out))
+        list(train_run(run, learned, CPU, held_out=held_out))
         contents.append(run.checkpoint_path.read_bytes())
     assert contents[0] == contents[1]
 
@@ -403,31 +403,31 @@ def test_a_run_is_not_continued_on_features_made_in_another_way(tmp_path):
     bags = replace(make_bags(config), provenance={**PROVENANCE, "n_crops": 10})
     run = make_run(tmp_path, config)
     with pytest.raises(FeatureFileError, match="n_crops: 2 expected, instead got 10"):
-        next(train(run, bags, CPU))
+        next(train_run(run, bags, CPU))
 
 
 def test_a_run_is_not_continued_on_other_videos(tmp_path):
     config = make_config()
     run = make_run(tmp_path, config)
-    next(train(run, make_bags(config), CPU))
+    next(train_run(run, make_bags(config), CPU))
     with pytest.raises(CheckpointError, match="began with other training videos; train anew"):
-        next(train(run, make_bags(config, n_videos=18), CPU))
+        next(train_run(run, make_bags(config, n_videos=18), CPU))
 
 
 def test_a_damaged_state_is_refused(tmp_path):
     config = make_config()
     run = make_run(tmp_path, config)
-    next(train(run, make_bags(config), CPU))
+    next(train_run(run, make_bags(config), CPU))
     run.state_path.write_bytes(run.state_path.read_bytes()[:-7])
     with pytest.raises(CheckpointError, match=r"state\.safetensors: is not a whole"):
-        next(train(run, make_bags(config), CPU))
+        next(train_run(run, make_bags(config), CPU))
 
 
 def test_bags_of_another_length_than_the_config_says_are_refused(tmp_path):
     config = make_config()
     run = make_run(tmp_path, config)
     with pytest.raises(ValueError, match="bags must be sequence of 12, instead got bins of 12"):
-        next(train(run, make_bags(replace(config, sampler="bins")), CPU))
+        next(train_run(run, make_bags(replace(config, sampler="bins")), CPU))
 
 
 @pytest.mark.parametrize(
@@ -443,9 +443,9 @@ def test_the_other_models_resume_to_the_same_bits_with_all_that_they_remember(
     settings = [*SETTINGS[:6], *(f"model.{size}" for size in sizes)]
     config = resolve_config(model_name, "none", settings=settings)
     whole, stopped = make_run(tmp_path / "whole", config), make_run(tmp_path / "stopped", config)
-    list(train(whole, make_bags(config), CPU))
-    next(train(stopped, make_bags(config), CPU))
-    assert [record.epoch for record in train(stopped, make_bags(config), CPU)] == [2, 3]
+    list(train_run(whole, make_bags(config), CPU))
+    next(train_run(stopped, make_bags(config), CPU))
+    assert [record.epoch for record in train_run(stopped, make_bags(config), CPU)] == [2, 3]
     assert stopped.checkpoint_path.read_bytes() == whole.checkpoint_path.read_bytes()
     if model_name == "cbcg":
         kept = load_checkpoint(whole.checkpoint_path).model.state_dict()

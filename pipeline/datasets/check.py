@@ -1,0 +1,184 @@
+"""Checking a dataset before anything is computed: which videos are missing, extra or unreadable."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from extractors.decoding.pyav_file import VideoError, open_video, select_stream
+from pipeline.datasets.catalog import SPLITS, Dataset, Split
+from pipeline.datasets.frame_folders import find_frame_folders
+from pipeline.datasets.listed_videos import walk_videos
+from pipeline.progress import Progress, ReportProgress, no_report
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCount:
+    """The number of videos in one split.
+
+    Attributes:
+        split: Its name.
+        n_normal: Listed videos with label 0.
+        n_anomalous: Listed videos with label 1.
+        n_found: Listed videos whose file exists.
+        published: (normal, anomalous) as the dataset's authors give them; None where unknown.
+    """
+
+    split: Split
+    n_normal: int
+    n_anomalous: int
+    n_found: int
+    published: tuple[int, int] | None
+
+    def describe(self) -> str:
+        """One line for a user."""
+        line = (
+            f"{self.split:5} {self.n_normal + self.n_anomalous:5} videos: {self.n_normal} normal, "
+            f"{self.n_anomalous} anomalous; {self.n_found} found"
+        )
+        if self.published is None:
+            return line
+        if self.published == (self.n_normal, self.n_anomalous):
+            return f"{line}; listed as published"
+        normal, anomalous = self.published
+        return f"{line}; published: {normal} normal, {anomalous} anomalous"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCheck:
+    """What differs between a dataset's list and the files in its folder.
+
+    Attributes:
+        counts: One for each split.
+        missing: Listed files that do not exist.
+        frame_folders: Folders of frames that stand for missing videos, by the listed file.
+        unreadable: Listed files that cannot be opened as a video, each with the reason.
+        ambiguous: Groups of files that fit one listed video equally well.
+        copies: Groups of files with the same content, the first of them listed.
+        extra: Other video files in the folder.
+        unannotated: Anomalous test videos whose anomalous frames are not known.
+    """
+
+    counts: tuple[SplitCount, ...]
+    missing: tuple[Path, ...]
+    frame_folders: Mapping[Path, Path]
+    unreadable: tuple[tuple[Path, str], ...]
+    ambiguous: tuple[tuple[Path, ...], ...]
+    copies: tuple[tuple[Path, ...], ...]
+    extra: tuple[Path, ...]
+    unannotated: tuple[Path, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every listed video can be read; copies and extra files do no harm."""
+        return not (self.missing or self.unreadable or self.ambiguous)
+
+    def describe(self) -> list[str]:
+        """Lines for a user."""
+        return [
+            *(count.describe() for count in self.counts),
+            *(f"missing: {path}{self._describe_frames(path)}" for path in self.missing),
+            *(f"unreadable: {reason}" for _, reason in self.unreadable),
+            *(f"several files for one video: {_join(paths)}" for paths in self.ambiguous),
+            *(f"same content: {_join(paths)}" for paths in self.copies),
+            *(f"not in the list: {path}" for path in self.extra),
+            *(f"anomalous frames not known: {path}" for path in self.unannotated),
+        ]
+
+    def _describe_frames(self, path: Path) -> str:
+        folder = self.frame_folders.get(path)
+        return f", but its frames are in {folder}: pipeline datasets pack" if folder else ""
+
+
+def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> DatasetCheck:
+    """Compare a dataset's list with the files in its folder.
+
+    Of every video the container's header is read, and of files of equal size the whole content.
+    Damage further on in a file is found when it is extracted.
+
+    Args:
+        dataset: Loaded with `allow_duplicates`.
+        report: Called after each video.
+
+    Raises:
+        DatasetError: If two folders of frames fit one missing video equally well.
+    """
+    listed = [entry.path for entry in dataset.entries]
+    found = [path for path in listed if path.is_file()]
+    existing = set(found)
+    unreadable = []
+    for n_done, path in enumerate(found, start=1):
+        problem = _find_problem(path)
+        if problem is not None:
+            unreadable.append((path, problem))
+        report(Progress("check", n_done, len(found), "videos"))
+    others = _other_videos(dataset, set(listed))
+    copies = _same_content([*found, *others])
+    of_copies = {path for group in copies for path in group}
+    return DatasetCheck(
+        counts=tuple(_count(dataset, split, existing) for split in SPLITS),
+        missing=tuple(path for path in listed if path not in existing),
+        frame_folders=find_frame_folders(dataset),
+        unreadable=tuple(unreadable),
+        ambiguous=dataset.duplicates,
+        copies=copies,
+        extra=tuple(path for path in others if path not in of_copies),
+        unannotated=tuple(
+            entry.path for entry in dataset.split("test") if not entry.has_frame_labels
+        ),
+    )
+
+
+def _count(dataset: Dataset, split: Split, existing: set[Path]) -> SplitCount:
+    entries = dataset.split(split)
+    n_anomalous = sum(entry.label for entry in entries)
+    return SplitCount(
+        split,
+        n_normal=len(entries) - n_anomalous,
+        n_anomalous=n_anomalous,
+        n_found=sum(entry.path in existing for entry in entries),
+        published=dataset.published_counts.get(split),
+    )
+
+
+def _find_problem(path: Path) -> str | None:
+    """Why a file cannot be opened as a video; None if it can."""
+    try:
+        with open_video(path) as container:
+            select_stream(container, path)
+    except VideoError as error:
+        return str(error)
+    return None
+
+
+def _other_videos(dataset: Dataset, listed: set[Path]) -> list[Path]:
+    """The video files in the folder that are not those of the list."""
+    if dataset.folder is None:
+        return []
+    ambiguous = {path for paths in dataset.duplicates for path in paths}
+    return [path for path in walk_videos(dataset.folder) if path not in listed | ambiguous]
+
+
+def _same_content(paths: Sequence[Path]) -> tuple[tuple[Path, ...], ...]:
+    """Groups of files that are not empty and equal byte by byte, in the order of `paths`."""
+    groups: list[tuple[Path, ...]] = []
+    by_size = sorted(range(len(paths)), key=lambda i: (paths[i].stat().st_size, i))
+    for size, indices in groupby(by_size, key=lambda i: paths[i].stat().st_size):
+        same_size = [paths[i] for i in indices]
+        if size and len(same_size) > 1:
+            groups += _same_digest(same_size)
+    return tuple(groups)
+
+
+def _same_digest(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
+    by_digest: dict[str, list[Path]] = {}
+    for path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        by_digest.setdefault(digest, []).append(path)
+    return [tuple(group) for group in by_digest.values() if len(group) > 1]
+
+
+def _join(paths: Iterable[Path]) -> str:
+    return ", ".join(map(str, paths))

@@ -1,0 +1,53 @@
+"""Rendering microworld: the frames of a planned video, and the video file that they become."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.microworld.actors import draw_actor, make_actors
+from pipeline.datasets.microworld.dataset import VideoPlan
+from pipeline.datasets.microworld.drawing import to_pixels
+from pipeline.datasets.microworld.scenes import HEIGHT, LANES, WIDTH, draw_scene
+
+# Standard deviation of the camera's noise, in gray levels.
+NOISE = 3.0
+
+
+def render(plan: VideoPlan) -> Iterator[NDArray[np.uint8]]:
+    """Draw the frames of a video, each (240, 320, 3) uint8 RGB."""
+    background = draw_scene(np.random.default_rng((*plan.seeds, 1)), plan.scene)
+    noise_rng = np.random.default_rng((*plan.seeds, 2 if plan.anomalies else 3))
+    for act_index, act in enumerate(plan.acts):
+        act_rng = np.random.default_rng((*plan.seeds, 4 + act_index))
+        actors = make_actors(act_rng, act.motion, LANES)
+        for n_frames_since_start in range(act.stop - act.start):
+            frame = background.copy()
+            for actor in actors:
+                draw_actor(frame, actor, n_frames_since_start)
+            noise = NOISE * noise_rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
+            yield to_pixels(frame + noise)
+
+
+def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
+    """Encode frames as H.264 in mp4, the same bytes on any number of cores.
+
+    Args:
+        path: Where to.
+        frames: At least one, each (H, W, 3) uint8 RGB with even sides.
+        fps: Frames per second.
+    """
+    with av.open(path, "w", format="mp4") as container:
+        # Frames in the order of presentation, as cameras write them.
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "bf": "0"}
+        )
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        for index, frame in enumerate(frames):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

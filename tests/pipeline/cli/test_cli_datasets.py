@@ -1,0 +1,82 @@
+"""`pipeline datasets` at the command line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import main
+from pipeline.datasets import DATASETS
+from pipeline.datasets.catalog import Dataset, DatasetSource, VideoEntry
+from pipeline.progress import Progress
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["datasets", *arguments])
+
+
+@pytest.fixture
+def dummy(monkeypatch, tmp_path, write_clip) -> str:
+    """The name of a dataset that is registered and nothing else."""
+
+    def load(videos=None, *, allow_outside=False):
+        folder = Path("data/dummy") if videos is None else videos
+        return Dataset("dummy", (VideoEntry("only", folder / "only.mp4", "train", 0),))
+
+    def make(folder, *, seed=0, report=lambda progress: None):
+        folder.mkdir(parents=True)
+        report(Progress("make dummy", 1, 1, "videos"))
+        return [write_clip(folder / "only.mp4", n_frames=seed + 1)]
+
+    monkeypatch.setitem(DATASETS, "dummy", DatasetSource(load, "one video", make))
+    monkeypatch.chdir(tmp_path)
+    return "dummy"
+
+
+def test_a_dataset_that_is_only_registered_works_at_the_command_line(dummy, tmp_path):
+    listed = run("list").stdout.splitlines()
+    assert any(line.split() == ["dummy", "data/dummy", "one", "video"] for line in listed)
+
+    assert run("check", dummy).exit_code == 3
+    made = run("make", dummy, "--seed", "3")
+    assert (made.exit_code, made.stdout) == (0, "1 videos and manifest.csv are in data/dummy\n")
+    checked = run("check", dummy)
+    assert checked.exit_code == 0, checked.output
+
+    extract = ["extract", dummy, "--crops", "1", "--weights", "random:0", "--flow", "none"]
+    extracted = CliRunner().invoke(main, extract)
+    assert extracted.exit_code == 0, extracted.output
+    assert (tmp_path / "features/dummy/only.h5").exists()
+    unknown = CliRunner().invoke(main, ["extract", "nothing"])
+    assert "expected avenue, dummy, microworld, " in unknown.output
+
+
+@pytest.mark.parametrize("name", ["xd_violence", "nothing", "mine.csv"])
+def test_only_synthetic_datasets_can_be_made(name):
+    result = run("make", name)
+    assert result.exit_code == 2
+    assert f"name must be one of microworld, instead got '{name}'" in result.stderr
+
+
+def test_check_lists_what_is_there_of_a_published_dataset_with_odd_names(tmp_path, write_clip):
+    name = "v=-fOWSLV6Esw__#1_label_B4-0-0"
+    folder = tmp_path / "-a & b #1"
+    folder.mkdir()
+    write_clip(folder / f"{name}.mp4", n_frames=2)
+    result = run("check", "xd_violence", "--videos", str(folder))
+    assert result.exit_code == 3
+    lines = result.stdout.splitlines()
+    assert lines[2] == (
+        "test    800 videos: 300 normal, 500 anomalous; 1 found; listed as published"
+    )
+    assert len([line for line in lines if line.startswith("missing: ")]) == 4753
+
+
+def test_packing_needs_a_rate_and_takes_the_published_one(tmp_path):
+    (tmp_path / "mine.csv").write_text("path,split,label,anomalies\na.mp4,train,0,\n")
+    refused = run("pack", str(tmp_path / "mine.csv"))
+    assert refused.exit_code == 2
+    assert "--fps is needed: that of " in refused.stderr
+    assert run("pack", str(tmp_path / "mine.csv"), "--fps", "25").stdout == "0 videos packed\n"
+    packed = run("pack", "shanghaitech", "--videos", str(tmp_path))
+    assert (packed.exit_code, packed.stdout) == (0, "0 videos packed\n")

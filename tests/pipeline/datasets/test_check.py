@@ -1,0 +1,89 @@
+"""Checking a dataset: missing, unreadable, duplicate and extra videos."""
+
+from pathlib import Path
+
+from pipeline.datasets import load_dataset
+from pipeline.datasets.check import SplitCount, check_dataset
+from pipeline.progress import Progress
+
+HEADER = "path,split,label,anomalies\n"
+
+
+def check(name, folder=None, **options):
+    return check_dataset(load_dataset(name, folder, allow_duplicates=True), **options)
+
+
+def test_a_whole_dataset_has_nothing_to_tell(tmp_path, put_videos):
+    put_videos(tmp_path, "a.mp4", "day/b.mp4")
+    (tmp_path / "mine.csv").write_text(HEADER + "a.mp4,train,1,\nday/b.mp4,test,0,\n")
+    reports: list[Progress] = []
+
+    checked = check(tmp_path / "mine.csv", report=reports.append)
+
+    assert checked.is_complete
+    assert checked.describe() == [
+        "train     1 videos: 0 normal, 1 anomalous; 1 found",
+        "val       0 videos: 0 normal, 0 anomalous; 0 found",
+        "test      1 videos: 1 normal, 0 anomalous; 1 found",
+    ]
+    assert [(report.done, report.total) for report in reports] == [(1, 2), (2, 2)]
+
+
+def test_missing_unreadable_copied_and_extra_files_are_listed(tmp_path, put_videos):
+    put_videos(tmp_path, "good.mp4", "other.mp4")
+    (tmp_path / "half.mp4").write_bytes((tmp_path / "good.mp4").read_bytes()[:300])
+    (tmp_path / "empty.avi").touch()
+    (tmp_path / "copy.mp4").write_bytes((tmp_path / "good.mp4").read_bytes())
+    (tmp_path / "notes.txt").write_text("no video")
+    rows = ["good.mp4,train,0,", "half.mp4,train,0,", "empty.avi,train,0,", "gone.mp4,test,1,"]
+    (tmp_path / "mine.csv").write_text(HEADER + "\n".join(rows) + "\n")
+
+    checked = check(tmp_path / "mine.csv")
+
+    assert not checked.is_complete
+    assert checked.missing == (tmp_path / "gone.mp4",)
+    assert [path.name for path, _ in checked.unreadable] == ["half.mp4", "empty.avi"]
+    assert checked.unreadable[1][1] == f"{tmp_path / 'empty.avi'} is empty (0 bytes); copy it again"
+    assert checked.copies == ((tmp_path / "good.mp4", tmp_path / "copy.mp4"),)
+    assert checked.extra == (tmp_path / "other.mp4",)
+    assert checked.unannotated == (tmp_path / "gone.mp4",)
+    assert checked.describe()[0] == "train     3 videos: 3 normal, 0 anomalous; 3 found"
+
+
+def test_counts_that_differ_from_the_published_ones_show_both():
+    same = SplitCount("test", 150, 140, 12, (150, 140))
+    other = SplitCount("test", 150, 139, 12, (150, 140))
+
+    assert same.describe().endswith("; 12 found; listed as published")
+    assert other.describe().endswith("; 12 found; published: 150 normal, 140 anomalous")
+
+
+def test_a_copy_that_comes_with_ucf_crime_is_told_and_does_no_harm(tmp_path, put_videos):
+    listed = "Testing_Normal_Videos_Anomaly/Normal_Videos_015_x264.mp4"
+    (original,) = put_videos(tmp_path, listed)
+    copy = tmp_path / "Normal_Videos_for_Event_Recognition" / original.name
+    copy.parent.mkdir()
+    copy.write_bytes(original.read_bytes())
+
+    dataset = load_dataset("ucf_crime", tmp_path)
+
+    (entry,) = [e for e in dataset.entries if e.video_id == "Normal_Videos_015_x264"]
+    assert entry.path == original
+    checked = check("ucf_crime", tmp_path)
+    assert checked.copies == ((original, copy),)
+    assert (checked.extra, checked.ambiguous, len(checked.missing)) == ((), (), 1899)
+
+
+def test_two_files_that_may_be_meant_are_listed_and_refused_elsewhere(tmp_path, put_videos):
+    paths = put_videos(tmp_path, "a/Abuse001_x264.mp4", "b/Abuse001_x264.mp4")
+
+    checked = check("ucf_crime", tmp_path)
+
+    assert checked.ambiguous == (tuple(paths),)
+    assert not checked.is_complete
+    assert f"several files for one video: {paths[0]}, {paths[1]}" in checked.describe()
+
+
+def test_a_folder_that_does_not_exist_has_no_videos():
+    checked = check("avenue", Path("/nowhere"))
+    assert (len(checked.missing), checked.extra) == (37, ())

@@ -1,0 +1,397 @@
+"""The import of published features, on miniature copies of the layouts as they are published."""
+
+import math
+import pickle
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from extractors.snippets import DROP_TAIL
+from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extraction.feature_check import check_feature_file
+from pipeline.extraction.feature_file import FeatureFileError, feature_path, read_features
+from pipeline.extraction.import_features import ImportSummary, import_features
+from pipeline.extraction.releases import IMPORTED_FROM, RELEASES, ImportFeaturesError
+
+UCF = ("Abuse001_x264", "Arson011_x264", "Normal_Videos_003_x264")
+XD = (
+    "v=S-7rRLrxnVQ__#1_label_B4-0-0",
+    "-Bad&Boys__#00-01-45_00-02-50_label_A",
+    "Amélie.2001__#00-00-00_00-01-00_label_G-B2-B6",
+)
+
+
+def dataset(
+    name: str, videos: tuple[str, ...], frame_counts: Mapping[str, int] | None = None
+) -> Dataset:
+    return Dataset(
+        name,
+        tuple(
+            VideoEntry(video, Path(f"{video}.mp4"), "train", index % 2)
+            for index, video in enumerate(videos)
+        ),
+        frame_counts=frame_counts or {},
+    )
+
+
+def values_of(n_snippets: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n_snippets, *shape)).astype(np.float32)
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values)
+    return path
+
+
+def write_rtfm(folder: Path, videos: tuple[str, ...] = UCF) -> dict[str, np.ndarray]:
+    arrays = {name: values_of(index + 3, 10, 2048, seed=index) for index, name in enumerate(videos)}
+    for name, values in arrays.items():
+        save(folder / "UCF_Train_ten_crop_i3d" / f"{name}_i3d.npy", values)
+    return arrays
+
+
+def run(tmp_path: Path, videos: Dataset, folder: Path, **options: Any) -> ImportSummary:
+    return import_features(videos, folder, tmp_path / "features", **options)
+
+
+def stored(tmp_path: Path, name: str, video: str):
+    path = feature_path(tmp_path / "features" / name, video)
+    assert check_feature_file(path) == []
+    return read_features(path, video_id=video)
+
+
+def test_files_with_all_crops_become_feature_files_with_an_honest_provenance(tmp_path):
+    arrays = write_rtfm(tmp_path / "rtfm")
+    summary = run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", release="rtfm")
+    assert (summary.n_imported, summary.problems, summary.extra) == (3, [], [])
+    for name, values in arrays.items():
+        video = stored(tmp_path, "ucf_crime", name)
+        np.testing.assert_array_equal(video.features.streams["rgb"], values.astype(np.float16))
+        assert video.features.n_frames == 16 * len(values)
+        assert math.isnan(video.features.fps)
+        assert "not known" in video.features.decoder
+        assert video.provenance[IMPORTED_FROM] == "rtfm"
+        assert "RTFM" in str(video.provenance["made_by"])
+        assert video.provenance["streams"] == "rgb 2048-d"
+        assert video.provenance["crops"] == 10
+        assert video.provenance["fps"] == "not known"
+        assert video.provenance["ground_truth"] == "rtfm"
+
+
+def test_one_file_per_crop_is_put_together_in_the_order_of_the_crops(tmp_path):
+    folder = tmp_path / "deepmil"
+    crops = [values_of(4, 1024, seed=crop) for crop in range(10)]
+    for crop, values in enumerate(crops):
+        save(folder / "Abuse" / f"Abuse001_x264__{crop}.npy", values)
+    summary = run(tmp_path, dataset("ucf_crime", UCF[:1]), folder, release="deepmil")
+    assert summary.problems == []
+    found = stored(tmp_path, "ucf_crime", UCF[0]).features.streams["rgb"]
+    for crop, values in enumerate(crops):
+        np.testing.assert_array_equal(found[:, crop], values.astype(np.float16))
+
+
+def test_flow_beside_rgb_trims_rgb_to_the_length_of_the_flow(tmp_path):
+    folder = tmp_path / "i3d-features"
+    for video in XD:
+        for crop in range(5):
+            save(folder / "RGB" / f"{video}__{crop}.npy", values_of(5, 1024, seed=crop))
+            save(folder / "FlowTest" / f"{video}__{crop}.npy", values_of(4, 1024, seed=crop + 50))
+    summary = run(tmp_path, dataset("xd_violence", XD), folder, release="xdviodet")
+    assert (summary.n_imported, summary.problems) == (3, [])
+    for video in XD:
+        found = stored(tmp_path, "xd_violence", video)
+        assert list(found.features.streams) == ["rgb", "flow"]
+        assert found.features.streams["rgb"].shape == (4, 5, 1024)
+        # 65 frames are the fewest that make 4 snippets and a flow for each of their frames.
+        assert (found.features.n_frames, found.features.tail_policy) == (65, DROP_TAIL)
+        assert found.provenance["streams"] == "rgb 1024-d, flow 1024-d"
+        expected = values_of(5, 1024, seed=2)[:4].astype(np.float16)
+        np.testing.assert_array_equal(found.features.streams["rgb"][:, 2], expected)
+
+
+def test_flow_that_is_two_snippets_shorter_is_misshapen(tmp_path):
+    for crop in range(5):
+        save(tmp_path / "r" / "RGB" / f"{XD[0]}__{crop}.npy", values_of(5, 1024))
+        save(tmp_path / "r" / "Flow" / f"{XD[0]}__{crop}.npy", values_of(3, 1024))
+    summary = run(tmp_path, dataset("xd_violence", XD[:1]), tmp_path / "r", release="xdviodet")
+    assert len(summary.problems) == 1
+    assert "instead got 3 beside 5" in summary.problems[0]
+
+
+def test_names_in_another_unicode_form_are_the_same_names(tmp_path):
+    decomposed = unicodedata.normalize("NFD", XD[2])
+    assert decomposed != XD[2]
+    for crop in range(5):
+        save(tmp_path / "r" / f"{decomposed}__{crop}.npy", values_of(2, 1024))
+    summary = run(tmp_path, dataset("xd_violence", XD[2:]), tmp_path / "r", release="xdviodet")
+    assert (summary.n_imported, summary.problems) == (1, [])
+
+
+@pytest.mark.parametrize("version", ["5", "5 compressed", "7.3"])
+def test_matlab_files_of_both_kinds_are_read(tmp_path, version):
+    values = values_of(4, 6, seed=3)
+    path = tmp_path / "mat" / "Abuse001_x264.mat"
+    path.parent.mkdir()
+    if version == "7.3":
+        with h5py.File(path, "w", userblock_size=512) as file:
+            # MATLAB stores its columns first.
+            file.create_dataset("feature", data=values.T, chunks=(6, 4), compression="gzip")
+        content = bytearray(path.read_bytes())
+        content[:19] = b"MATLAB 7.3 MAT-file"
+        path.write_bytes(content)
+    else:
+        scipy.io.savemat(path, {"feature": values}, do_compression=version != "5")
+    videos = dataset("ucf_crime", UCF[:1])
+    summary = run(tmp_path, videos, tmp_path / "mat", release="other", made_by="us, with TSN")
+    assert summary.problems == []
+    video = stored(tmp_path, "ucf_crime", UCF[0])
+    np.testing.assert_array_equal(video.features.streams["rgb"][:, 0], values.astype(np.float16))
+    assert video.provenance["made_by"] == "us, with TSN"
+
+
+def test_a_matlab_file_that_announces_more_than_it_can_hold_is_refused_unread(tmp_path):
+    path = tmp_path / "mat" / f"{UCF[0]}.mat"
+    path.parent.mkdir()
+    scipy.io.savemat(path, {"feature": values_of(4, 6)}, do_compression=True)
+    content = path.read_bytes()
+    plain = bytearray(zlib.decompress(content[136:]))
+    plain[32:36] = (2**28).to_bytes(4, "little")  # the first of the two dimensions
+    deflated = zlib.compress(plain)
+    path.write_bytes(content[:132] + len(deflated).to_bytes(4, "little") + deflated)
+    save(path.with_name(f"{UCF[1]}.npy"), values_of(4, 6))
+    videos = dataset("ucf_crime", UCF[:2])
+    summary = run(tmp_path, videos, tmp_path / "mat", release="other", made_by="us")
+    assert summary.n_imported == 1
+    assert len(summary.problems) == 1
+    assert f"{path}: cannot be read" in summary.problems[0]
+    assert "instead got" in summary.problems[0] or "few bytes" in summary.problems[0]
+
+
+def test_text_segments_are_read_and_given_to_the_frames_that_they_cover(tmp_path):
+    folder = tmp_path / "C3D"
+    folder.mkdir()
+    segments = np.repeat(np.arange(32, dtype=np.float32)[:, None], 4096, axis=1)
+    for name in UCF[:2]:
+        np.savetxt(folder / f"{name}_C.txt", segments, fmt="%.6f")
+    videos = dataset("ucf_crime", UCF[:2], {UCF[0]: 320})
+    summary = run(tmp_path, videos, folder, release="c3d")
+    assert summary.problems == []
+    known = stored(tmp_path, "ucf_crime", UCF[0]).features
+    # 320 frames: a segment is 10 frames, and frame 16 i + 8 is the middle of snippet i.
+    assert known.n_frames == 320
+    assert known.streams["rgb"][:, 0, 0].tolist() == [(16 * i + 8) // 10 for i in range(20)]
+    unknown = stored(tmp_path, "ucf_crime", UCF[1]).features
+    assert unknown.streams["rgb"][:, 0, 0].tolist() == list(range(32))
+    assert unknown.n_frames == 512
+
+
+@pytest.mark.parametrize(
+    ("n_snippets", "n_frames", "expected"),
+    [
+        (3, 33, 33),  # the last snippet was filled up
+        (3, 48, 48),
+        (2, 33, 32),  # the incomplete last snippet was dropped
+        (2, 48, 32),  # and a whole one as well
+        (3, 32, 48),  # a snippet more than the frames make
+    ],
+)
+def test_a_known_number_of_frames_is_taken_where_the_snippets_cover_it(
+    tmp_path, n_snippets, n_frames, expected
+):
+    save(tmp_path / "r" / f"{UCF[0]}_i3d.npy", values_of(n_snippets, 10, 2048))
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: n_frames})
+    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm")
+    assert summary.problems == []
+    features = stored(tmp_path, "ucf_crime", UCF[0]).features
+    assert features.n_frames == expected
+    assert ("the dataset's" in features.decoder) == (expected == n_frames)
+
+
+def test_snippets_that_cannot_be_of_the_video_are_misshapen(tmp_path):
+    """Ten videos of a published release are 1.2 times too long."""
+    save(tmp_path / "r" / f"{UCF[0]}_i3d.npy", values_of(24, 10, 2048))
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: 320})
+    summary = run(tmp_path, videos, tmp_path / "r", release="rtfm")
+    assert len(summary.problems) == 1
+    assert "has 24 snippets, but the video has 320 frames" in summary.problems[0]
+
+
+def with_nan(path: Path) -> None:
+    values = values_of(3, 10, 2048)
+    values[1, 2, 3] = np.nan
+    save(path, values)
+
+
+def cut_short(path: Path) -> None:
+    save(path, values_of(3, 10, 2048))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_a_huge_header(path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999, 10, 2048), }"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "not finite": with_nan,
+    "width": lambda path: save(path, values_of(3, 10, 1024)),
+    "crops": lambda path: save(path, values_of(3, 5, 2048)),
+    "axes": lambda path: save(path, values_of(3, 2, 10, 8)),
+    "too large for float16": lambda path: save(path, np.float32(1e6) * values_of(3, 10, 2048)),
+    "cut short": cut_short,
+    "empty": lambda path: path.write_bytes(b""),
+    "integers": lambda path: save(path, np.ones((3, 10, 2048), np.int64)),
+    "huge header": with_a_huge_header,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "no file below .* has its features"),
+        ("not finite", "1 of its values are not finite"),
+        ("width", "10 crops and D = 2048, instead got 10 crops and D = 1024"),
+        ("crops", "10 crops and D = 2048, instead got 5 crops"),
+        ("axes", "must have 2 or 3 axes"),
+        ("too large for float16", "must fit float16"),
+        ("cut short", "its header announces 245760 bytes, instead got 245660"),
+        ("empty", "cannot be read"),
+        ("integers", "must be floating point"),
+        ("huge header", "must have at most .* bytes"),
+    ],
+)
+def test_a_bad_file_is_named_and_stops_no_other(tmp_path, kind, reason):
+    folder = tmp_path / "rtfm"
+    write_rtfm(folder, (UCF[0], UCF[2]))
+    path = folder / f"{UCF[1]}_i3d.npy"
+    DAMAGES[kind](path)
+    summary = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
+    assert summary.n_imported == 2
+    assert len(summary.problems) == 1
+    assert UCF[1] in summary.problems[0]
+    assert re.search(reason, summary.problems[0])
+    assert not feature_path(tmp_path / "features" / "ucf_crime", UCF[1]).exists()
+    assert "2 imported, 0 there already, 1 missing or failed" in summary.describe()
+    # Once it is mended, the next import takes it and keeps the others.
+    save(path, values_of(3, 10, 2048))
+    again = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
+    assert (again.n_imported, again.n_kept, again.problems) == (1, 2, [])
+
+
+def test_no_pickle_is_loaded(tmp_path):
+    witness = tmp_path / "executed"
+
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (witness,)
+
+    folder = tmp_path / "rtfm"
+    write_rtfm(folder, UCF[1:])
+    np.save(folder / f"{UCF[0]}_i3d.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+    summary = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
+    (folder / f"{UCF[0]}_i3d.npy").write_bytes(pickle.dumps(Hostile()))
+    again = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
+    assert len(summary.problems) == len(again.problems) == 1
+    assert not witness.exists()
+
+
+def test_a_missing_crop_and_a_second_file_are_named(tmp_path):
+    folder = tmp_path / "deepmil"
+    for crop in range(10):
+        save(folder / f"{UCF[0]}__{crop}.npy", values_of(2, 1024))
+        save(folder / "copy" / f"{UCF[1]}__{crop}.npy", values_of(2, 1024))
+        save(folder / f"{UCF[1]}__{crop}.npy", values_of(2, 1024))
+        if crop != 3:
+            save(folder / f"{UCF[2]}__{crop}.npy", values_of(2, 1024))
+    summary = run(tmp_path, dataset("ucf_crime", UCF), folder, release="deepmil")
+    assert summary.n_imported == 1
+    first, second = sorted(summary.problems, key=lambda line: "second" in line)
+    assert f"{UCF[2]}__9.npy: crop 3 of the video is missing" in first
+    assert "is a second file beside" in second
+
+
+def test_a_changed_file_is_imported_anew_and_an_unchanged_one_is_kept(tmp_path):
+    folder = tmp_path / "rtfm"
+    write_rtfm(folder)
+    videos = dataset("ucf_crime", UCF)
+    run(tmp_path, videos, folder, release="rtfm")
+    changed = values_of(3, 10, 2048, seed=9)
+    save(folder / "UCF_Train_ten_crop_i3d" / f"{UCF[0]}_i3d.npy", changed)
+    summary = run(tmp_path, videos, folder, release="rtfm")
+    assert (summary.n_imported, summary.n_kept) == (1, 2)
+    found = stored(tmp_path, "ucf_crime", UCF[0]).features.streams["rgb"]
+    np.testing.assert_array_equal(found, changed.astype(np.float16))
+
+
+def test_features_of_two_releases_do_not_mix_in_one_folder(tmp_path):
+    write_rtfm(tmp_path / "rtfm")
+    videos = dataset("ucf_crime", UCF)
+    run(tmp_path, videos, tmp_path / "rtfm", release="rtfm")
+    with pytest.raises(FeatureFileError, match=r"was made in another way .*imported_from"):
+        run(tmp_path, videos, tmp_path / "rtfm", release="tevad")
+    assert stored(tmp_path, "ucf_crime", UCF[0]).provenance[IMPORTED_FROM] == "rtfm"
+
+
+def test_a_list_with_dead_absolute_paths_chooses_files_by_the_ends_of_its_paths(tmp_path):
+    folder = tmp_path / "sh"
+    for split, seed in (("SH_Train", 1), ("SH_Test", 2)):
+        save(folder / split / "01_0014_i3d.npy", values_of(2, 10, 2048, seed=seed))
+    save(folder / "SH_Train" / "01_001_i3d.npy", values_of(2, 10, 2048))
+    lines = ["/home/yu/yu_ssd/SH_Test/01_0014_i3d.npy", "/home/yu/SH_Test/01_0063_i3d.npy"]
+    listing = tmp_path / "shanghai-i3d-test.list"
+    listing.write_text("\n".join(lines))
+    videos = dataset("shanghaitech", ("01_0014", "01_001", "01_0063"))
+    summary = run(tmp_path, videos, folder, release="rtfm", lists=[listing])
+    assert summary.n_imported == 1
+    assert summary.problems == [f"01_0063_i3d.npy: is in {listing} but not below {folder}"]
+    found = stored(tmp_path, "shanghaitech", "01_0014").features.streams["rgb"]
+    expected = values_of(2, 10, 2048, seed=2).astype(np.float16)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_files_of_no_video_are_counted(tmp_path):
+    write_rtfm(tmp_path / "rtfm")
+    extra = save(tmp_path / "rtfm" / "gt-ucf.npy", np.ones(5))
+    summary = run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", release="rtfm")
+    assert summary.extra == [extra]
+    assert f"1 files are of no video, first {extra}" in summary.describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"release": "mine"}, "--release must be one of rtfm, .*, other, instead got 'mine'"),
+        ({"release": "other"}, "--made-by must say who made"),
+        ({"release": "rtfm", "made_by": "us"}, "--made-by must say who made"),
+    ],
+)
+def test_a_release_that_nobody_knows_must_say_who_made_it(tmp_path, options, message):
+    write_rtfm(tmp_path / "rtfm")
+    with pytest.raises(ImportFeaturesError, match=message):
+        run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", **options)
+
+
+def test_a_folder_without_a_file_of_any_video_is_refused_in_one_line(tmp_path):
+    save(tmp_path / "other" / "holiday.npy", values_of(2, 10, 2048))
+    with pytest.raises(ImportFeaturesError, match="none of its 1 files"):
+        run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "other", release="rtfm")
+    with pytest.raises(ImportFeaturesError, match="is not a folder"):
+        run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "absent", release="rtfm")
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_every_release_says_who_made_it_and_where_it_is_described(name):
+    release = RELEASES[name]
+    assert "https://github.com/" in release.made_by
+    assert release.family
+    assert release.tail_policy
