@@ -24,7 +24,6 @@ from pipeline.extraction.feature_folder import (
 from pipeline.extraction.many_devices import extract_on_devices
 from pipeline.extraction.profiles import describe_profile
 from pipeline.extraction.shards import WHOLE, Shard, begin_with
-from pipeline.extraction.single_video import stream_features as stream_features
 from pipeline.extraction.summary import ExtractionSummary, Tally
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import ReportProgress, no_report

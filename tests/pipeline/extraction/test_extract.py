@@ -12,12 +12,11 @@ import h5py
 import pytest
 import torch
 
-from extractors.engine import FramesDecoded
+from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.feature_file import FeatureFileError, read_features
 from pipeline.extraction.feature_folder import list_feature_files
-from pipeline.extraction.single_video import extract_video
 from pipeline.extraction.status import read_failure
 
 pytestmark = pytest.mark.usefixtures("videos_folder")
@@ -111,14 +110,10 @@ def test_a_video_that_crashes_its_decoder_is_quarantined_and_the_others_are_done
 
 def test_a_single_video_survives_the_crash_of_its_decoder(dataset, find_decoders, brightness):
     entry = dataset.entries[0]
-    reports = []
-
-    def kill_once(progress):
-        if not reports:
-            os.kill(find_decoders()[0], signal.SIGKILL)
-        reports.append(progress)
-
-    features = extract_video(entry.path, brightness(), report=kill_once)
+    events = extract_videos(brightness(), [entry.path])
+    assert isinstance(next(events), FramesDecoded)
+    os.kill(find_decoders()[0], signal.SIGKILL)
+    (features,) = [event.features for event in events if isinstance(event, VideoFeatures)]
     assert features.n_frames == 200
 
 

@@ -80,7 +80,7 @@ def test_options_that_cannot_be_are_refused_and_nothing_is_written(
 def test_the_function_takes_every_option_of_the_command():
     ours = set(inspect.signature(extract).parameters) - {"report"}
     theirs = {parameter.name for parameter in command.params}
-    assert ours == theirs - {"devices", "verbose"}  # several devices are given as `device`
+    assert ours == theirs - {"devices", "verbose", "quiet"}  # devices: given as `device`
 
 
 def test_profiles_name_registered_extractors_and_fields_of_the_choice():
