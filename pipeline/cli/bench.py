@@ -19,7 +19,7 @@ from pipeline.cli.shared import device_option, errors_in_one_line, say
 @flow_option
 @crops_option
 @click.option(
-    "--weights", default="random:0", show_default=True, help="They make no difference to the speed."
+    "--weights", default="random:0", show_default=True, help="They do not affect the speed."
 )
 @flow_weights_option
 @device_option
@@ -32,19 +32,19 @@ def bench(
     flow_weights: str | None,
     device: str,
 ) -> None:
-    """Measure decoding, flow, network and writing, and the whole, on VIDEOS of your own.
+    """Measure decoding, flow, network, writing and the whole extraction on VIDEOS of your own.
 
-    Nothing is kept. Ratios between rows hold for this machine; times for it alone.
+    Nothing is stored. The figures hold for this machine only.
 
     \b
     pipeline bench video.mp4 --flow none --crops 1
     pipeline bench a.mp4 b.mp4 --device cuda
     """
     with errors_in_one_line():
-        from pipeline.cli.progress import ProgressDisplay
+        from pipeline.cli.terminal import show_progress
         from pipeline.device import choose_device, describe_device
         from pipeline.experiments.bench_extraction import as_table, bench_extraction
-        from pipeline.extraction.profiles import resolve_choices
+        from pipeline.extraction.choices import resolve_choices
 
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")
@@ -57,11 +57,8 @@ def bench(
             flow_weights=flow_weights,
         )
         built = choice.build(chosen)
-        rows = []
-        with ProgressDisplay("bench", total=8, unit="rows") as display:
-            for row in bench_extraction(built, videos):
-                rows.append(row)
-                display.update(len(rows), row.name)
+        with show_progress() as report:
+            rows = bench_extraction(built, videos, report=report)
         choices = ", ".join(
             [
                 choice.extractor,

@@ -23,7 +23,7 @@ from pipeline.cli.shared import (
     features_option,
     videos_option,
 )
-from pipeline.cli.terminal import show_progress
+from pipeline.extraction.profiles import PROFILES
 from pipeline.printable import printable
 
 
@@ -50,8 +50,9 @@ def _check_shard(
 @features_option
 @click.option(
     "--profile",
-    help="How published features were made: xd-official, ucf-deepmil or rtfm-r50. Options that "
-    "contradict it are refused, except for weights.",
+    type=click.Choice([*PROFILES]),
+    help="Options with which published features were extracted. Options that contradict them are "
+    "refused, except for weights and precision.",
 )
 @extractor_option
 @flow_option
@@ -116,6 +117,7 @@ def extract(
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
 
+        from pipeline.cli.terminal import show_progress
         from pipeline.extraction.extract import extract as extract_dataset
 
         with show_progress() as report:
