@@ -14,13 +14,14 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from pipeline.cli.shared import is_quiet
 from pipeline.printable import printable
-from pipeline.progress import Progress, ReportProgress
+from pipeline.progress import Progress, ReportProgress, no_report
 
 SECONDS_BETWEEN_LINES = 10.0
 MAX_TABLE_COLUMNS = 10_000  # characters: a table is never wrapped
 _NUMBER = r"[-+]?(\d+(\.\d+)?|nan|inf) ?%?"
-_NUMERIC_CELL = re.compile(rf"({_NUMBER}( ± {_NUMBER})?)?")
+_NUMERIC_CELL = re.compile(rf"(-|{_NUMBER}( ± {_NUMBER})?)?")
 
 
 @contextmanager
@@ -28,13 +29,16 @@ def show_progress() -> Iterator[ReportProgress]:
     """Draw the progress of what runs in the body, on stderr.
 
     A terminal gets a bar that disappears at the end; anything else, such as a log file, gets a
-    plain line at most every ten seconds. Messages are lines that stay, in both.
+    plain line at most every ten seconds. Messages are lines that stay, in both. With `--quiet`
+    nothing is drawn.
 
     >>> with show_progress() as report:
     ...     report(Progress("extract", done=3, total=8, unit="videos"))
     """
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
+    if is_quiet():
+        yield no_report
+    elif console.is_terminal:
         with _bars(console) as bars:
             yield _TerminalProgress(bars).report
     else:
@@ -44,7 +48,7 @@ def show_progress() -> Iterator[ReportProgress]:
 def format_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table as plain text; columns of numbers are aligned to the right.
 
-    A column is one of numbers if all its cells are empty or of a form such as "12", "-0.5",
+    A column is one of numbers if all its cells are empty, "-" or of a form such as "12", "-0.5",
     "nan", "7.5 %" or "72.3 ± 2.2". Characters that could change what a terminal shows are escaped.
 
     Args:
