@@ -14,8 +14,9 @@ from pipeline.datasets.catalog import (
     DatasetError,
     VideoEntry,
     describe_cut_intervals,
-    frame_labels,
 )
+from pipeline.evaluation.ground_truth import convention_labels
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
     FeatureFileError,
@@ -35,7 +36,8 @@ class TestVideo:
     Attributes:
         entry: Its entry in the dataset.
         features: As extracted.
-        labels: (n_frames,) True where the frame is anomalous.
+        labels: True where the frame is anomalous. As many as the video has frames by our rule for
+            the ground truth; a published convention may cut or continue them.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -54,6 +56,7 @@ class TestSplit:
         dataset: Its `test` split is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
         provenance: How the run's features were extracted.
+        ground_truth: How frame labels are made: `annotation`, or a published convention.
 
     Attributes:
         entries: The videos, in the order of the dataset.
@@ -65,8 +68,16 @@ class TestSplit:
 
     __test__ = False
 
-    def __init__(self, dataset: Dataset, features_folder: Path, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        features_folder: Path,
+        provenance: Provenance,
+        *,
+        ground_truth: str = ANNOTATION,
+    ) -> None:
         self.entries = entries_with_features(dataset, "test", features_folder)
+        self._dataset, self._ground_truth = dataset, ground_truth
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
 
@@ -74,7 +85,8 @@ class TestSplit:
         """Read the videos.
 
         Raises:
-            DatasetError: If it is not known which frames of a video are anomalous.
+            DatasetError: If it is not known which frames of a video are anomalous, or there is no
+                such convention for the ground truth.
             FeatureFileError: If features cannot be read or were extracted with other settings than
                 the run's. A difference in rounding only is a warning in the log.
         """
@@ -83,7 +95,8 @@ class TestSplit:
             features = self.features(index)
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
             lengths.append((entry, features.n_frames))
-            yield TestVideo(entry, features, frame_labels(entry, features.n_frames))
+            labels = convention_labels(self._dataset, self._ground_truth, entry, features)
+            yield TestVideo(entry, features, labels)
         cut = describe_cut_intervals(lengths)
         if cut is not None:
             self._warn_once(cut)
