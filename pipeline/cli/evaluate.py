@@ -60,6 +60,14 @@ if TYPE_CHECKING:
     "Needs a run trained with --set keep_epochs=true.",
 )
 @click.option(
+    "--ground-truth",
+    default="annotation",
+    show_default=True,
+    metavar="NAME",
+    help="How frame labels are made: annotation (cut to each video's true length), or a published "
+    "convention: see `pipeline groundtruth DATASET --list`. Results by the latter are not stored.",
+)
+@click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="JSON to write, - for stdout."
 )
 @click.option(
@@ -78,6 +86,7 @@ def evaluate(
     controls: bool,
     threshold: float,
     best_on_test: bool,
+    ground_truth: str,
     json_path: Path | None,
     plot: Path | None,
     device: str,
@@ -121,10 +130,11 @@ def evaluate(
                 controls=controls,
                 threshold=threshold,
                 best_on_test=best_on_test,
+                ground_truth=ground_truth,
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
-        for seed in finished_seeds(run):
+        for seed in finished_seeds(run) if ground_truth == "annotation" else ():
             keep_evaluation(seed, evaluation)
     if evaluation.left_out:
         sys.exit(SOME_VIDEOS_FAILED)

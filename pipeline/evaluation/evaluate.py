@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_device
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
@@ -27,6 +28,7 @@ def evaluate(
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     best_on_test: bool = False,
+    ground_truth: str = ANNOTATION,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
@@ -42,6 +44,8 @@ def evaluate(
             context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
+        ground_truth: "annotation" (cut to each video's true length), or a published convention of
+            the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`.
         report: Called with the progress.
 
     Returns:
@@ -50,7 +54,8 @@ def evaluate(
     Raises:
         CheckpointError: If a run cannot be read, or kept no epochs to choose from.
         ConfigError: If there is no such device.
-        DatasetError: If the dataset cannot be read, has no test video, or only frames of one class.
+        DatasetError: If the dataset cannot be read, has no test video, no such convention, or only
+            frames of one class.
         FeatureFileError: If features are missing or were extracted with other settings.
         ValueError: If the threshold is out of its range.
     """
@@ -72,6 +77,7 @@ def evaluate(
         rule=EventRule(threshold),
         training=training,
         epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        ground_truth=ground_truth,
         report=report,
     )
 

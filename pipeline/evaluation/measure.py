@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset, VideoEntry, describe_cut_intervals
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 N_CONTEXT_SHUFFLES = 5
 N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
 
+Value = TypeVar("Value", np.float32, np.float64)
 FrameScores = list[NDArray[np.float32]]  # per video (n_frames,)
 
 
@@ -43,8 +46,9 @@ class GroundTruth:
 
     Attributes:
         entry: Its entry in the dataset.
-        labels: (n_frames,) True where the frame is anomalous.
-        timestamps: (n_frames,) seconds.
+        labels: (n_labels,) True where the frame is anomalous.
+        timestamps: (n_labels,) seconds.
+        n_frames: Frames of the features; a published ground truth may have more or fewer labels.
         duration_seconds: Length of the video.
         snippet_len: Frames per snippet of its features.
     """
@@ -52,6 +56,7 @@ class GroundTruth:
     entry: VideoEntry
     labels: NDArray[np.bool_]
     timestamps: NDArray[np.float64]
+    n_frames: int
     duration_seconds: float
     snippet_len: int
 
@@ -66,6 +71,7 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     training: Dataset | None = None,
+    ground_truth: str = ANNOTATION,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
@@ -85,16 +91,20 @@ def measure(
             is wanted too.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
             train split. `dataset` if None.
+        ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
+            conventions, to whose length scores are cut or continued.
         report: Called with the progress; a message says which line was left out.
 
     Raises:
         CheckpointError: If an epoch's checkpoint cannot be read.
-        DatasetError: If there is no test video, one's anomalous frames are not known, or the frames
-            of all of them are of one class.
+        DatasetError: If there is no test video or no such convention, one's anomalous frames are
+            not known, or the frames of all of them are of one class.
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
     """
-    measuring = _Measuring(checkpoints, dataset, features_folder, device, rule or EventRule())
+    measuring = _Measuring(
+        checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth
+    )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if epochs:
         plan.append(("best on test", lambda: measuring.best_epoch_row(epochs)))
@@ -126,15 +136,18 @@ class _Measuring:
         features_folder: Path,
         device: torch.device,
         rule: EventRule,
+        ground_truth: str,
     ) -> None:
         first = checkpoints[0]
         self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
-        self.split = TestSplit(dataset, features_folder, first.provenance)
+        self.split = TestSplit(
+            dataset, features_folder, first.provenance, ground_truth=ground_truth
+        )
         self.model_name = first.model_name
         if first.dataset != dataset.name:
             self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
         self._checkpoints, self._dataset = checkpoints, dataset
-        self._device, self._rule = device, rule
+        self._device, self._rule, self._ground_truth = device, rule, ground_truth
         self._truths: list[GroundTruth] = []
         self._scored: list[FrameScores] = [[] for _ in checkpoints]
 
@@ -144,17 +157,19 @@ class _Measuring:
             features = video.features
             path = self.split.path(video.entry)
             check_streams(self.models[0], stream_dims_of(features), path)
-            duration = features.n_frames / features.fps
+            n_labels = video.labels.size
             self._truths.append(
                 GroundTruth(
-                    video.entry, video.labels, features.timestamps, duration, features.snippet_len
+                    video.entry,
+                    video.labels,
+                    timestamps=_cut_or_continue(features.timestamps, n_labels),
+                    n_frames=features.n_frames,
+                    duration_seconds=features.n_frames / features.fps,
+                    snippet_len=features.snippet_len,
                 )
             )
             for model, scores in zip(self.models, self._scored, strict=True):
-                scores.append(self._scores(model, features))
-        cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
-        if cut is not None:
-            logger.warning("%s: %s", self._dataset.name, cut)
+                scores.append(self._scores(model, features, n_labels))
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
         cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
         if cut is not None:
@@ -174,17 +189,19 @@ class _Measuring:
             some = paths[first : first + N_EPOCHS_AT_ONCE]
             models = [load_checkpoint(path).model.to(self._device).eval() for path in some]
             scored: list[FrameScores] = [[] for _ in models]
-            for index in range(len(self._truths)):
+            for index, truth in enumerate(self._truths):
                 features = self.split.features(index)
                 for model, scores in zip(models, scored, strict=True):
-                    scores.append(self._scores(model, features))
+                    scores.append(self._scores(model, features, truth.labels.size))
             yield from map(self._measurement, scored)
 
     def motion_energy_row(self) -> Row:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
-        n_frames = {truth.entry.path: truth.labels.size for truth in self._truths}
+        n_frames = {truth.entry.path: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
-        energies = [found[truth.entry.path] for truth in self._truths]
+        energies = [
+            _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths
+        ]
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
@@ -196,7 +213,8 @@ class _Measuring:
         scores = []
         for index in range(len(self._truths)):
             features = self.split.features(index)
-            scores.append(scores_of_video(linear.score(name, features), features).per_frame)
+            per_frame = scores_of_video(linear.score(name, features), features).per_frame
+            scores.append(_cut_or_continue(per_frame, self._truths[index].labels.size))
         return Row(name, "control", (self._measurement(scores),))
 
     def shuffled_context_row(self) -> Row:
@@ -208,8 +226,9 @@ class _Measuring:
             for index, other in enumerate(order):
                 features = self.split.features(index)
                 context = context_of(self.split.features(int(other)), features.n_snippets)
+                n_labels = self._truths[index].labels.size
                 for model, scores in zip(self.models, scored, strict=True):
-                    scores.append(self._scores(model, features, context))
+                    scores.append(self._scores(model, features, n_labels, context))
             for metrics, scores in zip(per_model, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
@@ -250,6 +269,7 @@ class _Measuring:
             is_pretrained=self._checkpoints[0].is_pretrained,
             rows=tuple(rows),
             left_out=tuple(left_out),
+            ground_truth=self._ground_truth,
         )
 
     def _labels(self) -> NDArray[np.bool_]:
@@ -259,11 +279,12 @@ class _Measuring:
         self,
         model: AnomalyModel,
         features: Features,
+        n_labels: int,
         context: dict[str, NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
-        """(n_frames,) the scores of one video."""
+        """(n_labels,) the scores of one video."""
         per_snippet = snippet_scores(model, features, device=self._device, context=context)
-        return scores_of_video(per_snippet, features).per_frame
+        return _cut_or_continue(scores_of_video(per_snippet, features).per_frame, n_labels)
 
     def _measurement(self, scores: FrameScores) -> Measurement:
         """All metrics of scores in [0, 1]."""
@@ -282,6 +303,11 @@ class _Measuring:
             alarms=alarm_metrics(videos, self._rule),
             curves=curves(np.concatenate(scores), self._labels()),
         )
+
+
+def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:
+    """Values of as many frames as have labels; beyond the end the last value is repeated."""
+    return per_frame[np.minimum(np.arange(n_labels), len(per_frame) - 1)]
 
 
 def _frame_metrics(

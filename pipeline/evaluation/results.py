@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.evaluation.alarms import AlarmMetrics
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.outputs import write_output
 from pipeline.scoring.events import EventRule
@@ -95,6 +96,8 @@ class Evaluation:
         is_pretrained: False if the features are of random weights.
         rows: One per system; the model itself first.
         left_out: Rows that could not be measured.
+        ground_truth: How frame labels were made: `annotation`, cut to each video's true length, or
+            the published convention of this name.
     """
 
     trained_on: str
@@ -109,6 +112,7 @@ class Evaluation:
     is_pretrained: bool
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
+    ground_truth: str = ANNOTATION
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -147,6 +151,8 @@ def metrics_table(evaluation: Evaluation) -> Table:
         f"{evaluation.dataset}: {evaluation.n_videos} test videos{absent}, "
         f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous ({fraction:.1%})"
     )
+    if evaluation.ground_truth != ANNOTATION:
+        title += f"; ground truth of {evaluation.ground_truth}"
     rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
     return _table(title, _FRAME_HEADS, rows)
 

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.datasets.catalog import (
+    Dataset,
+    DatasetError,
+    VideoEntry,
+    describe_cut_intervals,
+)
+from pipeline.evaluation.ground_truth import convention_labels
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
     FeatureFileError,
@@ -29,7 +36,8 @@ class TestVideo:
     Attributes:
         entry: Its entry in the dataset.
         features: As extracted.
-        labels: (n_frames,) True where the frame is anomalous.
+        labels: True where the frame is anomalous. As many as the video has frames by our rule for
+            the ground truth; a published convention may cut or continue them.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -48,6 +56,7 @@ class TestSplit:
         dataset: Its `test` split is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
         provenance: How the run's features were extracted.
+        ground_truth: How frame labels are made: `annotation`, or a published convention.
 
     Attributes:
         entries: The videos, in the order of the dataset.
@@ -59,8 +68,16 @@ class TestSplit:
 
     __test__ = False
 
-    def __init__(self, dataset: Dataset, features_folder: Path, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        features_folder: Path,
+        provenance: Provenance,
+        *,
+        ground_truth: str = ANNOTATION,
+    ) -> None:
         self.entries = entries_with_features(dataset, "test", features_folder)
+        self._dataset, self._ground_truth = dataset, ground_truth
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
 
@@ -68,14 +85,21 @@ class TestSplit:
         """Read the videos.
 
         Raises:
-            DatasetError: If it is not known which frames of a video are anomalous.
+            DatasetError: If it is not known which frames of a video are anomalous, or there is no
+                such convention for the ground truth.
             FeatureFileError: If features cannot be read or were extracted with other settings than
                 the run's. A difference in rounding only is a warning in the log.
         """
+        lengths: list[tuple[VideoEntry, int]] = []
         for index, entry in enumerate(self.entries):
             features = self.features(index)
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
-            yield TestVideo(entry, features, frame_labels(entry, features.n_frames))
+            lengths.append((entry, features.n_frames))
+            labels = convention_labels(self._dataset, self._ground_truth, entry, features)
+            yield TestVideo(entry, features, labels)
+        cut = describe_cut_intervals(lengths)
+        if cut is not None:
+            self._warn_once(cut)
 
     def path(self, entry: VideoEntry) -> Path:
         """The feature file of a video."""
@@ -92,10 +116,14 @@ class TestSplit:
                 f"{path}: was extracted with other settings than the run's features "
                 f"({'; '.join(differences)}); extract with the run's options, or name another run"
             )
-        if notice and notice not in self._notices:
+        if notice:
+            self._warn_once(notice)
+        return stored.features
+
+    def _warn_once(self, notice: str) -> None:
+        if notice not in self._notices:
             self._notices.add(notice)
             logger.warning("%s: %s", self._folder, notice)
-        return stored.features
 
 
 def load_test_videos(
