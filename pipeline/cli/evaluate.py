@@ -59,6 +59,12 @@ if TYPE_CHECKING:
     "Needs a run trained with --set keep_epochs=true.",
 )
 @click.option(
+    "--ground-truth",
+    metavar="NAME",
+    help="annotation, or a published convention (pipeline groundtruth DATASET lists them).  "
+    "[default: that of the release for imported features, else annotation]",
+)
+@click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="JSON to write, - for stdout."
 )
 @click.option(
@@ -77,6 +83,7 @@ def evaluate(
     controls: bool,
     threshold: float,
     best_on_test: bool,
+    ground_truth: str | None,
     json_path: Path | None,
     plot: Path | None,
     device: str,
@@ -120,12 +127,13 @@ def evaluate(
                 controls=controls,
                 threshold=threshold,
                 best_on_test=best_on_test,
+                ground_truth=ground_truth,
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
         for seed in finished_seeds(run):
             keep_evaluation(seed, evaluation)
-    if evaluation.left_out:
+    if any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
 

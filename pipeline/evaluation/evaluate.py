@@ -27,6 +27,7 @@ def evaluate(
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     best_on_test: bool = False,
+    ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
@@ -42,6 +43,9 @@ def evaluate(
             context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
+        ground_truth: `annotation`, the annotation cut to each video's number of frames, or a
+            published convention: a key of `conventions_of`. None takes the convention of the
+            release for imported features, else `annotation`.
         report: Called with the progress.
 
     Returns:
@@ -68,6 +72,7 @@ def evaluate(
         controls=controls,
         rule=EventRule(threshold),
         epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        ground_truth=ground_truth,
         report=report,
     )
 

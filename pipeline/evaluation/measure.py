@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,12 @@ from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
-from pipeline.evaluation.split_videos import TestSplit, check_both_classes
+from pipeline.evaluation.split_videos import (
+    TestSplit,
+    check_both_classes,
+    default_ground_truth,
+)
+from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.scoring.events import EventRule
@@ -43,6 +49,7 @@ class GroundTruth:
         entry: Its entry in the dataset.
         labels: (n_frames,) True where the frame is anomalous.
         timestamps: (n_frames,) seconds.
+        n_video_frames: Frames of its features; published ground truth may have more or fewer.
         duration_seconds: Length of the video.
         snippet_len: Frames per snippet of its features.
     """
@@ -50,6 +57,7 @@ class GroundTruth:
     entry: VideoEntry
     labels: NDArray[np.bool_]
     timestamps: NDArray[np.float64]
+    n_video_frames: int
     duration_seconds: float
     snippet_len: int
 
@@ -63,6 +71,7 @@ def measure(
     controls: bool = False,
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
+    ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
@@ -80,6 +89,7 @@ def measure(
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, if the epoch that is best on the test videos
             is wanted too.
+        ground_truth: As in `evaluate`.
         report: Called with the progress; a message says which line was left out.
 
     Raises:
@@ -89,7 +99,9 @@ def measure(
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
     """
-    measuring = _Measuring(checkpoints, dataset, features_folder, device, rule or EventRule())
+    measuring = _Measuring(
+        checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth
+    )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if epochs:
         plan.append(("best on test", lambda: measuring.best_epoch_row(epochs)))
@@ -103,7 +115,7 @@ def measure(
         try:
             rows.append(measure_row())
         except ControlError as error:
-            left_out.append(LeftOut(name, str(error)))
+            left_out.append(LeftOut(name, str(error), is_failure=not measuring.is_imported))
             message = f"{name}: left out: {error}"
             report(Progress("evaluate", index + 1, len(plan), "rows", message=message))
     return measuring.evaluation([*rows, *measuring.class_rows()], left_out)
@@ -119,10 +131,14 @@ class _Measuring:
         features_folder: Path,
         device: torch.device,
         rule: EventRule,
+        ground_truth: str | None,
     ) -> None:
         first = checkpoints[0]
+        provenance = first.provenance
+        self._ground_truth = ground_truth or default_ground_truth(dataset.name, provenance)
         self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
-        self.split = TestSplit(dataset, features_folder, first.provenance)
+        self.split = TestSplit(dataset, features_folder, provenance, self._ground_truth)
+        self.is_imported = IMPORTED_FROM in provenance
         self.model_name = first.model_name
         if first.dataset != dataset.name:
             self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
@@ -137,14 +153,18 @@ class _Measuring:
             features = video.features
             path = self.split.path(video.entry)
             check_streams(self.models[0], stream_dims_of(features), path)
-            duration = features.n_frames / features.fps
             self._truths.append(
                 GroundTruth(
-                    video.entry, video.labels, features.timestamps, duration, features.snippet_len
+                    entry=video.entry,
+                    labels=video.labels,
+                    timestamps=_fit(features.timestamps, video.labels.size),
+                    n_video_frames=features.n_frames,
+                    duration_seconds=features.n_frames / features.fps,
+                    snippet_len=features.snippet_len,
                 )
             )
             for model, scores in zip(self.models, self._scored, strict=True):
-                scores.append(self._scores(model, features))
+                scores.append(self._scores(model, features, self._truths[-1]))
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
         cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
         if cut is not None:
@@ -164,17 +184,19 @@ class _Measuring:
             some = paths[first : first + N_EPOCHS_AT_ONCE]
             models = [load_checkpoint(path).model.to(self._device).eval() for path in some]
             scored: list[FrameScores] = [[] for _ in models]
-            for index in range(len(self._truths)):
+            for index, truth in enumerate(self._truths):
                 features = self.split.features(index)
                 for model, scores in zip(models, scored, strict=True):
-                    scores.append(self._scores(model, features))
+                    scores.append(self._scores(model, features, truth))
             yield from map(self._measurement, scored)
 
     def motion_energy_row(self) -> Row:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
-        n_frames = {truth.entry.path: truth.labels.size for truth in self._truths}
+        if self.is_imported:
+            raise ControlError("it needs the videos, and the features were imported without them")
+        n_frames = {truth.entry.path: truth.n_video_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
-        energies = [found[truth.entry.path] for truth in self._truths]
+        energies = [_fit(found[truth.entry.path], truth.labels.size) for truth in self._truths]
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
@@ -191,7 +213,7 @@ class _Measuring:
                 features = self.split.features(index)
                 context = context_of(self.split.features(int(other)), features.n_snippets)
                 for model, scores in zip(self.models, scored, strict=True):
-                    scores.append(self._scores(model, features, context))
+                    scores.append(self._scores(model, features, self._truths[index], context))
             for metrics, scores in zip(per_model, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
@@ -226,6 +248,7 @@ class _Measuring:
             n_absent=len(self._dataset.split("test")) - len(self._truths),
             n_frames=labels.size,
             n_anomalous=int(labels.sum()),
+            ground_truth=self._ground_truth,
             labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
             rule=self._rule,
             seeds=tuple(checkpoint.seed for checkpoint in self._checkpoints),
@@ -241,11 +264,12 @@ class _Measuring:
         self,
         model: AnomalyModel,
         features: Features,
+        truth: GroundTruth,
         context: dict[str, NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
         """(n_frames,) the scores of one video."""
         per_snippet = snippet_scores(model, features, device=self._device, context=context)
-        return scores_of_video(per_snippet, features).per_frame
+        return _fit(scores_of_video(per_snippet, features).per_frame, truth.labels.size)
 
     def _measurement(self, scores: FrameScores) -> Measurement:
         """All metrics of scores in [0, 1]."""
@@ -264,6 +288,19 @@ class _Measuring:
             alarms=alarm_metrics(videos, self._rule),
             curves=curves(np.concatenate(scores), self._labels()),
         )
+
+
+_Value = TypeVar("_Value", np.float32, np.float64)
+
+
+def _fit(values: NDArray[_Value], n_frames: int) -> NDArray[_Value]:
+    """Values per frame, cut to a number of frames or continued by the last of them."""
+    values = values[:n_frames]
+    return (
+        values
+        if len(values) == n_frames
+        else np.pad(values, (0, n_frames - len(values)), mode="edge")
+    )
 
 
 def _frame_metrics(

@@ -71,10 +71,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A row that could not be measured, and why in one line."""
+    """A row that could not be measured, and why in one line.
+
+    Attributes:
+        name: Of the row.
+        reason: Why.
+        is_failure: Whether something went wrong; else nothing could be measured from the start.
+    """
 
     name: str
     reason: str
+    is_failure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,7 @@ class Evaluation:
         is_pretrained: False if the features are of random weights.
         rows: One per system; the model itself first.
         left_out: Rows that could not be measured.
+        ground_truth: The rule of the frame labels: `annotation`, or a published convention.
     """
 
     trained_on: str
@@ -109,6 +117,7 @@ class Evaluation:
     is_pretrained: bool
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
+    ground_truth: str = "annotation"
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -145,7 +154,8 @@ def metrics_table(evaluation: Evaluation) -> Table:
     fraction = evaluation.n_anomalous / evaluation.n_frames
     title = (
         f"{evaluation.dataset}: {evaluation.n_videos} test videos{absent}, "
-        f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous ({fraction:.1%})"
+        f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous "
+        f"({fraction:.1%}); ground truth: {evaluation.ground_truth}"
     )
     rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
     return _table(title, _FRAME_HEADS, rows)

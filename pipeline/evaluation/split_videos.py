@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.evaluation.ground_truth import convention_labels
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION, VideoLength, conventions_of
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
     FeatureFileError,
@@ -17,6 +19,7 @@ from pipeline.extraction.feature_file import (
     feature_path,
     read_features,
 )
+from pipeline.extraction.releases import GROUND_TRUTH, IMPORTED_FROM
 from pipeline.runs.compatibility import compare_with_run
 
 logger = logging.getLogger(__name__)
@@ -29,7 +32,8 @@ class TestVideo:
     Attributes:
         entry: Its entry in the dataset.
         features: As extracted.
-        labels: (n_frames,) True where the frame is anomalous.
+        labels: (n_frames,) True where the frame is anomalous. Published ground truth may have
+            another number of frames than the features.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -48,18 +52,33 @@ class TestSplit:
         dataset: Its `test` split is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
         provenance: How the run's features were extracted.
+        ground_truth: A key of `conventions_of`, or `annotation`; None labels the frames of the
+            features.
 
     Attributes:
         entries: The videos, in the order of the dataset.
 
     Raises:
-        DatasetError: If there is no test video.
+        DatasetError: If there is no test video, or no such ground truth.
         FeatureFileError: If none has features.
     """
 
     __test__ = False
 
-    def __init__(self, dataset: Dataset, features_folder: Path, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        features_folder: Path,
+        provenance: Provenance,
+        ground_truth: str | None = None,
+    ) -> None:
+        known = (ANNOTATION, *conventions_of(dataset.name))
+        if ground_truth is not None and ground_truth not in known:
+            raise DatasetError(
+                f"{dataset.name}: ground truth must be {' or '.join(known)}, "
+                f"instead got {ground_truth!r}"
+            )
+        self._dataset, self._ground_truth = dataset, ground_truth
         self.entries = entries_with_features(dataset, "test", features_folder)
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
@@ -75,7 +94,17 @@ class TestSplit:
         for index, entry in enumerate(self.entries):
             features = self.features(index)
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
-            yield TestVideo(entry, features, frame_labels(entry, features.n_frames))
+            yield TestVideo(entry, features, self._labels(entry, features))
+
+    def _labels(self, entry: VideoEntry, features: Features) -> NDArray[np.bool_]:
+        if self._ground_truth is None:
+            return frame_labels(entry, features.n_frames)
+        n_frames = features.n_frames
+        # Features of others may leave frames out, and conventions rest on the true number.
+        if self._ground_truth != ANNOTATION or IMPORTED_FROM in self._provenance:
+            n_frames = self._dataset.frame_counts.get(entry.video_id, n_frames)
+        length = VideoLength(n_frames, features.n_snippets)
+        return convention_labels(self._dataset.name, self._ground_truth, entry, length)
 
     def path(self, entry: VideoEntry) -> Path:
         """The feature file of a video."""
@@ -96,6 +125,12 @@ class TestSplit:
             self._notices.add(notice)
             logger.warning("%s: %s", self._folder, notice)
         return stored.features
+
+
+def default_ground_truth(dataset_name: str, provenance: Provenance) -> str:
+    """The convention that fits a release's own features; our own rule for all others."""
+    convention = str(provenance.get(GROUND_TRUTH, ANNOTATION))
+    return convention if convention in conventions_of(dataset_name) else ANNOTATION
 
 
 def load_test_videos(

@@ -50,7 +50,9 @@ CLASS = Row("fall", "class", (measured(0.6, alarms=None),), n_videos=7)
 
 def test_the_table_gives_percent_with_mean_and_spread_over_seeds():
     table = metrics_table(make(MODEL, BASELINE, CLASS))
-    assert table.title == "mine: 4 test videos, 1000 frames, 250 of them anomalous (25.0%)"
+    assert table.title == (
+        "mine: 4 test videos, 1000 frames, 250 of them anomalous (25.0%); ground truth: annotation"
+    )
     assert table.header[:3] == ("", "seeds", "AUC")
     assert table.header[-1] == "AP abnormal"
     model, baseline, of_class = table.rows
@@ -86,7 +88,7 @@ def test_the_metrics_are_those_of_the_model_averaged_over_seeds():
 def test_the_json_names_rows_that_were_left_out():
     evaluation = replace(make(MODEL), left_out=(LeftOut("motion energy", "a.mp4: is gone"),))
     assert json.loads(json.dumps(as_json(evaluation)))["left_out"] == [
-        {"name": "motion energy", "reason": "a.mp4: is gone"}
+        {"name": "motion energy", "reason": "a.mp4: is gone", "is_failure": True}
     ]
 
 
