@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import scipy.io
 
-from extractors.snippets import DROP_TAIL
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.evaluation.ground_truth_conventions import WITHOUT_LAST_SNIPPET
 from pipeline.extraction.feature_check import check_feature_file
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, read_features
 from pipeline.extraction.import_features import ImportSummary, import_features
+from pipeline.extraction.published_video import check_length, covered_frames
 from pipeline.extraction.releases import IMPORTED_FROM, RELEASES, ImportFeaturesError
 
 UCF = ("Abuse001_x264", "Arson011_x264", "Normal_Videos_003_x264")
@@ -214,6 +217,20 @@ def test_a_known_number_of_frames_is_taken_where_the_snippets_cover_it(
     features = stored(tmp_path, "ucf_crime", UCF[0]).features
     assert features.n_frames == expected
     assert ("the dataset's" in features.decoder) == (expected == n_frames)
+
+
+def test_the_frames_of_all_test_videos_of_ucf_crime_make_the_published_lengths():
+    """By the numbers of snippets that two releases have, of the true numbers of frames."""
+    frame_counts = load_dataset("ucf_crime", allow_duplicates=True).frame_counts
+    dropped, filled = 0, 0
+    for video, n_frames in frame_counts.items():
+        n_dropped = n_frames // 16 - (video in WITHOUT_LAST_SNIPPET)
+        n_filled = -(-n_frames // 16)
+        for n_snippets in (n_dropped, n_filled):
+            check_length(Path(video), n_snippets, n_frames)
+        dropped += covered_frames(n_dropped, n_frames, REPEAT_LAST_FRAME)[0]
+        filled += covered_frames(n_filled, n_frames, REPEAT_LAST_FRAME)[0]
+    assert (len(frame_counts), dropped, filled) == (290, 1_109_680, 1_111_808)
 
 
 def test_snippets_that_cannot_be_of_the_video_are_misshapen(tmp_path):
