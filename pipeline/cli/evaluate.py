@@ -61,8 +61,9 @@ if TYPE_CHECKING:
 @click.option(
     "--ground-truth",
     metavar="NAME",
-    help="annotation, or a published convention (pipeline groundtruth DATASET lists them).  "
-    "[default: that of the release for imported features, else annotation]",
+    help="How frame labels are made: annotation (cut to each video's true length), or a published "
+    "convention: see `pipeline groundtruth DATASET --list`. Only results by the default are "
+    "stored.  [default: annotation; for imported features what fits them]",
 )
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="JSON to write, - for stdout."
@@ -109,6 +110,7 @@ def evaluate(
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
         from pipeline.evaluation.evaluate import finished_seeds
+        from pipeline.evaluation.split_videos import default_ground_truth
         from pipeline.reports.model_card import keep_evaluation
         from pipeline.runs.run_folder import read_description
         from pipeline.scoring.score import find_run
@@ -131,7 +133,8 @@ def evaluate(
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
-        for seed in finished_seeds(run):
+        default = default_ground_truth(loaded.name, read_description(run).provenance)
+        for seed in finished_seeds(run) if evaluation.ground_truth == default else ():
             keep_evaluation(seed, evaluation)
     if any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)

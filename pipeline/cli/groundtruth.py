@@ -23,6 +23,9 @@ from pipeline.printable import printable
     help="Rule: annotation (cut to each video's true length), or a published one, such as rtfm.",
 )
 @click.option(
+    "--list", "is_listing", is_flag=True, help="Only list the published rules of the dataset."
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="NumPy file of labels to write, - for stdout."
 )
 @click.option(
@@ -41,6 +44,7 @@ from pipeline.printable import printable
 def groundtruth(
     dataset: str,
     convention: str,
+    is_listing: bool,
     out: Path | None,
     audit: Path | None,
     order: Path | None,
@@ -51,10 +55,10 @@ def groundtruth(
     """Make the frame labels of a dataset's test split, or audit a file of such labels.
 
     The numbers of frames are read from the features; those of UCF-Crime's test videos are known.
-    Published results rest on other lengths than the true ones: `pipeline groundtruth DATASET` lists
-    the conventions of a dataset.
+    Published results rest on other lengths than the true ones, each with its own rule.
 
     \b
+    pipeline groundtruth ucf_crime --list
     pipeline groundtruth ucf_crime --convention rtfm --out gt.npy
     pipeline groundtruth ucf_crime --audit downloaded-gt.npy
     """
@@ -64,14 +68,19 @@ def groundtruth(
         from pipeline.evaluation.ground_truth import describe_conventions, make_ground_truth
         from pipeline.evaluation.ground_truth_audit import audit_ground_truth, read_order
 
-        check_outputs({"--out": out}, [audit, order])
+        if out is not None and (is_listing or audit is not None):
+            raise click.UsageError("--out has no use with --list or --audit")
+        check_outputs({"--out": out})
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
-        truth = make_ground_truth(loaded, features, convention=convention)
-        lines = [*truth.describe(), *describe_conventions(loaded.name)]
-        if audit is not None:
+        if is_listing:
+            lines = describe_conventions(loaded.name)
+        elif audit is not None:
             names = None if order is None else read_order(order)
             lines = audit_ground_truth(audit, loaded, features, order=names).describe()
-        if out is not None:
-            truth.write(out)
+        else:
+            truth = make_ground_truth(loaded, features, convention=convention)
+            lines = truth.describe()
+            if out is not None:
+                truth.write(out)
         for line in lines:
             click.echo(printable(line), err=out == Path("-"))

@@ -44,6 +44,14 @@ MAX_LISTED = 20
     help="Of the scores. parquet needs pyarrow.",
 )
 @click.option(
+    "--stride",
+    type=click.Choice([16, 8, 4, 2, 1]),
+    default=16,
+    show_default=True,
+    help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
+    "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
+)
+@click.option(
     "--events",
     type=click.Path(path_type=Path),
     help="JSON of the events to write, - for stdout; a folder for several videos.",
@@ -89,6 +97,7 @@ def score(
     videos: tuple[Path, ...],
     out: Path | None,
     score_format: ScoreFormat,
+    stride: int,
     events: Path | None,
     plot: Path | None,
     threshold: float | None,
@@ -109,8 +118,10 @@ def score(
     \b
     pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
     pipeline score cameras/ --out scores/ --format json
+    pipeline score video.mp4 --stride 4 --out scores.csv
     """
     with errors_in_one_line():
+        from extractors.snippets import SNIPPET_LEN
         from pipeline.device import describe_device
         from pipeline.scoring.events import EventRule
         from pipeline.scoring.score import find_run
@@ -128,7 +139,9 @@ def score(
         for notice in scorer.notices:
             say(notice)
         rule = EventRule(threshold or EventRule().threshold, merge_seconds, min_seconds)
-        failures = _score_all(scorer, outputs, score_format, rule)
+        if stride < SNIPPET_LEN:
+            say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
+        failures = _score_all(scorer, outputs, score_format, stride, rule)
         _end(failures, len(outputs))
 
 
@@ -164,7 +177,11 @@ def _plan_outputs(
 
 
 def _score_all(
-    scorer: Scorer, outputs: list[VideoOutputs], score_format: ScoreFormat, rule: EventRule
+    scorer: Scorer,
+    outputs: list[VideoOutputs],
+    score_format: ScoreFormat,
+    stride: int,
+    rule: EventRule,
 ) -> list[VideoFailure]:
     """Score all videos and write the outputs of each; Ctrl-C says which are left."""
     from pipeline.cli.terminal import show_progress
@@ -180,7 +197,7 @@ def _score_all(
 
     try:
         with show_progress() as report:
-            return scorer.score_all(list(left), write, report=report)
+            return scorer.score_all(list(left), write, stride=stride, report=report)
     except KeyboardInterrupt:
         if len(outputs) > 1:
             warn(f"{len(outputs) - len(left)} of {len(outputs)} videos are scored; left:")

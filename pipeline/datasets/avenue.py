@@ -7,13 +7,12 @@ so on, so the folder is part of a video's id. The dataset names no classes.
 
 from pathlib import Path
 
-from pipeline.datasets.catalog import Dataset, DatasetSource, Split, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetSource, VideoEntry
 from pipeline.datasets.listed_videos import find_listed_videos, read_list
 from pipeline.datasets.xd_violence import parse_annotations
 
 HOMEPAGE = "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html"
 N_NORMAL, N_ANOMALOUS = 16, 21
-PUBLISHED_COUNTS: dict[Split, tuple[int, int]] = {"train": (8, 11), "test": (8, 10)}
 
 
 def load_avenue(videos: Path | None = None, *, allow_outside: bool = False) -> Dataset:
@@ -38,9 +37,7 @@ def load_avenue(videos: Path | None = None, *, allow_outside: bool = False) -> D
         )
         for folder, name in names
     ]
-    return find_listed_videos(
-        "avenue", listed, videos, homepage=HOMEPAGE, published_counts=PUBLISHED_COUNTS
-    )
+    return find_listed_videos("avenue", listed, videos, homepage=HOMEPAGE)
 
 
 SOURCE = DatasetSource(

@@ -1,4 +1,4 @@
-"""What a dataset is: videos, their split, their labels, and which of their frames are anomalous."""
+"""The types of a dataset: videos with their split, label and anomalous frames; and its source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Intervals = tuple[tuple[int, int], ...]
 
 
 class DatasetError(LookaroundError, ValueError):
-    """A dataset is not where it was looked for, or its description is not as it must be."""
+    """A dataset was not found, or its list or annotation is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,17 @@ class VideoEntry:
     """One video of a dataset.
 
     Attributes:
-        video_id: Its name in the dataset, with `/` between folders and without a suffix.
+        video_id: Its name in the dataset, with `/` as separator and without a suffix.
         path: The file, which need not exist yet.
         split: Which part of the dataset it belongs to.
         label: 1 if any of it is anomalous, else 0.
         anomalies: The anomalous frames as (start, stop), counted from 0, stop excluded. Empty
-            with label 1 means that nobody has said which frames they are.
-        categories: What is anomalous about it, in words, where the dataset says so.
+            with label 1 means that they are not known.
+        categories: The classes of its anomalies, where the dataset names them.
 
     Raises:
-        ValueError: If a value is not one of those above, or if label and anomalies contradict
-            each other.
+        ValueError: If a value is not one of those above, or label and anomalies contradict each
+            other.
     """
 
     video_id: str
@@ -66,18 +66,18 @@ class VideoEntry:
 
     @property
     def has_frame_labels(self) -> bool:
-        """Whether it is known of each frame if it is anomalous."""
+        """Whether the label of every frame is known."""
         return self.label == 0 or bool(self.anomalies)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The videos that stages 1 and 2 work on.
+    """A list of videos to extract, to train on and to evaluate on.
 
     Attributes:
         name: Names the folder of its features.
         entries: Its videos, in the order of their list.
-        how_to_get: What to do where none of the videos is there.
+        how_to_get: What to do where none of the videos exists.
         folder: The folder of its videos, where it has one.
         duplicates: Files of which each group fits one video of the list equally well.
         published_counts: (normal, anomalous) videos of each split as the authors give them.
@@ -113,10 +113,10 @@ class Dataset:
             )
 
     def check_any_video_is_there(self) -> None:
-        """Find out before anything is loaded that the videos are somewhere else.
+        """Refuse a dataset none of whose videos exists: the folder is probably another one.
 
         Raises:
-            DatasetError: If none of the videos is there.
+            DatasetError: If none of the videos exists.
         """
         missing = self.missing_videos()
         if len(missing) == len(self.entries):
@@ -165,7 +165,7 @@ class DatasetSource:
 
 
 def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
-    """Say of each frame of a video whether it is anomalous.
+    """Label each frame of a video.
 
     An interval that goes beyond the video's end is cut there: published annotations do, by a few
     frames. `describe_cut_intervals` says how many.
@@ -175,7 +175,7 @@ def frame_labels(entry: VideoEntry, n_frames: int) -> NDArray[np.bool_]:
         n_frames: How many frames it has.
 
     Returns:
-        (n_frames,) bool.
+        (n_frames,) bool, True where the frame is anomalous.
 
     Raises:
         DatasetError: If it is anomalous and its anomalous frames are not known.

@@ -156,8 +156,9 @@ def _other_videos(dataset: Dataset, listed: set[Path]) -> list[Path]:
     """The video files in the folder that are not those of the list."""
     if dataset.folder is None:
         return []
-    ambiguous = {path for paths in dataset.duplicates for path in paths}
-    return [path for path in walk_videos(dataset.folder) if path not in listed | ambiguous]
+    known = listed.union(*dataset.duplicates)
+    others = [path for path in walk_videos(dataset.folder) if path not in known]
+    return [path for path in others if path.is_file()]  # no broken link, no named pipe
 
 
 def _same_content(paths: Sequence[Path]) -> tuple[tuple[Path, ...], ...]:

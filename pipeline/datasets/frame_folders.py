@@ -24,6 +24,7 @@ from pipeline.progress import Progress, ReportProgress, no_report
 # By the suffix of an image: FFmpeg's name of its format.
 IMAGE_FORMATS = {".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".png": "png_pipe"}
 MAX_FRAMES = 1_000_000
+MAX_IMAGE_BYTES = 1 << 26  # an uncompressed frame of 8192 x 2730 pixels
 
 
 def find_frame_folders(dataset: Dataset) -> dict[Path, Path]:
@@ -126,7 +127,7 @@ def list_frames(folder: Path) -> list[Path]:
     numbered: list[tuple[int, Path]] = []
     for path in folder.iterdir():
         match = re.search(r"([0-9]{1,9})$", path.stem)
-        if match is not None and path.suffix.lower() in IMAGE_FORMATS:
+        if match is not None and path.suffix.lower() in IMAGE_FORMATS and path.is_file():
             numbered.append((int(match[1]), path))
     if not 0 < len(numbered) <= MAX_FRAMES:
         raise DatasetError(
@@ -143,6 +144,8 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def _open_image(path: Path) -> InputContainer:
+    if path.stat().st_size > MAX_IMAGE_BYTES:
+        raise DatasetError(f"{path}: is larger than {MAX_IMAGE_BYTES} bytes, expected one image")
     try:
         return av.open(
             str(path.absolute()),

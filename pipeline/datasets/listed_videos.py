@@ -27,7 +27,7 @@ def find_listed_videos(
     videos: Path | None,
     *,
     homepage: str,
-    published_counts: Mapping[Split, tuple[int, int]],
+    published_counts: Mapping[Split, tuple[int, int]] | None = None,
 ) -> Dataset:
     """Replace each listed path by that of the file found for it.
 
@@ -40,7 +40,7 @@ def find_listed_videos(
         listed: Its videos; their paths are relative, as in the official archives.
         videos: Any folder above all of the videos; `data/<name>` by default.
         homepage: Where to get them.
-        published_counts: (normal, anomalous) videos of each split.
+        published_counts: (normal, anomalous) videos of each split, where it is a published one.
 
     Returns:
         The dataset, with all listed videos: those that were not found keep their listed path,
@@ -65,7 +65,7 @@ def find_listed_videos(
         how_to_get=f"get the videos from {homepage} and name their folder with --videos",
         folder=folder,
         duplicates=tuple(duplicates),
-        published_counts=published_counts,
+        published_counts=published_counts or {},
     )
 
 

@@ -1,14 +1,14 @@
-"""A user's own videos: a CSV with the columns path, split, label and anomalies.
+"""Reading a manifest: a CSV that lists a user's own videos with their labels.
 
     path,split,label,anomalies
     day/yard.mp4,train,0,
     night/fall.mp4,test,1,12-128;300-410
 
-Paths are relative to the CSV's folder, with `/` between folders, and stay in it, links as well
-unless they are allowed to lead out. Anomalies are frames, counted
-from 0, the second number excluded; empty when there are none or nobody has marked them. A column
-`class` may say what is anomalous (`fall`, or `fall;fire`), for an evaluation by class; it counts in
-rows with label 1. Other columns are left alone.
+Paths are relative to the CSV's folder, use `/` as separator, and may not leave the folder; neither
+may links, unless that is allowed. Anomalies are pairs start-stop of frames, counted from 0, with
+the stop excluded; the field is empty where there are none or where they are not known. An optional
+column `class` names what is anomalous (`fall`, or `fall;fire`), for an evaluation by class; it is
+used in rows with label 1. Other columns are ignored.
 """
 
 import csv
@@ -23,14 +23,14 @@ from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
 COLUMNS = ("path", "split", "label", "anomalies")
 CLASS_COLUMN = "class"
 
-# A million rows of 64 characters: whatever is larger is no list of videos.
+# A million rows of 64 characters: a larger file is no list of videos.
 MAX_BYTES = 64_000_000
 
 
 def load_manifest(
     path: Path, videos: Path | None = None, *, allow_outside: bool = False
 ) -> Dataset:
-    """Read a manifest. Whether the videos exist is not looked at here.
+    """Read a manifest. The videos need not exist.
 
     Args:
         path: The CSV; its stem becomes the dataset's name.
@@ -38,8 +38,8 @@ def load_manifest(
         allow_outside: Accept videos behind links that lead out of this folder.
 
     Raises:
-        DatasetError: If the file cannot be read or is not as this module's text says. The message
-            names the line.
+        DatasetError: If the file cannot be read or is not in the format of this module's docstring.
+            The message names the line.
     """
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     folder = path.parent if videos is None else videos
@@ -68,7 +68,7 @@ def load_manifest(
 
 
 class _Place(NamedTuple):
-    """Where a video stands in the manifest, and its path as written there."""
+    """The line of a video in the manifest, and its path as written there."""
 
     line: int
     path: str
@@ -99,7 +99,7 @@ def _read_text(path: Path) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> list[str]:
-    """The names of all columns, once those that are needed are known to be there."""
+    """The names of all columns, after a check that the required ones are among them."""
     names = [name.strip() for name in header]
     for column in (*COLUMNS, *([CLASS_COLUMN] if CLASS_COLUMN in names else [])):
         if names.count(column) != 1:
@@ -157,11 +157,11 @@ def _parse_classes(text: str) -> tuple[str, ...]:
 
 
 def _check_new(place: _Place, first: _Place) -> None:
-    """Refuse a second video of one id: it would overwrite the first one's features."""
+    """Refuse a second video with the same id: it would overwrite the features of the first."""
     if place is first:
         return
     if place.path == first.path:
-        raise ValueError(f"path {place.path!r} stands in line {first.line} already; remove one row")
+        raise ValueError(f"path {place.path!r} is in line {first.line} already; remove one row")
     raise ValueError(
         f"paths {place.path!r} and {first.path!r} (line {first.line}) differ in their suffix only, "
         "so their features would be one file; rename one of the videos"
@@ -169,7 +169,7 @@ def _check_new(place: _Place, first: _Place) -> None:
 
 
 def _check_inside(root: Path, relative: str) -> None:
-    """Refuse a path that leads out of `root`, which has no links, by a link."""
+    """Refuse a path that leads out of `root`, a resolved folder, through a link."""
     target = Path(os.path.realpath(root / relative))
     if not target.is_relative_to(root):
         raise ValueError(

@@ -29,7 +29,7 @@ PUBLISHED_COUNTS: dict[Split, tuple[int, int]] = {
     "test": (53, 158),
 }
 
-# A track takes a line of some 15 characters: whatever is larger is no list of tracks.
+# A track takes a line of some 15 characters: a larger file is no list of tracks.
 MAX_TRACKS_BYTES = 1_000_000
 
 

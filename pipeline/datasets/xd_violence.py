@@ -55,7 +55,7 @@ def load_xd_violence(videos: Path | None = None, *, allow_outside: bool = False)
 
 
 def categories_of(name: str) -> tuple[str, ...]:
-    """Read from a video's name what violence it shows, in the order of the name.
+    """Read the classes of violence from the name of a video, in the order of the name.
 
     >>> categories_of("The.Fast.and.the.Furious.2001__#00-29-00_00-29-52_label_B2-G-0")
     ('shooting', 'explosion')

@@ -43,9 +43,9 @@ def evaluate(
             context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
-        ground_truth: `annotation`, the annotation cut to each video's number of frames, or a
-            published convention: a key of `conventions_of`. None takes the convention of the
-            release for imported features, else `annotation`.
+        ground_truth: "annotation" (cut to each video's true length), or a published convention of
+            the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`. None takes the
+            convention of their release for imported features, else "annotation".
         report: Called with the progress.
 
     Returns:
@@ -54,7 +54,8 @@ def evaluate(
     Raises:
         CheckpointError: If a run cannot be read, or kept no epochs to choose from.
         ConfigError: If there is no such device.
-        DatasetError: If the dataset cannot be read, has no test video, or only frames of one class.
+        DatasetError: If the dataset cannot be read, has no test video, no such convention, or only
+            frames of one class.
         FeatureFileError: If features are missing or were extracted with other settings.
         ValueError: If the threshold is out of its range.
     """

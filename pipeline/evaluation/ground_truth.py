@@ -4,16 +4,18 @@ Our rule (`annotation`) is the raw annotation cut to the true number of frames o
 published ones are in `ground_truth_conventions.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from extractors.features import Features
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, describe_cut_intervals
 from pipeline.evaluation.ground_truth_conventions import (
     ANNOTATION,
+    ANNOTATION_RULE,
     FrameLabels,
     VideoLength,
     conventions_of,
@@ -82,15 +84,18 @@ class GroundTruth:
 
 
 def describe_conventions(dataset_name: str) -> list[str]:
-    """One line for each published convention of a dataset."""
+    """One line for our rule and for each published convention of a dataset."""
     return [
-        f"convention {name}: {each.n_frames} frames ({each.publishers}): {each.rule}"
-        for name, each in conventions_of(dataset_name).items()
+        f"{ANNOTATION}: {ANNOTATION_RULE}",
+        *(
+            f"{name}: {each.n_frames} frames ({each.publishers}): {each.rule}"
+            for name, each in conventions_of(dataset_name).items()
+        ),
     ]
 
 
 def convention_labels(
-    dataset_name: str, convention: str, entry: VideoEntry, length: VideoLength
+    dataset: Dataset, convention: str, entry: VideoEntry, features: Features | None
 ) -> FrameLabels:
     """Make the labels of one test video by a convention.
 
@@ -98,11 +103,12 @@ def convention_labels(
     to as many frames: `extractors.snippets.per_frame(per_snippet, 16, len(labels))`.
 
     Args:
-        dataset_name: The dataset's name.
-        convention: `annotation`, or a key of `conventions_of`.
+        dataset: The video's dataset.
+        convention: `annotation`, or a key of `conventions_of(dataset.name)`.
         entry: A test video.
-        length: How long it is. Published conventions need the length on which they rest, that of
-            `Dataset.frame_counts` where there is one.
+        features: The video's, where there are some. Their number of frames is the true one by our
+            rule, unless they were imported; a published convention takes the published one where
+            the dataset knows it.
 
     Returns:
         (n_frames,) True where the frame is anomalous; n_frames follows from the convention.
@@ -110,20 +116,21 @@ def convention_labels(
     Raises:
         DatasetError: If there is no such convention, or the length that it needs is not known.
     """
-    known = conventions_of(dataset_name)
+    length = _length_of(dataset, convention, entry, features)
+    known = conventions_of(dataset.name)
     if convention == ANNOTATION:
         labels, needs = cut_to_frames(entry, length), "number of frames"
     elif convention in known:
         labels, needs = known[convention].labels(entry, length), known[convention].needs
     else:
         raise DatasetError(
-            f"{dataset_name}: no ground-truth convention {convention!r}; "
+            f"{dataset.name}: no ground-truth convention {convention!r}; "
             f"expected {', '.join((ANNOTATION, *known))}"
         )
     if labels is None:
         raise DatasetError(
             f"{entry.path}: its {needs} is not known; extract or import the features of "
-            f"{dataset_name} and name their folder with --features"
+            f"{dataset.name} and name their folder with --features"
         )
     return labels
 
@@ -147,37 +154,36 @@ def make_ground_truth(
     entries = dataset.split("test")
     if not entries:
         raise DatasetError(f"{dataset.name}: has no videos in the split 'test'")
-    lengths = dict(
-        _read_lengths(dataset, features_folder, prefer_published=convention != ANNOTATION)
-    )
-    labels: dict[str, FrameLabels] = {
-        entry.video_id: convention_labels(dataset.name, convention, entry, lengths[entry.video_id])
-        for entry in entries
-    }
+    labels: dict[str, FrameLabels] = {}
+    n_frames: list[int] = []
+    for entry in entries:
+        features = _read_features(dataset, features_folder, entry)
+        labels[entry.video_id] = convention_labels(dataset, convention, entry, features)
+        length = _length_of(dataset, convention, entry, features)
+        n_frames.append(length.n_frames or labels[entry.video_id].size)
     published = conventions_of(dataset.name).get(convention)
     return GroundTruth(
         dataset.name,
         convention,
-        rule=published.rule if published else "the annotation cut to each video's true length",
+        rule=published.rule if published else ANNOTATION_RULE,
         labels=labels,
         published_n_frames=published.n_frames if published else None,
-        cut_intervals=describe_cut_intervals(
-            (entry, lengths[entry.video_id].n_frames or labels[entry.video_id].size)
-            for entry in entries
-        ),
+        cut_intervals=describe_cut_intervals(zip(entries, n_frames, strict=True)),
     )
 
 
-def _read_lengths(
-    dataset: Dataset, features_folder: Path, *, prefer_published: bool
-) -> Iterator[tuple[str, VideoLength]]:
-    """The length of each test video: from its features, and from the published counts."""
-    for entry in dataset.split("test"):
-        path = feature_path(features_folder / dataset.name, entry.video_id)
-        published = dataset.frame_counts.get(entry.video_id)
-        if not path.exists():
-            yield entry.video_id, VideoLength(published)
-            continue
-        features = read_features(path, video_id=entry.video_id).features
-        n_frames = features.n_frames if published is None or not prefer_published else published
-        yield entry.video_id, VideoLength(n_frames, features.n_snippets)
+def _read_features(dataset: Dataset, folder: Path, entry: VideoEntry) -> Features | None:
+    path = feature_path(folder / dataset.name, entry.video_id)
+    return read_features(path, video_id=entry.video_id).features if path.exists() else None
+
+
+def _length_of(
+    dataset: Dataset, convention: str, entry: VideoEntry, features: Features | None
+) -> VideoLength:
+    published = dataset.frame_counts.get(entry.video_id)
+    if features is None:
+        return VideoLength(published)
+    # Features that were imported may leave out frames of their video.
+    is_own = convention == ANNOTATION and features.has_times
+    n_frames = features.n_frames if is_own or published is None else published
+    return VideoLength(n_frames, features.n_snippets)

@@ -18,9 +18,10 @@ from pipeline.datasets.listed_videos import read_list
 FrameLabels = NDArray[np.bool_]  # (n_frames,) True where the frame is anomalous
 
 ANNOTATION = "annotation"
+ANNOTATION_RULE = "the annotation cut to each video's true length"
 
 # Their length is a multiple of 16, and still their last snippet is missing in the ground truth of
-# DeepMIL and UR-DMU; ten other videos of such a length are whole there.
+# DeepMIL and UR-DMU; eleven other videos of such a length are whole there.
 WITHOUT_LAST_SNIPPET = frozenset(
     f"{name}_x264"
     for name in (

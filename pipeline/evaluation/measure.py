@@ -4,7 +4,6 @@ Scores and labels are kept; features are read from their files one video at a ti
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, VideoEntry, describe_cut_intervals
+from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
@@ -33,11 +32,10 @@ from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
 
-logger = logging.getLogger(__name__)
-
 N_CONTEXT_SHUFFLES = 5
 N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
 
+Value = TypeVar("Value", np.float32, np.float64)
 FrameScores = list[NDArray[np.float32]]  # per video (n_frames,)
 
 
@@ -47,9 +45,9 @@ class GroundTruth:
 
     Attributes:
         entry: Its entry in the dataset.
-        labels: (n_frames,) True where the frame is anomalous.
-        timestamps: (n_frames,) seconds.
-        n_video_frames: Frames of its features; published ground truth may have more or fewer.
+        labels: (n_labels,) True where the frame is anomalous.
+        timestamps: (n_labels,) seconds.
+        n_frames: Frames of the features; a published ground truth may have more or fewer labels.
         duration_seconds: Length of the video.
         snippet_len: Frames per snippet of its features.
     """
@@ -57,7 +55,7 @@ class GroundTruth:
     entry: VideoEntry
     labels: NDArray[np.bool_]
     timestamps: NDArray[np.float64]
-    n_video_frames: int
+    n_frames: int
     duration_seconds: float
     snippet_len: int
 
@@ -89,13 +87,15 @@ def measure(
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, if the epoch that is best on the test videos
             is wanted too.
-        ground_truth: As in `evaluate`.
+        ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
+            conventions, to whose length scores are cut or continued. None takes what fits the
+            features: the convention of their release if they were imported, else `annotation`.
         report: Called with the progress; a message says which line was left out.
 
     Raises:
         CheckpointError: If an epoch's checkpoint cannot be read.
-        DatasetError: If there is no test video, one's anomalous frames are not known, or the frames
-            of all of them are of one class.
+        DatasetError: If there is no test video or no such convention, one's anomalous frames are
+            not known, or the frames of all of them are of one class.
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
     """
@@ -134,16 +134,17 @@ class _Measuring:
         ground_truth: str | None,
     ) -> None:
         first = checkpoints[0]
-        provenance = first.provenance
-        self._ground_truth = ground_truth or default_ground_truth(dataset.name, provenance)
+        ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
+        self.is_imported = IMPORTED_FROM in first.provenance
         self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
-        self.split = TestSplit(dataset, features_folder, provenance, self._ground_truth)
-        self.is_imported = IMPORTED_FROM in provenance
+        self.split = TestSplit(
+            dataset, features_folder, first.provenance, ground_truth=ground_truth
+        )
         self.model_name = first.model_name
         if first.dataset != dataset.name:
             self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
         self._checkpoints, self._dataset = checkpoints, dataset
-        self._device, self._rule = device, rule
+        self._device, self._rule, self._ground_truth = device, rule, ground_truth
         self._truths: list[GroundTruth] = []
         self._scored: list[FrameScores] = [[] for _ in checkpoints]
 
@@ -153,22 +154,20 @@ class _Measuring:
             features = video.features
             path = self.split.path(video.entry)
             check_streams(self.models[0], stream_dims_of(features), path)
+            n_labels = video.labels.size
             self._truths.append(
                 GroundTruth(
-                    entry=video.entry,
-                    labels=video.labels,
-                    timestamps=_fit(features.timestamps, video.labels.size),
-                    n_video_frames=features.n_frames,
+                    video.entry,
+                    video.labels,
+                    timestamps=_cut_or_continue(features.timestamps, n_labels),
+                    n_frames=features.n_frames,
                     duration_seconds=features.n_frames / features.fps,
                     snippet_len=features.snippet_len,
                 )
             )
             for model, scores in zip(self.models, self._scored, strict=True):
-                scores.append(self._scores(model, features, self._truths[-1]))
+                scores.append(self._scores(model, features, n_labels))
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
-        cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
-        if cut is not None:
-            logger.warning("%s: %s", self._dataset.name, cut)
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
 
@@ -187,16 +186,18 @@ class _Measuring:
             for index, truth in enumerate(self._truths):
                 features = self.split.features(index)
                 for model, scores in zip(models, scored, strict=True):
-                    scores.append(self._scores(model, features, truth))
+                    scores.append(self._scores(model, features, truth.labels.size))
             yield from map(self._measurement, scored)
 
     def motion_energy_row(self) -> Row:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
         if self.is_imported:
             raise ControlError("it needs the videos, and the features were imported without them")
-        n_frames = {truth.entry.path: truth.n_video_frames for truth in self._truths}
+        n_frames = {truth.entry.path: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
-        energies = [_fit(found[truth.entry.path], truth.labels.size) for truth in self._truths]
+        energies = [
+            _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths
+        ]
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
@@ -212,8 +213,9 @@ class _Measuring:
             for index, other in enumerate(order):
                 features = self.split.features(index)
                 context = context_of(self.split.features(int(other)), features.n_snippets)
+                n_labels = self._truths[index].labels.size
                 for model, scores in zip(self.models, scored, strict=True):
-                    scores.append(self._scores(model, features, self._truths[index], context))
+                    scores.append(self._scores(model, features, n_labels, context))
             for metrics, scores in zip(per_model, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
@@ -248,13 +250,13 @@ class _Measuring:
             n_absent=len(self._dataset.split("test")) - len(self._truths),
             n_frames=labels.size,
             n_anomalous=int(labels.sum()),
-            ground_truth=self._ground_truth,
             labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
             rule=self._rule,
             seeds=tuple(checkpoint.seed for checkpoint in self._checkpoints),
             is_pretrained=self._checkpoints[0].is_pretrained,
             rows=tuple(rows),
             left_out=tuple(left_out),
+            ground_truth=self._ground_truth,
         )
 
     def _labels(self) -> NDArray[np.bool_]:
@@ -264,12 +266,12 @@ class _Measuring:
         self,
         model: AnomalyModel,
         features: Features,
-        truth: GroundTruth,
+        n_labels: int,
         context: dict[str, NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
-        """(n_frames,) the scores of one video."""
+        """(n_labels,) the scores of one video."""
         per_snippet = snippet_scores(model, features, device=self._device, context=context)
-        return _fit(scores_of_video(per_snippet, features).per_frame, truth.labels.size)
+        return _cut_or_continue(scores_of_video(per_snippet, features).per_frame, n_labels)
 
     def _measurement(self, scores: FrameScores) -> Measurement:
         """All metrics of scores in [0, 1]."""
@@ -290,17 +292,9 @@ class _Measuring:
         )
 
 
-_Value = TypeVar("_Value", np.float32, np.float64)
-
-
-def _fit(values: NDArray[_Value], n_frames: int) -> NDArray[_Value]:
-    """Values per frame, cut to a number of frames or continued by the last of them."""
-    values = values[:n_frames]
-    return (
-        values
-        if len(values) == n_frames
-        else np.pad(values, (0, n_frames - len(values)), mode="edge")
-    )
+def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:
+    """Values of as many frames as have labels; beyond the end the last value is repeated."""
+    return per_frame[np.minimum(np.arange(n_labels), len(per_frame) - 1)]
 
 
 def _frame_metrics(

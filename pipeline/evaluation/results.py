@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.evaluation.alarms import AlarmMetrics
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.outputs import write_output
 from pipeline.scoring.events import EventRule
@@ -102,7 +103,8 @@ class Evaluation:
         is_pretrained: False if the features are of random weights.
         rows: One per system; the model itself first.
         left_out: Rows that could not be measured.
-        ground_truth: The rule of the frame labels: `annotation`, or a published convention.
+        ground_truth: How frame labels were made: `annotation`, cut to each video's true length, or
+            the published convention of this name.
     """
 
     trained_on: str
@@ -117,7 +119,7 @@ class Evaluation:
     is_pretrained: bool
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
-    ground_truth: str = "annotation"
+    ground_truth: str = ANNOTATION
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -154,9 +156,10 @@ def metrics_table(evaluation: Evaluation) -> Table:
     fraction = evaluation.n_anomalous / evaluation.n_frames
     title = (
         f"{evaluation.dataset}: {evaluation.n_videos} test videos{absent}, "
-        f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous "
-        f"({fraction:.1%}); ground truth: {evaluation.ground_truth}"
+        f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous ({fraction:.1%})"
     )
+    if evaluation.ground_truth != ANNOTATION:
+        title += f"; ground truth of {evaluation.ground_truth}"
     rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
     return _table(title, _FRAME_HEADS, rows)
 

@@ -2,16 +2,22 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.datasets.catalog import (
+    Dataset,
+    DatasetError,
+    VideoEntry,
+    describe_cut_intervals,
+    frame_labels,
+)
 from pipeline.evaluation.ground_truth import convention_labels
-from pipeline.evaluation.ground_truth_conventions import ANNOTATION, VideoLength, conventions_of
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION, conventions_of
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
     FeatureFileError,
@@ -19,7 +25,7 @@ from pipeline.extraction.feature_file import (
     feature_path,
     read_features,
 )
-from pipeline.extraction.releases import GROUND_TRUTH, IMPORTED_FROM
+from pipeline.extraction.releases import GROUND_TRUTH
 from pipeline.runs.compatibility import compare_with_run
 
 logger = logging.getLogger(__name__)
@@ -32,8 +38,8 @@ class TestVideo:
     Attributes:
         entry: Its entry in the dataset.
         features: As extracted.
-        labels: (n_frames,) True where the frame is anomalous. Published ground truth may have
-            another number of frames than the features.
+        labels: True where the frame is anomalous. As many as the video has frames by our rule for
+            the ground truth; a published convention may cut or continue them.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -52,14 +58,13 @@ class TestSplit:
         dataset: Its `test` split is read.
         features_folder: Holds `<dataset>/<video_id>.h5`.
         provenance: How the run's features were extracted.
-        ground_truth: A key of `conventions_of`, or `annotation`; None labels the frames of the
-            features.
+        ground_truth: How frame labels are made: `annotation`, or a published convention.
 
     Attributes:
         entries: The videos, in the order of the dataset.
 
     Raises:
-        DatasetError: If there is no test video, or no such ground truth.
+        DatasetError: If there is no test video.
         FeatureFileError: If none has features.
     """
 
@@ -70,16 +75,11 @@ class TestSplit:
         dataset: Dataset,
         features_folder: Path,
         provenance: Provenance,
-        ground_truth: str | None = None,
+        *,
+        ground_truth: str = ANNOTATION,
     ) -> None:
-        known = (ANNOTATION, *conventions_of(dataset.name))
-        if ground_truth is not None and ground_truth not in known:
-            raise DatasetError(
-                f"{dataset.name}: ground truth must be {' or '.join(known)}, "
-                f"instead got {ground_truth!r}"
-            )
-        self._dataset, self._ground_truth = dataset, ground_truth
         self.entries = entries_with_features(dataset, "test", features_folder)
+        self._dataset, self._ground_truth = dataset, ground_truth
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
 
@@ -87,24 +87,21 @@ class TestSplit:
         """Read the videos.
 
         Raises:
-            DatasetError: If it is not known which frames of a video are anomalous.
+            DatasetError: If it is not known which frames of a video are anomalous, or there is no
+                such convention for the ground truth.
             FeatureFileError: If features cannot be read or were extracted with other settings than
                 the run's. A difference in rounding only is a warning in the log.
         """
+        lengths: list[tuple[VideoEntry, int]] = []
         for index, entry in enumerate(self.entries):
             features = self.features(index)
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
-            yield TestVideo(entry, features, self._labels(entry, features))
-
-    def _labels(self, entry: VideoEntry, features: Features) -> NDArray[np.bool_]:
-        if self._ground_truth is None:
-            return frame_labels(entry, features.n_frames)
-        n_frames = features.n_frames
-        # Features of others may leave frames out, and conventions rest on the true number.
-        if self._ground_truth != ANNOTATION or IMPORTED_FROM in self._provenance:
-            n_frames = self._dataset.frame_counts.get(entry.video_id, n_frames)
-        length = VideoLength(n_frames, features.n_snippets)
-        return convention_labels(self._dataset.name, self._ground_truth, entry, length)
+            lengths.append((entry, features.n_frames))
+            labels = convention_labels(self._dataset, self._ground_truth, entry, features)
+            yield TestVideo(entry, features, labels)
+        cut = describe_cut_intervals(lengths)
+        if cut is not None:
+            self._warn_once(cut)
 
     def path(self, entry: VideoEntry) -> Path:
         """The feature file of a video."""
@@ -121,14 +118,18 @@ class TestSplit:
                 f"{path}: was extracted with other settings than the run's features "
                 f"({'; '.join(differences)}); extract with the run's options, or name another run"
             )
-        if notice and notice not in self._notices:
+        if notice:
+            self._warn_once(notice)
+        return stored.features
+
+    def _warn_once(self, notice: str) -> None:
+        if notice not in self._notices:
             self._notices.add(notice)
             logger.warning("%s: %s", self._folder, notice)
-        return stored.features
 
 
 def default_ground_truth(dataset_name: str, provenance: Provenance) -> str:
-    """The convention that fits a release's own features; our own rule for all others."""
+    """The convention that fits the features of a release; our own rule for all others."""
     convention = str(provenance.get(GROUND_TRUTH, ANNOTATION))
     return convention if convention in conventions_of(dataset_name) else ANNOTATION
 
@@ -136,7 +137,7 @@ def default_ground_truth(dataset_name: str, provenance: Provenance) -> str:
 def load_test_videos(
     dataset: Dataset, features_folder: Path, provenance: Provenance
 ) -> tuple[TestVideo, ...]:
-    """Read the whole test split into memory.
+    """Read the whole test split into memory, with labels for the frames of the features.
 
     Args:
         dataset: Its `test` split is read.
@@ -147,7 +148,10 @@ def load_test_videos(
         DatasetError: As `TestSplit`, and if the frames of all videos are of one class.
         FeatureFileError: As `TestSplit`.
     """
-    videos = tuple(TestSplit(dataset, features_folder, provenance))
+    videos = tuple(
+        replace(video, labels=frame_labels(video.entry, video.features.n_frames))
+        for video in TestSplit(dataset, features_folder, provenance)
+    )
     check_both_classes(dataset.name, [video.labels for video in videos])
     return videos
 

@@ -67,7 +67,7 @@ class VideoPlan:
         scene: One of `ANOMALOUS_PAIRS`.
         split: train or test.
         acts: They cover the video without gaps.
-        seeds: Where its random numbers begin; both videos of a pair share them.
+        seeds: Of its random generators; the same for both videos of a pair.
     """
 
     video_id: str
@@ -157,7 +157,7 @@ def _check_same(path: Path, content: bytes) -> None:
     if exists and not (path.is_file() and path.read_bytes() == content):
         raise FileExistsError(
             f"{path}: exists already, with other content than would be written; "
-            "remove it, or give another folder with --videos"
+            "remove it, or name another folder with --videos"
         )
 
 
@@ -212,7 +212,7 @@ def _plan_twins(
 def _plan_acts(
     pattern: str, part_lens: list[int], motions: dict[str, str], has_anomaly: bool
 ) -> tuple[Act, ...]:
-    """Turn a pattern into acts; neighbouring parts of one motion become one act."""
+    """Turn a pattern into acts; adjacent parts of one motion become one act."""
     acts: list[Act] = []
     stops = list(accumulate(part_lens))
     for role, parts in groupby(range(len(pattern)), key=pattern.__getitem__):

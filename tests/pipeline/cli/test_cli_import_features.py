@@ -97,7 +97,7 @@ def test_evaluate_takes_another_ground_truth_when_asked(world):
     assert json.loads(report.read_text())["ground_truth"] == "annotation"
     result = run("evaluate", *options, "--ground-truth", "rtfm")
     assert result.exit_code == 1
-    assert "ground truth must be annotation or xdviodet, instead got 'rtfm'" in result.stderr
+    assert "no ground-truth convention 'rtfm'; expected annotation, xdviodet" in result.stderr
 
 
 def test_ablate_works_with_imported_features(world):

@@ -1,5 +1,6 @@
 """Checking a dataset: missing, unreadable, duplicate and extra videos."""
 
+import os
 from pathlib import Path
 
 from pipeline.datasets import load_dataset
@@ -9,8 +10,9 @@ from pipeline.progress import Progress
 HEADER = "path,split,label,anomalies\n"
 
 
-def check(name, folder=None, **options):
-    return check_dataset(load_dataset(name, folder, allow_duplicates=True), **options)
+def check(name, folder=None, *, allow_outside=False, **options):
+    dataset = load_dataset(name, folder, allow_outside=allow_outside, allow_duplicates=True)
+    return check_dataset(dataset, **options)
 
 
 def test_a_whole_dataset_has_nothing_to_tell(tmp_path, put_videos):
@@ -48,6 +50,17 @@ def test_missing_unreadable_copied_and_extra_files_are_listed(tmp_path, put_vide
     assert checked.extra == (tmp_path / "other.mp4",)
     assert checked.unannotated == (tmp_path / "gone.mp4",)
     assert checked.describe()[0] == "train     3 videos: 3 normal, 0 anomalous; 3 found"
+
+
+def test_broken_links_and_pipes_do_not_stop_the_check(tmp_path, put_videos):
+    put_videos(tmp_path, "a.mp4")
+    (tmp_path / "b.mp4").symlink_to("gone")
+    os.mkfifo(tmp_path / "c.mp4")
+    (tmp_path / "mine.csv").write_text(HEADER + "a.mp4,train,1,\nb.mp4,train,0,\n")
+
+    checked = check(tmp_path / "mine.csv", allow_outside=True)
+
+    assert (checked.missing, checked.extra) == ((tmp_path / "b.mp4",), ())
 
 
 def test_counts_that_differ_from_the_published_ones_show_both():

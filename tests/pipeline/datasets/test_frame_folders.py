@@ -1,5 +1,6 @@
 """Folders of frames become video files with the same pixels."""
 
+import os
 import re
 import shutil
 from fractions import Fraction
@@ -65,6 +66,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
 def test_a_gap_of_a_half_extracted_archive_is_refused(tmp_path):
     folder = write_folder(tmp_path / "01_0014")
     (folder / "002.jpg").unlink()
+    os.mkfifo(folder / "002.jpg")  # nor is anything waited for
     with pytest.raises(DatasetError) as caught:
         pack_frames(folder, tmp_path / "out.avi", fps=24)
     assert str(caught.value) == (
@@ -80,6 +82,7 @@ def test_a_gap_of_a_half_extracted_archive_is_refused(tmp_path):
         (lambda path: write_image(path, width=32), "is mjpeg 32x48, expected mjpeg 64x48"),
         (lambda path: path.write_bytes(b""), "cannot be read as an image"),
         (lambda path: path.write_bytes(b"no image"), "cannot be read as an image"),
+        (lambda path: os.truncate(path, 100_000_000), "is larger than 67108864 bytes"),
     ],
 )
 def test_a_frame_that_does_not_fit_is_named_and_nothing_is_left(tmp_path, spoil, message):

@@ -1,4 +1,4 @@
-"""The manifest CSV: what it may look like, and what is said of one that is wrong."""
+"""The manifest CSV: accepted forms, and the messages for wrong ones."""
 
 from pathlib import Path
 
@@ -123,8 +123,8 @@ def test_names_beyond_ascii_and_with_commas_are_read(tmp_path):
         ("b.mp4,test,0,1-3", "anomalies must be empty with label 0, instead got 1-3"),
         ("b.mp4,test,0", "a row must have 4 values, instead got 3"),
         ("b.mp4,test,1,1-3,4-6", "a row must have 4 values, instead got 5"),
-        ("a.mp4,test,0,", "path 'a.mp4' stands in line 2 already; remove one row"),
-        ("./a.mp4,test,0,", "path 'a.mp4' stands in line 2 already; remove one row"),
+        ("a.mp4,test,0,", "path 'a.mp4' is in line 2 already; remove one row"),
+        ("./a.mp4,test,0,", "path 'a.mp4' is in line 2 already; remove one row"),
         (
             "a.avi,test,0,",
             "paths 'a.avi' and 'a.mp4' (line 2) differ in their suffix only, "

@@ -15,7 +15,7 @@ from pipeline.config import resolve_config, with_streams
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.evaluation import split_videos
 from pipeline.evaluation.measure import measure
-from pipeline.evaluation.results import Evaluation, alarms_table
+from pipeline.evaluation.results import Evaluation, alarms_table, as_json, metrics_table
 from pipeline.extraction.feature_file import feature_path, read_features, write_features
 from pipeline.runs.checkpoints import Checkpoint
 from pipeline.scoring.events import EventRule
@@ -239,3 +239,56 @@ def test_an_evaluation_holds_the_features_of_one_video_at_a_time(tmp_path, monke
     run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     assert len(read) == 4
     assert most <= 2  # a video is read before the one before it is let go
+
+
+@pytest.mark.parametrize(
+    ("name", "convention", "n_labels"),
+    [
+        ("home", "annotation", (37, 33)),
+        ("ucf_crime", "whole-snippets", (32, 32)),
+        ("ucf_crime", "rtfm", (48, 48)),
+        ("xd_violence", "xdviodet", (32, 32)),
+    ],
+)
+def test_scores_are_measured_against_the_ground_truth_of_a_convention(
+    tmp_path, name, convention, n_labels
+):
+    n_frames, logits = (37, 33), ([-1.0, 2.0, 0.5], [0.0, -2.0, 1.0])
+    entries = []
+    for index, (length, values) in enumerate(zip(n_frames, logits, strict=True)):
+        anomalies = ((20, 34),) if index == 0 else ()
+        entries.append(
+            VideoEntry(str(index), Path(f"{index}.mp4"), "test", len(anomalies), anomalies)
+        )
+        features = Features(
+            streams={"rgb": np.array(values, "float32")[:, None, None]},
+            snippet_len=16,
+            n_frames=length,
+            n_missing=0,
+            fps=FPS,
+            timestamps=np.arange(length) / FPS,
+            decoder="none",
+        )
+        path = feature_path(tmp_path / name, str(index))
+        write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
+
+    evaluation = run(
+        [checkpoint()], Dataset(name, tuple(entries)), tmp_path, ground_truth=convention
+    )
+
+    last = 34 if convention == "rtfm" else 33  # the last anomalous frame
+    scores = [values[frame // 16] for values, n in zip(logits, n_labels, strict=True)
+              for frame in range(n)]  # fmt: skip
+    labels = [index == 0 and 20 <= frame <= last for index, n in enumerate(n_labels)
+              for frame in range(n)]  # fmt: skip
+    assert (evaluation.n_frames, evaluation.n_anomalous) == (len(labels), sum(labels))
+    assert evaluation.metrics["auc"] == pytest.approx(pairwise_auc(scores, labels))
+    assert evaluation.ground_truth == convention
+    title = metrics_table(evaluation).title
+    assert title.endswith(f"; ground truth of {convention}") == (convention != "annotation")
+    assert as_json(evaluation)["ground_truth"] == convention
+
+
+def test_a_convention_that_the_dataset_does_not_have_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="home: no ground-truth convention 'rtfm'"):
+        run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path, ground_truth="rtfm")

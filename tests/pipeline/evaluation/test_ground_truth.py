@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from extractors.features import Features
+from extractors.snippets import per_frame
 from pipeline.cli import main
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.evaluation.ground_truth import convention_labels, make_ground_truth
 from pipeline.evaluation.ground_truth_audit import audit_ground_truth, read_labels, read_order
-from pipeline.evaluation.ground_truth_conventions import CONVENTIONS, VideoLength
+from pipeline.evaluation.ground_truth_conventions import CONVENTIONS
+from pipeline.extraction.feature_file import write_features
 
 NOWHERE = Path("/nowhere")
 
@@ -22,8 +25,19 @@ def entry(*anomalies, video_id="a"):
     return VideoEntry(video_id, Path(f"{video_id}.mp4"), "test", label, anomalies)
 
 
-def labels(dataset, convention, video, n_frames=None, n_snippets=None):
-    found = convention_labels(dataset, convention, video, VideoLength(n_frames, n_snippets))
+def make_features(n_frames):
+    """Features of one number per snippet; the last snippet is filled up."""
+    streams = {"rgb": np.zeros((-(-n_frames // 16), 1, 1), np.float32)}
+    times = np.arange(n_frames) / 25
+    return Features(
+        streams, 16, n_frames=n_frames, n_missing=0, fps=25.0, timestamps=times, decoder="none"
+    )
+
+
+def labels(name, convention, video, n_frames=None, features=None):
+    counts = {} if n_frames is None else {video.video_id: n_frames}
+    dataset = Dataset(name, (video,), frame_counts=counts)
+    found = convention_labels(dataset, convention, video, features)
     assert found.dtype == bool
     return found
 
@@ -69,8 +83,8 @@ def test_xd_violence_loses_a_frame_and_then_the_rest(n_frames, n_kept):
 def test_labels_for_other_features_are_cut_or_continued_as_normal(convention):
     video = entry((68, 320), video_id="01_0055")
     n_frames = 320
-    shorter = labels("shanghaitech", convention, video, n_snippets=19)
-    longer = labels("shanghaitech", convention, video, n_snippets=21)
+    shorter = labels("shanghaitech", convention, video, features=make_features(19 * 16))
+    longer = labels("shanghaitech", convention, video, features=make_features(21 * 16))
     assert np.flatnonzero(shorter).tolist() == list(range(68, 19 * 16))
     assert np.flatnonzero(longer).tolist() == list(range(68, n_frames))
     assert (shorter.size, longer.size) == (304, 336)
@@ -107,6 +121,43 @@ def test_lengths_that_are_not_known_are_asked_for():
         with pytest.raises(DatasetError) as caught:
             make_ground_truth(dataset, NOWHERE, convention=convention)
         assert f"its number of {what} is not known; extract or import" in str(caught.value)
+
+
+def test_our_rule_takes_the_length_of_the_features_and_a_published_one_the_published_length():
+    video = entry((3, 5))
+    assert labels("ucf_crime", "annotation", video, 40, make_features(37)).size == 37
+    assert labels("ucf_crime", "rtfm", video, 40, make_features(37)).size == 48
+    assert labels("xd_violence", "xdviodet", video, None, make_features(37)).size == 32
+
+
+@pytest.mark.parametrize("convention", ["annotation", *CONVENTIONS["ucf_crime"]])
+def test_scores_are_brought_to_the_length_of_any_convention(convention):
+    expected = labels("ucf_crime", convention, entry((3, 5)), 37, make_features(37))
+    scores = per_frame(np.array([0.1, 0.2, 0.3], "float32"), 16, len(expected))
+    assert scores.shape == expected.shape
+    assert scores[:32].tolist() == pytest.approx([0.1] * 16 + [0.2] * 16)
+
+
+def test_lengths_are_read_from_the_features_of_each_test_video(tmp_path):
+    videos = (entry((3, 50), video_id="a"), entry(video_id="b/c"))
+    dataset = Dataset("mine", videos)
+    for video, n_frames in zip(videos, (37, 16), strict=True):
+        path = tmp_path / "mine" / f"{video.video_id}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_features(
+            path,
+            make_features(n_frames),
+            {"extractor": "i3d"},
+            video_id=video.video_id,
+            source_name="x.mp4",
+        )
+    truth = make_ground_truth(dataset, tmp_path)
+    assert {name: found.size for name, found in truth.labels.items()} == {"a": 37, "b/c": 16}
+    assert truth.n_anomalous == 34
+    assert truth.describe()[-1] == (
+        "1 of 1 anomalous intervals end beyond their video and are cut there, "
+        "first a.mp4: 3-50 of 37 frames"
+    )
 
 
 def test_an_unknown_convention_is_refused_with_those_of_the_dataset():
@@ -246,13 +297,23 @@ def test_the_command_refuses_in_one_line(tmp_path):
         ("ucf_crime", "--convention", "mgfn"),
         ("shanghaitech",),
         ("ucf_crime", "--audit", path),
-        ("ucf_crime", "--audit", path, "--out", path),
     ):
         result = run(*arguments)
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: ")
         assert len(result.stderr.splitlines()) == 1
+    both = run("ucf_crime", "--audit", path, "--out", path)
+    assert both.exit_code == 2
+    assert "--out has no use with --list or --audit" in both.stderr
     assert path.read_text() == "nothing"
+
+
+def test_the_rules_of_a_dataset_are_listed_without_any_features():
+    listed = run("shanghaitech", "--list")
+    assert listed.exit_code == 0, listed.output
+    assert [line.split(":")[0] for line in listed.stdout.splitlines()] == [
+        *("annotation", "rtfm", "tevad", "pel4vad")
+    ]
 
 
 @pytest.mark.real

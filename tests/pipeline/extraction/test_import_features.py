@@ -17,6 +17,7 @@ import scipy.io
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.evaluation.ground_truth import convention_labels
 from pipeline.evaluation.ground_truth_conventions import WITHOUT_LAST_SNIPPET
 from pipeline.extraction.feature_check import check_feature_file
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, read_features
@@ -231,6 +232,21 @@ def test_the_frames_of_all_test_videos_of_ucf_crime_make_the_published_lengths()
         dropped += covered_frames(n_dropped, n_frames, REPEAT_LAST_FRAME)[0]
         filled += covered_frames(n_filled, n_frames, REPEAT_LAST_FRAME)[0]
     assert (len(frame_counts), dropped, filled) == (290, 1_109_680, 1_111_808)
+
+
+def test_our_ground_truth_has_all_frames_of_a_video_whose_imported_features_leave_some_out(
+    tmp_path,
+):
+    save(tmp_path / "r" / f"{UCF[0]}.npy", values_of(2, 10, 1024))
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: 45})
+    run(tmp_path, videos, tmp_path / "r", release="other", made_by="us")
+    features = stored(tmp_path, "ucf_crime", UCF[0]).features
+    assert features.n_frames == 32
+    lengths = {
+        convention: convention_labels(videos, convention, videos.entries[0], features).size
+        for convention in ("annotation", "deepmil", "rtfm")
+    }
+    assert lengths == {"annotation": 45, "deepmil": 32, "rtfm": 48}
 
 
 def test_snippets_that_cannot_be_of_the_video_are_misshapen(tmp_path):
