@@ -234,7 +234,7 @@ def test_the_frames_of_all_test_videos_of_ucf_crime_make_the_published_lengths()
     assert (len(frame_counts), dropped, filled) == (290, 1_109_680, 1_111_808)
 
 
-def test_our_ground_truth_has_all_frames_of_a_video_whose_imported_features_leave_some_out(
+def test_our_ground_truth_has_the_frames_that_imported_features_leave_out(
     tmp_path,
 ):
     save(tmp_path / "r" / f"{UCF[0]}.npy", values_of(2, 10, 1024))
