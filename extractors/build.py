@@ -1,44 +1,46 @@
-"""Extractors by name, and all that is chosen about one."""
+"""The options of an extractor, checked against the registries, and building it on a device."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from extractors.errors import LookaroundError
 from extractors.features import Extractor
-from extractors.i3d import I3D
-from extractors.i3d_r50 import I3DR50
+from extractors.names import (
+    DEFAULT_CROPS,
+    DEFAULT_EXTRACTOR,
+    DEFAULT_FLOW,
+    EXTRACTORS,
+    FLOWS,
+    NO_FLOW,
+    load_builder,
+)
 from extractors.networks.precision import best_precision
 from extractors.snippets import REPEAT_LAST_FRAME
 
-EXTRACTORS: dict[str, Callable[..., Extractor]] = {"i3d": I3D, "i3d_r50": I3DR50}
-RGB_EXTRACTORS = ("i3d_r50",)  # those without a flow stream
-NO_FLOW = "none"
-
 
 class ExtractorError(LookaroundError, ValueError):
-    """What is chosen about an extractor does not exist, or not on the device."""
+    """An option of an extractor does not exist, or is not available on the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorChoice:
-    """What is chosen about an extractor; it is built where it runs, be it in another process.
+    """The options of an extractor, which is built from them in the process where it runs.
 
     Attributes:
-        extractor: A name in `EXTRACTORS`.
-        flow: A name in `flow.FLOWS`; "none" leaves the flow stream out.
+        extractor: A key of `EXTRACTORS`.
+        flow: A key of `FLOWS`, or "none" for no flow stream.
         crops: 1, 5 or 10 crops of each frame.
         weights: A name, "random:SEED" or a path (see `weights.py`); None for the extractor's
-            published weights.
-        flow_weights: The same for a flow method that is a network; None for its own default.
+            default weights.
+        flow_weights: The same for a flow method with weights; None for its default.
         tail_policy: One of `snippets.TAIL_POLICIES`.
-        precision: "float32" or "bfloat16"; None takes the best for the device.
+        precision: One of `PRECISIONS`; None for the best on the device.
     """
 
-    extractor: str = "i3d"
-    flow: str = "tvl1"
-    crops: int = 5
+    extractor: str = DEFAULT_EXTRACTOR
+    flow: str = DEFAULT_FLOW
+    crops: int = DEFAULT_CROPS
     weights: str | None = None
     flow_weights: str | None = None
     tail_policy: str = REPEAT_LAST_FRAME
@@ -49,37 +51,43 @@ class ExtractorChoice:
             raise ExtractorError(
                 f"extractor must be one of {', '.join(EXTRACTORS)}, instead got {self.extractor}"
             )
-        if self.extractor in RGB_EXTRACTORS and self.flow != NO_FLOW:
+        if self.flow not in (*FLOWS, NO_FLOW):
+            known = ", ".join((*FLOWS, NO_FLOW))
+            raise ExtractorError(f"flow must be one of {known}, instead got {self.flow}")
+        if self.flow != NO_FLOW and not EXTRACTORS[self.extractor].has_flow:
             raise ExtractorError(
                 f"extractor {self.extractor} has no flow stream, instead got flow {self.flow}; "
                 f"give --flow {NO_FLOW}"
             )
-        if self.flow_weights is not None and self.flow != "raft":
+        takes_weights = self.flow != NO_FLOW and FLOWS[self.flow].weights is not None
+        if self.flow_weights is not None and not takes_weights:
+            with_weights = [name for name, entry in FLOWS.items() if entry.weights is not None]
             raise ExtractorError(
                 f"flow {self.flow} has no weights, instead got {self.flow_weights}; "
-                "give --flow raft or leave out --flow-weights"
+                f"give --flow {' or '.join(with_weights)}, or leave out --flow-weights"
             )
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether the features will mean nothing."""
+        """Whether the networks are not pretrained, so that their features have no meaning."""
         return self.weights is not None and self.weights.startswith("random:")
 
     def build(self, device: torch.device) -> Extractor:
-        """Build the extractor on a device, which becomes this process's own.
+        """Build the extractor on a device, which becomes this process's current device.
 
         Raises:
-            ExtractorError: If a choice is not one of those, or not one for this device.
-            WeightsError: If the weights cannot be had.
+            ExtractorError: If an option is not available, or not on this device.
+            WeightsError: If the weights cannot be found, downloaded or read, or do not fit.
         """
         if device.type == "cuda":
             device = torch.device("cuda", device.index or 0)
             torch.cuda.set_device(device)  # for streams, events and kernels that name none
         try:
-            return EXTRACTORS[self.extractor](
+            entry = EXTRACTORS[self.extractor]
+            extractor: Extractor = load_builder(entry)(
                 flow=None if self.flow == NO_FLOW else self.flow,
                 crops=self.crops,
-                weights=self.weights,
+                weights=self.weights or entry.default_weights,
                 precision=self.precision or best_precision(device),
                 device=device,
                 flow_weights=self.flow_weights,
@@ -87,3 +95,4 @@ class ExtractorChoice:
             )
         except ValueError as error:
             raise ExtractorError(str(error)) from error
+        return extractor

@@ -1,9 +1,9 @@
-"""How large frames may be, and how large they become: pure arithmetic, without torch."""
+"""Limits on the size of video frames, and their size after resizing. Pure arithmetic, no torch."""
 
 SHORT_SIDE = 256
-# Paper is silent: a longer picture is hardly a video, and resized it would be huge.
-MAX_ASPECT = 8
-# Above 8K (7680x4320). A header can say anything; memory is set aside by what it says.
+MAX_ASPECT = 8  # a longer frame would be huge once its short side is resized
+# Above 8K (7680x4320). The only limit on pixels: buffers are allocated for the size that a file
+# announces, and a damaged or hostile file can announce any size.
 MAX_PIXELS = 40_000_000
 
 
@@ -19,7 +19,7 @@ def resized_dims(height: int, width: int, short_side: int = SHORT_SIDE) -> tuple
     """
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise ValueError(
-            f"frames must be at most {MAX_ASPECT} times as long as they are short, "
+            f"frames must have a long side of at most {MAX_ASPECT} times the short side, "
             f"instead got {width}x{height}"
         )
     if height * width > MAX_PIXELS:

@@ -19,9 +19,10 @@ from extractors import transforms
 from extractors.features import Prepared, Provenance
 from extractors.flow import build_flow
 from extractors.frame_dims import SHORT_SIDE
+from extractors.names import CROP_COUNTS, CROP_NAMES
 from extractors.networks import inception_i3d
 from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D
-from extractors.networks.precision import PRECISIONS, check_precision
+from extractors.networks.precision import DTYPES, check_precision
 from extractors.networks.weights import load_weights
 from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_policy
 
@@ -47,21 +48,20 @@ class I3D:
     """Inception-I3D features of snippets of 16 frames. An `Extractor`.
 
     Args:
-        flow: A name in `FLOWS`; None leaves the flow stream out.
+        flow: A key of `FLOWS`; None leaves the flow stream out.
         crops: 1, 5 or 10 crops of each frame.
-        weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
-        precision: A name in `PRECISIONS`, for the networks; resizing and flow are float32.
+        weights: A name, "random:SEED" or a path (see `weights.py`).
+        precision: One of `PRECISIONS`, for the networks; resizing and flow are float32.
         device: Where the frames are resized and the networks run.
         flow_weights: Of a flow method that is a network; None for its own default.
         tail_policy: One of `snippets.TAIL_POLICIES`.
 
     Raises:
         ValueError: If there is no such flow method, number of crops, precision or tail policy.
-        WeightsError: If the weights cannot be had.
+        WeightsError: If the weights cannot be found, downloaded or read, or do not fit.
     """
 
     name: ClassVar[str] = "i3d"  # in `EXTRACTORS` and `NETWORKS`
-    default_weights: ClassVar[str] = "kinetics"
     feature_dim: ClassVar[int] = inception_i3d.FEATURE_DIM
     rgb_range: ClassVar[str] = "[-1, 1]"
 
@@ -70,14 +70,14 @@ class I3D:
         *,
         flow: str | None,
         crops: int,
-        weights: str | None,
+        weights: str,
         precision: str,
         device: torch.device,
         flow_weights: str | None = None,
         tail_policy: str = REPEAT_LAST_FRAME,
     ) -> None:
         check_tail_policy(tail_policy)
-        if crops not in transforms.CROP_COUNTS:
+        if crops not in CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         check_precision(precision, device)
         self.snippet_len = SNIPPET_LEN
@@ -86,12 +86,12 @@ class I3D:
         self.device = device
         self.n_snippets_per_batch = N_SNIPPETS_PER_BATCH[device.type]
         self._precision = precision
-        self._dtype = PRECISIONS[precision]
+        self._dtype = DTYPES[precision]
         streams = ("rgb",) if flow is None else ("rgb", "flow")
         self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
         self.flow = None if flow is None else build_flow(flow, device, flow_weights)
-        loaded = load_weights(weights or self.default_weights, self.name, streams)
+        loaded = load_weights(weights, self.name, streams)
         self._weights_provenance: Provenance = {
             "weights": loaded.name,
             "is_pretrained": loaded.is_pretrained,
@@ -112,7 +112,7 @@ class I3D:
             "snippet_len": self.snippet_len,
             "crops": self.n_crops,
             "crop_px": transforms.CROP_SIDE,
-            "crop_order": ",".join(transforms.CROP_NAMES[: self.n_crops]),
+            "crop_order": ",".join(CROP_NAMES[: self.n_crops]),
             "resize": f"short side {SHORT_SIDE}, bilinear, antialias, uint8",
             "rgb_range": self.rgb_range,
             "fps_policy": "native",

@@ -21,8 +21,8 @@ class I3DR50(I3D):
     Args:
         flow: None: there are no weights for a flow stream.
         crops: 1, 5 or 10 crops of each frame.
-        weights: A name, "random:SEED" or a path (see `weights.py`); None for the Kinetics weights.
-        precision: A name in `PRECISIONS`, for the network.
+        weights: A name, "random:SEED" or a path (see `weights.py`).
+        precision: One of `PRECISIONS`, for the network.
         device: Where the frames are resized and the network runs.
         flow_weights: None.
         tail_policy: One of `snippets.TAIL_POLICIES`.
@@ -30,11 +30,10 @@ class I3DR50(I3D):
     Raises:
         ValueError: If a flow method is named, or there is no such number of crops, precision or
             tail policy.
-        WeightsError: If the weights cannot be had.
+        WeightsError: If the weights cannot be found, downloaded or read, or do not fit.
     """
 
     name: ClassVar[str] = "i3d_r50"
-    default_weights: ClassVar[str] = "kinetics-r50"
     feature_dim: ClassVar[int] = resnet_i3d.FEATURE_DIM
     rgb_range: ClassVar[str] = f"(v - {transforms.RGB_MEAN}) / {transforms.RGB_STD} of [0, 255]"
 
@@ -43,7 +42,7 @@ class I3DR50(I3D):
         *,
         flow: str | None,
         crops: int,
-        weights: str | None,
+        weights: str,
         precision: str,
         device: torch.device,
         flow_weights: str | None = None,

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from extractors.frame_dims import SHORT_SIDE, resized_dims
+from extractors.names import CROP_NAMES, CROP_POSITIONS
 
 CROP_SIDE = 224
 FLOW_BOUND_PX = 20.0
@@ -19,13 +20,6 @@ FLOW_BOUND_PX = 20.0
 # https://github.com/Tushar-N/pytorch-resnet3d).
 RGB_MEAN = 114.75
 RGB_STD = 57.375
-
-# Three orders are in use. A mean over crops does not see them; a comparison crop by crop does.
-# This is the order of the XD-Violence and DeepMIL features (README of Roc-Ng/DeepMIL).
-_PLACES = ("centre", "top left", "top right", "bottom left", "bottom right")
-N_PLACES = len(_PLACES)
-CROP_NAMES = _PLACES + tuple(f"mirrored {place}" for place in _PLACES)
-CROP_COUNTS = (1, N_PLACES, len(CROP_NAMES))
 
 
 def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
@@ -142,9 +136,9 @@ def crop(frames: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
         (0, W - side),
         (H - side, 0),
         (H - side, W - side),
-    )[index % N_PLACES]
+    )[index % len(CROP_POSITIONS)]
     square = frames[..., top : top + side, left : left + side]
-    return square.flip(-1) if index >= N_PLACES else square
+    return square.flip(-1) if index >= len(CROP_POSITIONS) else square
 
 
 def crop_flow(flow: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
@@ -153,6 +147,6 @@ def crop_flow(flow: Tensor, index: int, side: int = CROP_SIDE) -> Tensor:
     In a mirror what moves right moves left: a mirrored crop's x component is negated.
     """
     square = crop(flow, index, side)
-    if index >= N_PLACES:
+    if index >= len(CROP_POSITIONS):
         square[..., 0, :, :].neg_()  # not the caller's: flip has made a copy
     return square

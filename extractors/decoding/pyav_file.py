@@ -1,27 +1,45 @@
-"""Opening a video file with PyAV, and choosing what is read of it.
+"""PyAV: opening a video file, selecting its stream, decoding packets, converting frames to RGB.
 
-A file is only data: it may hold what FFmpeg can decode, and may not lead to other files.
+The only module of `extractors` that imports av. A file is only data: FFmpeg opens no other file
+that its content names.
+
+Decoding is on one thread: with several, the concealed pixels of a damaged file, and the number of
+frames before an error, were seen to change from run to run.
 """
 
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import av
-from av.container import InputContainer
+import numpy as np
+from av.container import InputContainer as InputContainer
 from av.error import FFmpegError as FFmpegError
+from av.filter import Graph
+from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from av.video.stream import VideoStream
+from av.stream import Stream as Stream
+from av.video.frame import VideoFrame as VideoFrame
+from av.video.reformatter import VideoReformatter as VideoReformatter
+from av.video.stream import VideoStream as VideoStream
+from numpy.typing import NDArray
 
 from extractors.decoding.containers import DEMUXERS
+from extractors.decoding.packets import has_picture, shows_frame
 from extractors.errors import LookaroundError
+from extractors.frame_dims import MAX_PIXELS
 
-# 8192 x 8192, twice 8K: one RGB frame of it takes 200 MB. A forged header asks for more.
-MAX_PIXELS = 1 << 26
+VERSION = f"pyav {av.__version__}"
+TIME_BASE = int(av.time_base)  # units per second of a container's duration
 
-# A file may not lead FFmpeg to other files or to the network.
+# FFmpeg compares its limit with frames that are padded to multiples of up to 64 pixels.
+MAX_PADDED_PIXELS = MAX_PIXELS * 21 // 20
+
+# FFmpeg may not open other files or the network.
 OPEN_OPTIONS = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
 
 OTHER_FILES = {
@@ -30,8 +48,11 @@ OTHER_FILES = {
     "socket": stat.S_ISSOCK,
 }
 
-# Streams beside the picture: covers, chapters' thumbnails, enhancement layers and tiles.
+# Streams beside the main one: covers, chapters' thumbnails, enhancement layers and tiles.
 AUXILIARY = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+
+# FFmpeg's numbers of side data that PyAV does not know; FFmpeg has 32 of them now.
+UNKNOWN_SIDE_DATA = sorted(set(range(64)) - {kind.value for kind in Type})
 
 
 class VideoError(LookaroundError, OSError):
@@ -39,8 +60,8 @@ class VideoError(LookaroundError, OSError):
 
     @classmethod
     def about(cls, path: Path, problem: str) -> Self:
-        """The error whose one line is the file's name and its problem."""
-        # A name may hold line breaks, or bytes that no terminal prints.
+        """Build the error with a one-line message: the file's name, then its problem."""
+        # A name can contain line breaks, or bytes that no terminal prints.
         name = "".join(letter if letter.isprintable() else "?" for letter in str(path))
         return cls(f"{name} {problem}")
 
@@ -49,7 +70,7 @@ def open_video(path: Path) -> InputContainer:
     """Open a regular file whose container is in `DEMUXERS`.
 
     Raises:
-        VideoError: If it is none, or is not as it must be.
+        VideoError: If it is not a regular file, is empty, or is not such a container.
     """
     _check_is_file(path)
     # Absolute, so that a name such as "pipe:1.mp4" is not taken for a protocol.
@@ -59,7 +80,7 @@ def open_video(path: Path) -> InputContainer:
             return av.open(name, options=OPEN_OPTIONS)
         except UnicodeDecodeError:  # tags in another encoding, which PyAV >= 19 accepts
             return av.open(name, options=OPEN_OPTIONS, metadata_errors="replace")
-    except av.ArgumentError as error:  # the container is not on the list
+    except av.ArgumentError as error:  # the container is not in the list
         problem = "has no video stream that is read; playlists, image sequences and text are not"
         raise VideoError.about(path, problem) from error
     except FFmpegError as error:
@@ -67,7 +88,7 @@ def open_video(path: Path) -> InputContainer:
 
 
 def _check_is_file(path: Path) -> None:
-    """Refuse what may not be read to its end, before it is opened, and what is empty."""
+    """Refuse, before it is opened, what is not a regular file, and a file that is empty."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -84,7 +105,11 @@ def _check_is_file(path: Path) -> None:
 
 
 def select_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream that players take: of those that begin enabled and move, the largest picture."""
+    """Select the stream that players select: prefer enabled ones, then moving, then the largest.
+
+    Raises:
+        VideoError: If there is no video stream of a known codec, or its frames are too large.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & AUXILIARY]
     if not streams:
         raise VideoError.about(path, "has no video stream; a video file is expected")
@@ -94,28 +119,129 @@ def select_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = max(known, key=_rank)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
-        problem = f"announces frames of {width}x{height}; at most {MAX_PIXELS} pixels are expected"
+        problem = (
+            f"has frames of {width}x{height}, expected at most {MAX_PIXELS} pixels; "
+            "scale the video down"
+        )
         raise VideoError.about(path, problem)
-    # The decoder's own limit, for sizes that come with a frame.
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    # The decoder's own limit, for frames that are larger than the container says.
+    stream.codec_context.options = {"max_pixels": str(MAX_PADDED_PIXELS)}
     return stream
 
 
 def _rank(stream: VideoStream) -> tuple[bool, bool, int]:
-    """What a player prefers; FFmpeg's own choice takes a depth map of a higher bit rate."""
+    """Sort key of players' preference; FFmpeg's own selects a depth map of a higher bit rate."""
     is_default = bool(stream.disposition & Disposition.default)
     is_moving = stream.frames != 1
     return is_default, is_moving, stream.codec_context.width * stream.codec_context.height
 
 
-def read_packets(
-    container: InputContainer, stream: VideoStream
-) -> Iterator["av.Packet[VideoStream]"]:
-    """The stream's packets up to its end, or to where the file cannot be read further.
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """Yield the stream's packets up to its end, or up to where the file cannot be read further.
 
-    Empty ones are left out: PyAV ends a stream with one, AVI repeats a frame so.
+    Empty packets are skipped: PyAV ends a stream with one, AVI repeats a frame with one.
     """
     with suppress(FFmpegError):
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
+
+
+class Decoder:
+    """Decodes the packets of one stream; after an error it skips to the next keyframe."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        if not stream.codec_context.is_open:  # it stays open when the stream is read again
+            stream.codec_context.thread_count = 1
+        self._context = stream.codec_context
+        self._codec = stream.codec_context.name
+        self._extradata = stream.codec_context.extradata or b""
+        self._is_lost = False
+
+    def decode(self, packet: "Packet[VideoStream]") -> list[VideoFrame | None]:
+        """Return the frames that can be shown now, and None if this packet cannot be decoded."""
+        if self._is_lost and not packet.is_keyframe:
+            return []
+        try:
+            frames = self._context.decode(packet)
+        except FFmpegError:
+            if not has_picture(self._codec, bytes(packet), self._extradata):
+                return []
+            self._is_lost = True
+            return [*self.drain(), None]
+        self._is_lost = False
+        return [*frames]
+
+    def drain(self) -> list[VideoFrame]:
+        """Return the frames that are still buffered, and reset the decoder."""
+        frames = []
+        with suppress(FFmpegError):
+            frames = self._context.decode(None)
+        self._context.flush_buffers()
+        return frames
+
+    def shows_frame(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether the packet has a frame that is shown."""
+        return shows_frame(self._codec, bytes(packet), self._extradata)
+
+
+def decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
+    """Yield all frames in presentation order, and None for each packet that cannot be decoded."""
+    decoder = Decoder(stream)
+    for packet in read_packets(container, stream):
+        yield from decoder.decode(packet)
+    yield from decoder.drain()
+
+
+def display_turn(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """Return the rotation and mirroring that a frame's display matrix asks for.
+
+    Returns:
+        Signs (a, b, c, d): x' = ax + cy, y' = bx + dy. (1, 0, 0, 1), which changes nothing, if
+        there is no matrix or its angle is not a multiple of 90 degrees.
+    """
+    side_data: Any  # PyAV types its keys as str only
+    try:
+        side_data = frame.side_data
+    except ValueError:  # PyAV 18 cannot list side data of a type that it does not know
+        side_data = _without_unknown_side_data(frame).side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]).tolist()
+    is_right_angle = (a and d and not b and not c) or (b and c and not a and not d)
+    return (a, b, c, d) if is_right_angle else (1, 0, 0, 1)
+
+
+def _without_unknown_side_data(frame: VideoFrame) -> VideoFrame:
+    graph = Graph()
+    nodes = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)
+        ),
+        *(graph.add("sidedata", f"mode=delete:type={number}") for number in UNKNOWN_SIDE_DATA),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    graph.push(frame)
+    return graph.vpull()
+
+
+def turned(image: NDArray[np.uint8], turn: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Return a view of a frame (H, W, 3), rotated and mirrored by the signs of `display_turn`."""
+    a, b, c, d = turn
+    if a == 0:
+        image = image.transpose(1, 0, 2)  # (H, W, 3) -> (W, H, 3)
+    return image[:: b + d, :: a + c]
+
+
+def to_rgb(
+    frame: VideoFrame, width: int, height: int, reformatter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
+    """Convert a frame to (height, width, 3) uint8 RGB, scaled if it has another size.
+
+    The matrix and range are those that the frame names, BT.601 limited where it names none.
+    """
+    reformatter = reformatter or VideoReformatter()
+    rgb = reformatter.reformat(frame, width=width, height=height, format="rgb24")
+    return np.asarray(rgb.to_ndarray(), np.uint8)

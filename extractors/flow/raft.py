@@ -16,7 +16,6 @@ from extractors.networks.registry import NETWORKS
 from extractors.networks.weights import NAMED, WeightsError, load_weights, read_tensors
 from extractors.transforms import check_frame_pairs, scale_rgb
 
-DEFAULT_WEIGHTS = "raft-small"
 N_UPDATES = 12  # of the flow by the recurrent unit: torchvision's default
 STRIDE = 8  # sides of the pictures are multiples of it
 MIN_SIDE = 128  # the coarsest level of the correlations must have two places
@@ -27,22 +26,22 @@ class RAFTFlow:
     """RAFT flow. A `FlowMethod`.
 
     Args:
-        weights: "raft-small", "raft-large" or a file of either, in torchvision's or in the authors'
-            names; None is "raft-small".
+        weights: "raft-small", "raft-large" or a file of either, with torchvision's or the authors'
+            names of tensors.
 
     Raises:
-        WeightsError: If the weights cannot be had.
+        WeightsError: If the weights cannot be found, downloaded or read, or do not fit.
     """
 
-    def __init__(self, weights: str | None = None) -> None:
-        spec = weights or DEFAULT_WEIGHTS
-        if spec in NAMED:
-            variant = NAMED[spec].network
+    def __init__(self, weights: str) -> None:
+        if weights in NAMED:
+            variant = NAMED[weights].network
             if variant not in raft_network.BUILDERS:
-                raise WeightsError(f"{spec}: no weights of an optical flow; give raft-small")
+                known = ", ".join(raft_network.BUILDERS)
+                raise WeightsError(f"{weights}: not weights for optical flow; use one of {known}")
         else:
-            variant = raft_network.variant_of(read_tensors(Path(spec)))
-        loaded = load_weights(spec, variant, ("flow",))
+            variant = raft_network.variant_of(read_tensors(Path(weights)))
+        loaded = load_weights(weights, variant, ("flow",))
         self._provenance: Provenance = {
             "network": variant,
             "weights": loaded.name,
@@ -80,6 +79,11 @@ class RAFTFlow:
     def describe(self) -> Provenance:
         """Return the network, its weights and their checksum."""
         return self._provenance
+
+
+def build(device: torch.device, weights: str) -> RAFTFlow:
+    """Build RAFT; it moves to the device of the frames."""
+    return RAFTFlow(weights)
 
 
 def _pad(pictures: Tensor) -> tuple[Tensor, int, int]:

@@ -13,13 +13,17 @@ Where the paper and OpenCV's DualTVL1OpticalFlow differ, this follows OpenCV, wh
 published features were made with; gamma and initial flow, off by default there, are left out.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from extractors.features import Provenance
+from extractors.flow.median import median_filter
+from extractors.transforms import check_frame_pairs, to_grey
 
 MIN_LEVEL_SIDE = 16  # as in OpenCV: no level of the pyramid is smaller, except the image itself
 MIN_SQUARED_GRADIENT = torch.finfo(torch.float32).eps
@@ -70,6 +74,39 @@ class TVL1Config:
 
 
 OPENCV_DEFAULTS = TVL1Config()
+
+
+class TVL1Flow:
+    """TV-L1 flow, the method of the published features. A `FlowMethod`.
+
+    Args:
+        implementation: "torch" for any device, or "triton" for CUDA devices only: fused kernels,
+            about ten times as fast there. See the README for how far they differ.
+    """
+
+    def __init__(self, implementation: Literal["torch", "triton"] = "torch") -> None:
+        self.config = TVL1Config()
+        self._implementation = implementation
+        self._flow: Callable[[Tensor], Tensor] = tvl1_flow
+        if implementation == "triton":
+            # Triton is installed only with torch's builds for GPUs.
+            from extractors.flow.tvl1_cuda import KernelSolver  # noqa: PLC0415
+
+            self._flow = KernelSolver(self.config).flow
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Compute the flow (..., T, 2, H, W) in pixels of frames (..., T + 1, 3, H, W)."""
+        check_frame_pairs(frames)
+        return self._flow(to_grey(frames).float())
+
+    def describe(self) -> Provenance:
+        """Return the parameters of TV-L1 and its implementation."""
+        return asdict(self.config) | {"implementation": self._implementation}
+
+
+def build(device: torch.device) -> TVL1Flow:
+    """Build TV-L1 in the implementation for a device."""
+    return TVL1Flow("triton" if device.type == "cuda" else "torch")
 
 
 @torch.no_grad()
@@ -279,49 +316,3 @@ def add_divergence(dual: Tensor, planes: Tensor, *, scale: float) -> None:
     planes.add_(dual[0], alpha=scale).add_(dual[1], alpha=scale)
     planes[..., 1:].sub_(dual[0, ..., :-1], alpha=scale)
     planes[..., 1:, :].sub_(dual[1, ..., :-1, :], alpha=scale)
-
-
-def median_filter(planes: Tensor, side_len: int) -> Tensor:
-    """Median of each square of side_len pixels (odd) in planes (T, C, H, W); borders repeated."""
-    H, W = planes.shape[2:]
-    padded = F.pad(planes, (side_len // 2,) * 4, mode="replicate")
-    wires = [padded[..., i : i + H, j : j + W] for i in range(side_len) for j in range(side_len)]
-    for low, high, is_low_needed, is_high_needed in median_network(len(wires)):
-        a, b = wires[low], wires[high]
-        if is_low_needed:
-            wires[low] = torch.minimum(a, b)
-        if is_high_needed:
-            wires[high] = torch.maximum(a, b)
-    return wires[len(wires) // 2]
-
-
-@cache
-def median_network(n_wires: int) -> list[tuple[int, int, bool, bool]]:
-    """The part of a sorting network that matters to the middle wire.
-
-    Steps of (wire for the smaller value, wire for the larger, is the smaller needed, the larger).
-    """
-    needed = {n_wires // 2}
-    network = []
-    for low, high in reversed(_sorting_network(n_wires)):
-        if needed & {low, high}:
-            network.append((low, high, low in needed, high in needed))
-            needed |= {low, high}
-    return network[::-1]
-
-
-def _sorting_network(n_wires: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort: pairs of wires to bring into order, one after the other."""
-    network = []
-    run_len = 1  # runs of this length are sorted, and pairs of them are merged
-    while run_len < n_wires:
-        distance = run_len
-        while distance:
-            offset = distance % run_len
-            for i in range(offset, n_wires - distance):
-                is_lower = (i - offset) // distance % 2 == 0
-                if is_lower and i // (2 * run_len) == (i + distance) // (2 * run_len):
-                    network.append((i, i + distance))
-            distance //= 2
-        run_len *= 2
-    return network

@@ -23,7 +23,7 @@ each.
 import triton
 import triton.language as tl
 
-from extractors.flow.tvl1 import median_network
+from extractors.flow.median import median_network
 
 MEDIAN_LEN = 5
 _NETWORK = tuple((low, high) for low, high, _, _ in median_network(MEDIAN_LEN**2))

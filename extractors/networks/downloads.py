@@ -1,25 +1,30 @@
-"""Files that are published in the net: the local cache, downloads, checksums."""
+"""Published files: the local cache, downloads and checksums.
+
+The only module that imports pooch and platformdirs.
+"""
 
 import hashlib
-import http.client
 import os
-import secrets
-import shutil
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import platformdirs
+import pooch
+
 from extractors.errors import LookaroundError
+
+TIMEOUT_SECONDS = 60
+pooch.get_logger().setLevel("WARNING")  # its notices would go between the lines of a command
 
 
 class WeightsError(LookaroundError, OSError):
-    """Weights cannot be had, or are not what they should be."""
+    """Weights cannot be found, downloaded or read, or are not the expected ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What a publisher says of a file's content. Against damage; not a signature.
+    """A checksum that a publisher gives for a file: it detects damage, it is not a signature.
 
     Attributes:
         kind: "git blob": git's id of the content, the SHA-1 of `blob <size>`, a zero byte and the
@@ -34,19 +39,19 @@ class Checksum:
         return f"{self.kind} {self.digest}"
 
     def of(self, path: Path) -> str:
-        """Return what a file has in its place, as many digits of it."""
+        """Return the checksum of a file in the same kind and number of digits."""
         found = git_blob_id(path) if self.kind == "git blob" else sha256_of(path)
         return found[: len(self.digest)]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file in the net.
+    """A published file.
 
     Attributes:
         address: URL.
         checksum: None where the publisher gives none. The SHA-256 of the first download is then
-            kept beside the file and holds from then on.
+            stored beside the file, which is compared with it from then on.
     """
 
     address: str
@@ -57,19 +62,15 @@ class RemoteFile:
         """The file's name."""
         return self.address.rpartition("/")[2]
 
-    @property
-    def checksum_in_words(self) -> str:
-        """What whoever gets the file by other means can compare."""
+    def describe_checksum(self) -> str:
+        """Return what to compare after a download by other means."""
         return "its publisher gives no checksum" if self.checksum is None else str(self.checksum)
 
 
 def cache_folder() -> Path:
     """Return the folder of downloads: $LOOKAROUND_CACHE, or `lookaround` in the user's cache."""
-    if own := os.environ.get("LOOKAROUND_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "lookaround"
-    return Path.home() / ".cache" / "lookaround"
+    own = os.environ.get("LOOKAROUND_CACHE")
+    return Path(own) if own else platformdirs.user_cache_path("lookaround")
 
 
 def git_blob_id(path: Path) -> str:
@@ -88,68 +89,66 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(file: RemoteFile, path: Path) -> None:
-    """Make sure that `path` holds a file: verify it, or else download it.
+    """Make sure that `path` is a verified file: download it unless it exists.
 
-    A download gets its final name only when it is whole and its checksum is right; one that was
-    cut off starts again. Any number of processes may fetch the same file.
+    A download is renamed to `path` once it is complete and its checksum is right; an interrupted
+    one starts again. Any number of processes may fetch the same file.
 
     Raises:
         WeightsError: If the download fails, or the file there or downloaded is another one.
     """
-    if path.exists():
-        verify(file, path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        _download(file, partial, path)
-        _compare(file.checksum, partial, f"{file.address}: the download is not the expected file")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if not path.exists():
+        pooch.retrieve(
+            file.address,
+            known_hash=None,  # `_Downloader` checks git's, which pooch does not know
+            fname=path.name,
+            path=path.parent,
+            downloader=_Downloader(file, path),
+        )
     verify(file, path)
 
 
 def verify(file: RemoteFile, path: Path) -> None:
-    """Check a file that is there.
+    """Check a file against its checksum, or against that of its first download.
 
     Raises:
         WeightsError: If it is not the expected one.
     """
-    complaint = f"{path}: not the expected weights; remove it to download them"
+    problem = f"{path}: not the expected weights; remove it to download them"
     if file.checksum is not None:
-        _compare(file.checksum, path, complaint)
+        _compare(file.checksum, path, problem)
         return
     record = path.with_name(f"{path.name}.sha256")
-    if record.exists():
-        first_seen = record.read_text(encoding="ascii").strip()
-        _compare(Checksum("sha256", first_seen), path, f"{complaint} (with {record.name})")
+    # A process that was killed may have left the record empty.
+    if record.exists() and (first_seen := record.read_text(encoding="ascii").strip()):
+        _compare(Checksum("sha256", first_seen), path, f"{problem} (with {record.name})")
     else:
         record.write_text(f"{sha256_of(path)}\n", encoding="ascii")
 
 
-def _download(file: RemoteFile, partial: Path, path: Path) -> None:
-    try:
-        with urllib.request.urlopen(file.address, timeout=60) as response:
-            with partial.open("xb") as out:
-                shutil.copyfileobj(response, out)
-            n_announced = response.headers.get("Content-Length")
-    except (OSError, http.client.HTTPException) as error:
-        raise WeightsError(
-            f"{path}: not there, and {file.address} cannot be downloaded ({error}); "
-            f"get it elsewhere and put it there ({file.checksum_in_words})"
-        ) from error
-    n_bytes = partial.stat().st_size
-    if n_announced is not None and n_bytes != int(n_announced):
-        raise WeightsError(
-            f"{file.address}: the download was cut off ({n_announced} bytes expected, instead got "
-            f"{n_bytes}); try again, or put the file at {path} ({file.checksum_in_words})"
-        )
+@dataclass(frozen=True, slots=True)
+class _Downloader:
+    """Downloads a file under a temporary name for pooch, and checks it before pooch renames it."""
+
+    file: RemoteFile
+    path: Path
+
+    def __call__(self, url: str, output_file: str, pooch_: object) -> None:
+        try:
+            pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, output_file, pooch_)
+        except OSError as error:  # requests' errors are such, also that of a short download
+            reason = " ".join(str(error).split())
+            raise WeightsError(
+                f"{self.path}: missing, and {url} cannot be downloaded ({reason}); try again, "
+                f"or get it elsewhere and put it there ({self.file.describe_checksum()})"
+            ) from error
+        problem = f"{url}: the download is not the expected file"
+        _compare(self.file.checksum, Path(output_file), problem)
 
 
-def _compare(checksum: Checksum | None, path: Path, complaint: str) -> None:
+def _compare(checksum: Checksum | None, path: Path, problem: str) -> None:
     if checksum is None:
         return
     found = checksum.of(path)
     if found != checksum.digest:
-        raise WeightsError(f"{complaint} ({checksum} expected, instead got {found})")
+        raise WeightsError(f"{problem} ({checksum} expected, instead got {found})")

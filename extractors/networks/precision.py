@@ -1,8 +1,10 @@
-"""In which numbers the networks compute: float32, or bfloat16 where the device is made for it."""
+"""The networks' floating-point type: float32, or bfloat16 where the device supports it natively."""
 
 import torch
 
-PRECISIONS: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from extractors.names import PRECISIONS
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS}
 
 
 def best_precision(device: torch.device) -> str:

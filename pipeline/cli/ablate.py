@@ -68,11 +68,12 @@ def ablate(
     """
     with errors_in_one_line():
         from pipeline.cli.output_paths import check_outputs
-        from pipeline.cli.progress import ProgressDisplay
+        from pipeline.cli.terminal import show_progress
         from pipeline.device import choose_device, describe_device
         from pipeline.experiments.ablate import DEFAULT_DATASETS, as_json, as_table, choose_arms
         from pipeline.experiments.ablate import ablate as ablate_arms
         from pipeline.outputs import is_replaced, write_output
+        from pipeline.progress import Progress
 
         arms = choose_arms(model, names)
         chosen_dataset = dataset or DEFAULT_DATASETS[model]
@@ -90,12 +91,12 @@ def ablate(
         )
         named = {"model_name": model, "dataset": chosen_dataset}
         measured = []
-        with ProgressDisplay("ablate", total=len(arms) * n_seeds, unit="trainings") as display:
+        n_runs = len(arms) * n_seeds
+        with show_progress() as report:
             for record in records:
                 measured.append(record)
-                display.update(
-                    len(measured), f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
-                )
+                detail = f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
+                report(Progress("ablate", len(measured), n_runs, "runs", detail))
                 # Each time, because hours of training end in many ways.
                 if json_path is not None and is_replaced(json_path):
                     write_output(json_path, _json_bytes(as_json(measured, **named)))

@@ -6,6 +6,14 @@ from typing import Any, Literal
 
 import click
 
+from pipeline.cli.extractor_options import (
+    crops_option,
+    extractor_option,
+    flow_option,
+    flow_weights_option,
+    precision_option,
+    weights_option,
+)
 from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
     allow_outside_option,
@@ -15,7 +23,7 @@ from pipeline.cli.shared import (
     features_option,
     videos_option,
 )
-from pipeline.cli.terminal import show_progress
+from pipeline.extraction.profiles import PROFILES
 from pipeline.printable import printable
 
 
@@ -42,39 +50,16 @@ def _check_shard(
 @features_option
 @click.option(
     "--profile",
-    help="How published features were made: xd-official, ucf-deepmil or rtfm-r50. Options that "
-    "contradict it are refused, except for weights.",
+    type=click.Choice([*PROFILES]),
+    help="Options with which published features were extracted. Options that contradict them are "
+    "refused, except for weights and precision.",
 )
-@click.option(
-    "--extractor", help="Network: i3d, or i3d_r50 (RGB alone: --flow none).  [default: i3d]"
-)
-@click.option(
-    "--flow",
-    type=click.Choice(["tvl1", "raft", "dis", "none"]),
-    help="Optical flow. tvl1 is the field's; raft is a network; dis is for machines without a GPU; "
-    "none: RGB alone.  [default: tvl1]",
-)
-@click.option(
-    "--crops",
-    type=click.Choice(["1", "5", "10"]),
-    help="Centre; centre and corners; the same and their mirror images.  [default: 5]",
-)
-@click.option(
-    "--weights",
-    help="A name of `pipeline weights list`, random:SEED, or a file or folder of your own.  "
-    "[default: kinetics, or kinetics-r50]",
-)
-@click.option(
-    "--flow-weights",
-    help="With --flow raft: raft-small, raft-large, or a file of your own.  [default: raft-small]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the networks. auto: bfloat16 where the device is made for it.",
-)
+@extractor_option
+@flow_option
+@crops_option
+@weights_option
+@flow_weights_option
+@precision_option
 @click.option("--retry-failed", is_flag=True, help="Try videos again that failed in earlier runs.")
 @click.option(
     "--shard",
@@ -132,6 +117,7 @@ def extract(
         loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
         loaded.check_any_video_is_there()
 
+        from pipeline.cli.terminal import show_progress
         from pipeline.extraction.extract import extract as extract_dataset
 
         with show_progress() as report:

@@ -46,12 +46,12 @@ def import_features(
     pipeline import-features xd_violence downloads/i3d-features --release xdviodet
     """
     with errors_in_one_line():
-        from pipeline.cli.progress import ProgressDisplay
+        from pipeline.cli.terminal import show_progress
         from pipeline.datasets import load_dataset
         from pipeline.extraction.import_features import import_features as import_release
 
         loaded = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
-        with ProgressDisplay("import", total=len(loaded.entries), unit="videos") as display:
+        with show_progress() as report:
             summary = import_release(
                 loaded,
                 folder,
@@ -59,7 +59,7 @@ def import_features(
                 release=release,
                 made_by=made_by,
                 lists=lists,
-                report=lambda progress: display.update(progress.done),
+                report=report,
             )
         for line in summary.describe().splitlines():
             click.echo(printable(line))

@@ -1,4 +1,4 @@
-"""`pipeline weights`: the published weights, where they come from and whether they are whole."""
+"""`pipeline weights`: list, download and verify the published weights."""
 
 import click
 
@@ -18,23 +18,23 @@ def weights() -> None:
 
 @weights.command(name="list")
 def list_weights() -> None:
-    """List the weights that have a name: where from, licence, checksum, place in the cache."""
+    """List the weights that have a name: source, license, checksum, path in the cache."""
     from extractors.networks.weights import NAMED, cached_path
 
     for name, named in NAMED.items():
         click.echo(f"{name}: {named.source}")
-        click.echo(f"  licence: {named.licence}; conversion: {named.conversion}")
+        click.echo(f"  license: {named.licence}; conversion: {named.conversion}")
         for stream, file in named.files.items():
             path = cached_path(name, stream)
             click.echo(f"  {stream}: {file.address}")
-            click.echo(f"    checksum: {file.checksum_in_words}")
+            click.echo(f"    checksum: {file.describe_checksum()}")
             click.echo(f"    {'in the cache' if path.exists() else 'to be put'} at {path}")
 
 
 @weights.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download weights into the cache, verify them, and try them on their network.
+    """Download weights into the cache, verify their checksums, and load them into their network.
 
     \b
     pipeline weights fetch kinetics raft-small
@@ -52,9 +52,9 @@ def fetch(names: tuple[str, ...]) -> None:
 @weights.command()
 @click.argument("names", nargs=-1)
 def check(names: tuple[str, ...]) -> None:
-    """Verify the weights in the cache and try them on their networks; nothing is downloaded.
+    """Verify the weights in the cache and load them into their networks; nothing is downloaded.
 
-    Without NAMES, all that are there.
+    Without NAMES, all weights in the cache.
 
     \b
     pipeline weights check

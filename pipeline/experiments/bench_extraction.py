@@ -1,4 +1,4 @@
-"""How fast extraction is here: its parts by themselves, and the whole beside the bare network."""
+"""Benchmark of extraction: decoding, flow and writing alone, and the whole against the network."""
 
 import tempfile
 import time
@@ -18,7 +18,9 @@ from extractors.engine import VideoFeatures, default_workers, extract_videos
 from extractors.features import Extractor, Features
 from extractors.transforms import CROP_SIDE
 from pipeline.extraction.feature_file import write_features
+from pipeline.progress import Progress, ReportProgress, no_report
 
+N_ROWS = 8  # of the table, without that of the optical flow
 N_SAMPLED = 32  # snippets by which resizing and flow are measured
 N_ROUNDS = 2  # of the network and the whole in turn, so that a machine that slows down slows both
 
@@ -38,19 +40,32 @@ class BenchRow:
     unit: str
 
 
-def bench_extraction(extractor: Extractor, paths: Sequence[Path]) -> Iterator[BenchRow]:
+def bench_extraction(
+    extractor: Extractor, paths: Sequence[Path], *, report: ReportProgress = no_report
+) -> list[BenchRow]:
     """Measure the extraction of some videos.
 
     Args:
-        extractor: What turns frames into features.
+        extractor: Computes features from frames.
         paths: Videos, read several times over.
+        report: Gets the progress in rows.
 
-    Yields:
-        A row as soon as it is known.
+    Returns:
+        The rows of the table.
 
     Raises:
         VideoError: If a video cannot be read.
     """
+    n_rows = N_ROWS + (extractor.flow is not None)
+    rows: list[BenchRow] = []
+    for row in _measure(extractor, paths):
+        rows.append(row)
+        report(Progress("bench", len(rows), n_rows, "rows", row.name))
+    return rows
+
+
+def _measure(extractor: Extractor, paths: Sequence[Path]) -> Iterator[BenchRow]:
+    """Measure one row after the other."""
     decoding, sample = bench_decoding(extractor, paths)
     yield decoding
     yield from bench_preparation(extractor, sample)
@@ -113,7 +128,7 @@ def bench_whole(
     """Measure the whole extraction, and the bare networks on as many snippets, in turn.
 
     Args:
-        extractor: What turns frames into features.
+        extractor: Computes features from frames.
         paths: Videos.
         n_rounds: How often.
 
@@ -141,7 +156,7 @@ def bench_whole(
 
 
 def as_table(rows: Sequence[BenchRow]) -> str:
-    """The rows for people to read.
+    """Lay out the rows as text.
 
     >>> as_table([BenchRow("decoding", 1234.5, "frames/s")])
     'decoding  1234 frames/s'
@@ -166,7 +181,7 @@ def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
 
 @torch.inference_mode()
 def _run_networks(extractor: Extractor, n_snippets: int) -> None:
-    """What the networks alone have to do for so many snippets."""
+    """Run the networks on random clips, as many as so many snippets have."""
     batch_len = extractor.n_snippets_per_batch
     for stream, network in extractor.networks.items():
         weight = next(network.parameters())
@@ -207,7 +222,7 @@ def _write_rate(extractor: Extractor) -> float:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """How long some work takes, that of a GPU included."""
+    """Measure how long some work takes, including that of a GPU."""
     started = time.perf_counter()
     work()
     if device.type == "cuda":

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from extractors.engine import VideoFeatures, extract_videos
 from extractors.features import Extractor
-from extractors.flow import TVL1Flow, build_flow
-from extractors.flow.tvl1 import tvl1_flow
+from extractors.flow import build_flow
+from extractors.flow.tvl1 import TVL1Flow, tvl1_flow
 from extractors.i3d import I3D
 from extractors.transforms import to_grey
 from pipeline.config import resolve_config

@@ -13,6 +13,7 @@ from extractors.networks.precision import check_precision
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_devices, describe_device
+from pipeline.extraction.choices import resolve_choices
 from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.feature_folder import (
@@ -21,14 +22,13 @@ from pipeline.extraction.feature_folder import (
     precision_of_folder,
 )
 from pipeline.extraction.many_devices import extract_on_devices
-from pipeline.extraction.profiles import describe_profile, resolve_choices
+from pipeline.extraction.profiles import describe_profile
 from pipeline.extraction.shards import WHOLE, Shard, begin_with
-from pipeline.extraction.single_video import stream_features as stream_features
 from pipeline.extraction.summary import ExtractionSummary, Tally
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import ReportProgress, no_report
 
 AUTO = "auto"
-RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
 
 
 def extract(

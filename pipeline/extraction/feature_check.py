@@ -14,7 +14,7 @@ Any program can write such a file. This is all that it takes with h5py, for a vi
         file.attrs.update(streams=json.dumps(["rgb"]), provenance=json.dumps(provenance))
         file.attrs.update(snippet_len=16, n_frames=100, fps=25.0)
 
-`feature_file.py` documents every name, shape and attribute.
+`feature_format.py` documents every name, shape and attribute.
 """
 
 from collections.abc import Iterator
@@ -25,17 +25,19 @@ import numpy as np
 
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
 from pipeline.extraction.feature_file import (
+    FeatureFileError,
+    parse_provenance,
+    parse_stream_names,
+    read_attribute,
+    read_features,
+)
+from pipeline.extraction.feature_format import (
     ATTRIBUTES,
     FORMAT,
     FORMAT_VERSION,
     STREAM_DTYPE,
     TIMESTAMP_DTYPE,
-    FeatureFileError,
     Header,
-    parse_provenance,
-    parse_stream_names,
-    read_attribute,
-    read_features,
 )
 from pipeline.extraction.hdf5 import File, read_array, reading
 

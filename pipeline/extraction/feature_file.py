@@ -1,15 +1,4 @@
-"""The HDF5 layout of features: one file per video, and an index over a folder of them.
-
-A feature file `features/<dataset>/<video_id>.h5` holds one float16 array
-(n_snippets, K, D) per stream, `timestamps` (n_frames,) float64 in seconds, and attributes that
-say what was extracted, from which file and how. The arrays are stored whole and uncompressed:
-features hardly compress, and the size of a plain array can be checked against the file before it is
-read. `arrays_sha256` is the SHA-256 of the arrays (for each in the order of `streams`, then
-`timestamps`: a line of JSON with name and shape, then its bytes), `header_sha256` that of all other
-attributes as JSON with sorted keys. Both are verified at reading.
-
-What other programs need not write is in `DEFAULTS`; `feature_check.py` shows how they write a file.
-"""
+"""Writing and reading of feature files, whose format `feature_format` documents."""
 
 import hashlib
 import json
@@ -24,6 +13,15 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from extractors.features import Provenance as Provenance
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets
+from pipeline.extraction.feature_format import (
+    ATTRIBUTES,
+    DEFAULTS,
+    FORMAT,
+    FORMAT_VERSION,
+    STREAM_DTYPE,
+    TIMESTAMP_DTYPE,
+    Header,
+)
 from pipeline.extraction.feature_paths import FeatureFileError as FeatureFileError
 from pipeline.extraction.feature_paths import feature_path as feature_path
 from pipeline.extraction.hdf5 import (
@@ -39,41 +37,6 @@ from pipeline.extraction.hdf5 import (
 )
 from pipeline.extraction.video_digest import Source
 
-FORMAT = "lookaround features"
-FORMAT_VERSION = 3
-STREAM_DTYPE = np.dtype("<f2")
-TIMESTAMP_DTYPE = np.dtype("<f8")
-
-Header = dict[str, str | int | float]
-ATTRIBUTES: dict[str, type[str] | type[int] | type[float]] = {
-    "format": str,
-    "format_version": int,
-    "video_id": str,
-    "source_name": str,
-    "source_bytes": int,
-    "source_sha256": str,
-    "streams": str,
-    "snippet_len": int,
-    "n_frames": int,
-    "n_missing": int,
-    "fps": float,
-    "decoder": str,
-    "provenance": str,
-    "arrays_sha256": str,
-    "header_sha256": str,
-}
-
-# What a file of another program may leave out. Without a checksum nothing is verified by it.
-DEFAULTS: Header = {
-    "source_name": "",
-    "source_bytes": -1,
-    "source_sha256": "",
-    "n_missing": 0,
-    "decoder": "not known",
-    "arrays_sha256": "",
-    "header_sha256": "",
-}
-
 
 class FeatureValueError(FeatureFileError):
     """Features have values that the file cannot hold."""
@@ -81,14 +44,14 @@ class FeatureValueError(FeatureFileError):
 
 @dataclass(frozen=True, slots=True)
 class FeatureHeader:
-    """What a feature file says without its arrays.
+    """The attributes of a feature file that are read without its arrays.
 
     Attributes:
         video_id: The video's name within its dataset.
-        provenance: How the features were made.
+        provenance: How the features were extracted.
         streams: Names of the streams, in the extractor's order.
         n_missing: Frames of the video that could not be decoded.
-        source: Identity of the video file; None where the features were not made from a file.
+        source: Identity of the video file; None if the features were not extracted from a file.
     """
 
     video_id: str
@@ -105,7 +68,7 @@ class StoredFeatures:
     Attributes:
         video_id: The video's name within its dataset.
         features: The video's features; values have float16 precision.
-        provenance: How they were made.
+        provenance: How they were extracted.
     """
 
     video_id: str
@@ -122,15 +85,15 @@ def write_features(
     source_name: str,
     source: Source | None = None,
 ) -> None:
-    """Write one video's features; the file appears whole or not at all.
+    """Write one video's features; the file gets its name only when it is complete.
 
     Args:
-        path: Where to, as from `feature_path`; folders are made. What is there is replaced.
+        path: The file to write or replace, as from `feature_path`; folders are made.
         features: The video's.
-        provenance: How they were made.
+        provenance: How they were extracted.
         video_id: The video's name within its dataset.
         source_name: File name of the video.
-        source: Identity of the video file; None if the features were not made from a file.
+        source: Identity of the video file; None if the features were not extracted from a file.
 
     Raises:
         FeatureValueError: If a value is too large for float16.
@@ -218,7 +181,7 @@ def read_features(path: Path, *, video_id: str | None = None) -> StoredFeatures:
 
 
 def read_header(path: Path) -> FeatureHeader:
-    """Read what a file says without its arrays.
+    """Read a file's attributes without its arrays.
 
     Raises:
         FeatureFileError: If the file is missing, damaged, or not such a file.
@@ -238,7 +201,7 @@ def read_header(path: Path) -> FeatureHeader:
 
 
 def provenance_differences(expected: Provenance, found: Provenance) -> list[str]:
-    """In words, where two provenances differ; empty where features may be mixed.
+    """Describe where two provenances differ; empty where features may be mixed.
 
     >>> provenance_differences({"flow_method": "tvl1", "n_crops": 5}, {"flow_method": "dis"})
     ['flow_method: tvl1 expected, instead got dis', 'n_crops: 5 expected, instead got nothing']
@@ -264,7 +227,7 @@ def _as_float16(path: Path, stream: str, values: NDArray[np.float32]) -> NDArray
 
 def _read_attributes(file: File) -> Header:
     if attribute(file, "format", str) != FORMAT:
-        raise ValueError("it is of another program")
+        raise ValueError("its format is not that of lookaround")
     version = attribute(file, "format_version", int)
     if version != FORMAT_VERSION:
         raise FeatureFileError(

@@ -1,4 +1,4 @@
-"""Where the features of a video lie: names only, without torch or h5py."""
+"""The path of a video's feature file, and which names have none. Imports no torch or h5py."""
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ MAX_NAME_BYTES = 255  # of Linux and macOS
 
 
 class FeatureFileError(LookaroundError, OSError):
-    """A feature file is missing, cut short, foreign, or made in another way than expected."""
+    """A feature file is missing, damaged, of another format, or of other settings than expected."""
 
 
 def feature_path(folder: Path, video_id: str) -> Path:
@@ -49,15 +49,15 @@ def feature_path(folder: Path, video_id: str) -> Path:
 
 
 def videos_without_place(folder: Path, video_ids: Iterable[str]) -> dict[str, str]:
-    """Find the videos whose features can have no file, whatever is in the folder.
+    """Find the videos whose names do not allow a feature file.
 
     Args:
         folder: The dataset's folder of features, which need not exist.
         video_ids: All videos of the dataset.
 
     Returns:
-        Why not, by video id: its name is too long, taken by a file of this program, or that of a
-        folder which other videos' features need (`a` beside `a.h5/b`).
+        The reason by video id: the file's name is too long, reserved, or that of a folder which
+        other videos' features need (`a` beside `a.h5/b`).
     """
     reasons: dict[str, str] = {}
     paths: dict[str, Path] = {}

@@ -1,8 +1,8 @@
-"""Reading and writing HDF5 with care. The only module that imports h5py.
+"""Reading and writing HDF5 files that may be damaged or hostile. The only module that imports h5py.
 
-Nothing here takes HDF5's file locks. They fail on many network file systems, and they guard
-against a reader who meets a writer; here a file has its final name only once it is complete, and
-is never written again.
+HDF5's file locks are not used. They fail on many network file systems, and they prevent reading
+while a file is written; here a file gets its final name when it is complete, and is not changed
+afterwards.
 """
 
 import math
@@ -30,12 +30,12 @@ _KINDS: dict[type, str] = {int: "iu", float: "fiu"}  # NumPy's letters
 
 
 class DamagedFileError(FeatureFileError):
-    """A feature file is cut short or its content is not what was written."""
+    """A feature file is truncated, or its content is not what was written."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[h5py.File]:
-    """A new HDF5 file that takes its place when the body is done.
+    """Open a new HDF5 file, which is moved to its path when the body ends.
 
     It is built in memory: when a disk is full, HDF5 ends the process instead of raising.
     """
@@ -52,7 +52,7 @@ def writing(path: Path) -> Iterator[h5py.File]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """A file of this layout; whatever is found wrong inside becomes one line with a remedy."""
+    """Open a feature file; any error in its content becomes a `DamagedFileError` with a remedy."""
     if path.is_dir():
         raise FeatureFileError(f"{path}: is a folder, expected a feature file")
     if not path.is_file():
@@ -79,7 +79,7 @@ def _first_line(error: Exception) -> str:
 
 
 def attribute(file: h5py.File, name: str, kind: type[T]) -> T:
-    """One scalar attribute of this type; nothing large is read.
+    """Read one scalar attribute of this type, of limited size.
 
     Text may be of fixed or of variable length, and an int serves as a float: ordinary h5py writes
     both.
@@ -134,9 +134,9 @@ def _number(content: mmap.mmap, start: int, n_bytes: int) -> int:
 
 
 def fixed_text(text: str) -> NDArray[np.bytes_]:
-    """Text as HDF5 stores it in place, which is how other programs read it, too.
+    """Encode text of fixed length, which HDF5 stores in place.
 
-    Text of variable length lies in a heap, and a damaged heap can keep HDF5 busy for ever.
+    Text of variable length is stored in a heap, and HDF5 may loop forever on a damaged heap.
     """
     encoded = text.encode("utf-8")
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
@@ -145,7 +145,7 @@ def fixed_text(text: str) -> NDArray[np.bytes_]:
 def read_array(
     file: h5py.File, name: str, dtype: np.dtype[Any], n_rows: int, *, n_axes: int
 ) -> NDArray[Any]:
-    """One array that lies within the file, plain and whole, with so many rows and axes."""
+    """Read an array that is stored in the file itself, contiguous, with so many rows and axes."""
     if "/" in name or not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"array {name} is missing or lies elsewhere")
     array = file[name]

@@ -1,7 +1,7 @@
 """Extraction on a Ray cluster: a task for each video. The only module that imports Ray.
 
 All nodes see the videos and the features folder under the same paths. A task that loses its node is
-given to another; what a video's features are does not depend on where they were computed.
+given to another node; a video's features do not depend on where they are computed.
 """
 
 import functools
@@ -72,13 +72,7 @@ def extract_on_ray(
             flow_weights=_absolute_path(choice.flow_weights),
         )
         waiting = {
-            task.remote(
-                replace(entry, path=entry.path.absolute()),
-                there,
-                choice_there,
-                device,
-                retry_failed,
-            ): entry
+            task.remote(_absolute(entry), there, choice_there, device, retry_failed): entry
             for entry in entries
         }
         while waiting:
@@ -105,6 +99,10 @@ def _extract_one(
 def _extractor(choice: ExtractorChoice, device: str) -> Extractor:
     """The extractor of this process, built for its first task."""
     return choice.build(torch.device(device))
+
+
+def _absolute(entry: VideoEntry) -> VideoEntry:
+    return replace(entry, path=entry.path.absolute())
 
 
 def _absolute_path(weights: str | None) -> str | None:

@@ -1,9 +1,9 @@
-"""What became of each video of a dataset: notes on failures, and a table of all videos.
+"""The status of each video of a dataset: records of failures, and `status.csv`, a table of all.
 
-A video that has features is done. One that was tried in vain has a note beside the place of its
-features, `<video_id>.failed.json`, and is left alone until that is asked for. Notes are files of
-their own so that any number of processes may write them. `status.csv` is the table for people; it
-only shows what the folder holds.
+A video that has features is done. One that failed has a record next to where its features would be,
+`<video_id>.failed.json`, and is not tried again unless that is asked for. Each record is a file of
+its own, so that any number of processes may write them. `status.csv` is for people; no program
+reads it.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Failure:
         video_id: The video's name within its dataset.
         kind: Name of the error's class.
         reason: In one line.
-        is_quarantined: Whether it made its decoder crash or hang.
+        is_quarantined: Whether its decoder crashed or hung.
     """
 
     video_id: str
@@ -51,7 +51,7 @@ class Failure:
 
 
 def note_failure(folder: Path, failure: Failure) -> None:
-    """Remember that a video of the dataset's folder failed; a warning if that cannot be written."""
+    """Record that a video failed; a warning in the log if the record cannot be written."""
     path = _note_path(folder, failure.video_id)
     try:
         with replacing(path) as temporary:
@@ -61,7 +61,7 @@ def note_failure(folder: Path, failure: Failure) -> None:
 
 
 def forget_failure(folder: Path, video_id: str) -> None:
-    """Forget that a video failed, if it did."""
+    """Remove the record of a video's failure, if there is one."""
     with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
         _note_path(folder, video_id).unlink()
 
@@ -74,9 +74,9 @@ def time_of_failure(folder: Path, video_id: str) -> int | None:
 
 
 def read_failure(folder: Path, video_id: str) -> Failure | None:
-    """Recall why a video failed in an earlier run; None if it did not.
+    """Read why a video failed in an earlier run; None if it did not.
 
-    A damaged note counts for nothing, with a warning in the log.
+    A damaged record is ignored, with a warning in the log.
     """
     path = _note_path(folder, video_id)
     try:
@@ -89,12 +89,12 @@ def read_failure(folder: Path, video_id: str) -> Failure | None:
             video_id, str(note["kind"]), str(note["reason"]), bool(note["is_quarantined"])
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        logger.warning("%s: is not a note on a failed video and is ignored", printable(str(path)))
+        logger.warning("%s: is not a record of a failed video and is ignored", printable(str(path)))
         return None
 
 
 class StatusTable:
-    """The table of a dataset's videos: what became of each, for people.
+    """The table of a dataset's videos and their status.
 
     The columns are `COLUMNS`. The status is done, damaged (the feature file), failed, quarantined,
     missing (no such file) or waiting; `n_missing` counts the frames of a done video that could not

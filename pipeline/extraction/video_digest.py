@@ -1,4 +1,4 @@
-"""What tells a video file from another one under the same name."""
+"""A digest that identifies a video file, to notice when it was replaced under the same name."""
 
 import hashlib
 import os
@@ -24,10 +24,10 @@ class Source:
 
 
 def identify_source(path: Path) -> Source:
-    """Read what identifies a file: at most 3 MiB, whatever its size.
+    """Compute a file's identity from at most 3 MiB of it.
 
-    The time of the last change is not part of it: copies have another one, and a file that was
-    replaced may have the same.
+    The modification time is not part of it: copies have another one, and a file that was replaced
+    may have the same.
 
     Raises:
         OSError: If the file cannot be read, or is not a regular file.

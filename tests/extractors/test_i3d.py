@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extractors.build import EXTRACTORS, ExtractorChoice, ExtractorError
+from extractors.build import ExtractorChoice, ExtractorError
 from extractors.features import Extractor
-from extractors.flow import FLOWS
+from extractors.flow import build_flow
 from extractors.i3d import I3D
+from extractors.names import EXTRACTORS
 from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D, folded
 from extractors.networks.random_weights import random_weights
 from extractors.snippets import DROP_TAIL
@@ -74,7 +75,7 @@ def features_by_hand(frames: Tensor, weights: Path, crop: int) -> dict[str, Tens
     pictures = {
         "rgb": [crop_by_hand(picture, crop) / 127.5 - 1 for picture in resized[:-1]],
     }
-    flows = FLOWS["dis"](CPU)(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2))
+    flows = build_flow("dis", CPU)(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2))
     mirror = np.array([-1 if crop >= 5 else 1, 1])
     pictures["flow"] = [
         crop_by_hand(flow.permute(1, 2, 0).numpy(), crop).clip(-20, 20) / 20 * mirror
@@ -157,7 +158,7 @@ def test_the_provenance_writes_down_every_choice(two_stream: I3D, weights: Path)
     assert json.loads(json.dumps(provenance)) == provenance
     assert provenance["streams"] == "rgb,flow"
     assert (provenance["flow_method"], provenance["flow_preset"]) == ("dis", "medium")
-    assert (provenance["crops"], provenance["crop_order"]) == (1, "centre")
+    assert (provenance["crops"], provenance["crop_order"]) == (1, "center")
     assert (provenance["weights"], provenance["is_pretrained"]) == (weights.name, True)
     assert len(str(provenance["weights_sha256_flow"])) == 64
     rgb = I3D(
@@ -172,7 +173,7 @@ def test_the_provenance_writes_down_every_choice(two_stream: I3D, weights: Path)
     assert rgb.stream_dims == {"rgb": 1024}
     assert provenance["tail_policy"] == DROP_TAIL
     assert (provenance["streams"], provenance["flow_method"]) == ("rgb", "none")
-    assert provenance["crop_order"] == "centre,top left,top right,bottom left,bottom right"
+    assert provenance["crop_order"] == "center,top left,top right,bottom left,bottom right"
     assert not any(name.startswith("flow_") for name in provenance if name != "flow_method")
     assert "weights_sha256_flow" not in provenance
 
@@ -196,7 +197,7 @@ def test_every_extractor_keeps_its_promises(name: str) -> None:
     [
         ({"extractor": "c3d"}, "extractor must be one of i3d, i3d_r50, instead got c3d"),
         ({"extractor": "i3d_r50", "flow": "dis"}, "i3d_r50 has no flow stream, instead got flow"),
-        ({"flow": "farneback"}, "flow must be one of tvl1, .* or None, instead"),
+        ({"flow": "farneback"}, "flow must be one of tvl1, raft, dis, none, instead"),
         ({"crops": 3}, "crops must be 1, 5 or 10, instead got 3"),
         ({"tail_policy": "cut"}, "tail_policy must be one of .* instead got 'cut'"),
         (

@@ -5,9 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from extractors.names import CROP_COUNTS, CROP_NAMES
 from extractors.transforms import (
-    CROP_COUNTS,
-    CROP_NAMES,
     crop,
     crop_flow,
     resize_in_two_passes,
@@ -85,12 +84,12 @@ def test_flow_is_cut_off_at_20_pixels_and_scaled() -> None:
 
 # Of 10x14 frames whose pixel at (y, x) is (y, x), the first and last pixel of crops of 4x4.
 CORNERS = {
-    "centre": ((3, 5), (6, 8)),
+    "center": ((3, 5), (6, 8)),
     "top left": ((0, 0), (3, 3)),
     "top right": ((0, 10), (3, 13)),
     "bottom left": ((6, 0), (9, 3)),
     "bottom right": ((6, 10), (9, 13)),
-    "mirrored centre": ((3, 8), (6, 5)),
+    "mirrored center": ((3, 8), (6, 5)),
     "mirrored top left": ((0, 3), (3, 0)),
     "mirrored top right": ((0, 13), (3, 10)),
     "mirrored bottom left": ((6, 3), (9, 0)),

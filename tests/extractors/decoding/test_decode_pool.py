@@ -101,7 +101,7 @@ def test_a_ribbon_is_refused_before_memory_is_set_aside_for_it(write_clip, tmp_p
     with DecodePool(1, 16) as pool:
         (event,) = pool.decode([path])
     assert isinstance(event, VideoLost)
-    assert f"{path}: frames must be at most 8 times as long as they are short" in event.reason
+    assert f"{path}: frames must have a long side of at most 8 times the short side" in event.reason
 
 
 def test_memory_that_is_not_there_is_the_failure_of_one_video(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from extractors.flow import FLOWS, DISFlow
+from extractors.flow import build_flow
+from extractors.flow.dis import DISFlow
 
 CPU = torch.device("cpu")
 CLASSICAL = ("tvl1", "dis")  # those that need no weights
@@ -35,7 +36,7 @@ def make_shifted_frames(n_frames: int, height: int = 64, width: int = 72) -> Ten
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_a_shift_is_found_in_pixels_to_the_right_and_down(name: str) -> None:
-    flow = FLOWS[name](CPU)(make_shifted_frames(3))
+    flow = build_flow(name, CPU)(make_shifted_frames(3))
     assert flow.shape == (2, 2, 64, 72)
     assert flow.dtype == torch.float32
     inside = flow[:, :, 12:-12, 12:-12]
@@ -45,21 +46,21 @@ def test_a_shift_is_found_in_pixels_to_the_right_and_down(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_a_still_picture_does_not_flow(name: str) -> None:
-    flow = FLOWS[name](CPU)(make_shifted_frames(1).expand(3, -1, -1, -1))
+    flow = build_flow(name, CPU)(make_shifted_frames(1).expand(3, -1, -1, -1))
     assert flow.abs().max() < 0.01
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_the_flow_of_a_pair_depends_on_that_pair_alone(name: str) -> None:
     frames = make_shifted_frames(3, 48, 40)
-    method = FLOWS[name](CPU)
+    method = build_flow(name, CPU)
     together = method(frames)
     assert torch.allclose(method(frames[1:])[0], together[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_frames_of_another_kind_are_refused(name: str) -> None:
-    method = FLOWS[name](CPU)
+    method = build_flow(name, CPU)
     with pytest.raises(
         ValueError, match=r"frames must be \(\.\.\., T \+ 1, 3, H, W\) .* got \(1, 3, 8, 8"
     ):
@@ -70,7 +71,7 @@ def test_frames_of_another_kind_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_the_parameters_can_be_written_down(name: str) -> None:
-    parameters = FLOWS[name](CPU).describe()
+    parameters = build_flow(name, CPU).describe()
     assert json.loads(json.dumps(parameters)) == parameters
     assert all(isinstance(value, (str, int, float, bool)) for value in parameters.values())
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors.decoding.video import Video
+from extractors.flow.median import median_filter
 from extractors.flow.tvl1 import (
     TVL1Config,
     add_divergence,
     forward_gradient,
-    median_filter,
     shrink,
     solve_jointly,
     tvl1_flow,

@@ -20,7 +20,14 @@ from torchvision.models.optical_flow import (
     raft_small,
 )
 
-from extractors.networks.downloads import Checksum, RemoteFile, cache_folder, fetch, git_blob_id
+from extractors.networks.downloads import (
+    Checksum,
+    RemoteFile,
+    cache_folder,
+    fetch,
+    git_blob_id,
+    verify,
+)
 from extractors.networks.inception_i3d import InceptionI3D
 from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.networks.weights import NAMED, WeightsError, load_weights
@@ -124,6 +131,14 @@ def test_without_a_checksum_the_first_download_holds(server: str, tmp_path: Path
         fetch(file, path)
 
 
+def test_an_empty_record_of_the_first_download_is_written_again(tmp_path: Path) -> None:
+    path, record = tmp_path / "weights.pt", tmp_path / "weights.pt.sha256"
+    path.write_bytes(CONTENT)
+    record.touch()
+    verify(RemoteFile("http://127.0.0.1:9/weights.pt", None), path)
+    assert record.read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+
+
 def test_a_download_that_ends_early_is_refused_without_a_checksum_too(
     server: str, tmp_path: Path
 ) -> None:
@@ -150,7 +165,7 @@ def test_offline_the_message_says_what_to_put_where(
     with pytest.raises(WeightsError) as caught:
         load_weights("kinetics", "i3d", ("rgb", "flow"), cache=tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'kinetics' / 'rgb_imagenet.pt'}: not there")
+    assert message.startswith(f"{tmp_path / 'kinetics' / 'rgb_imagenet.pt'}: missing")
     assert NAMED["kinetics"].files["rgb"].address in message
     assert "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a" in message
     assert "\n" not in message

@@ -101,7 +101,9 @@ def test_each_figure_is_work_over_the_time_it_took(clock, write_clip, tmp_path):
         flow=flow,
     )
     path = write_clip(tmp_path / "a.mp4", n_frames=40)
-    rows = list(bench_extraction(extractor, [path]))
+    reports = []
+    rows = bench_extraction(extractor, [path], report=reports.append)
+    assert [(report.done, report.total) for report in reports] == [(i + 1, 9) for i in range(9)]
     assert [(row.name.split(",")[0], row.unit, pytest.approx(row.value)) for row in rows] == [
         ("decoding", "frames/s", 40 / 4),
         ("copying and resizing", "frames/s", 16 / 0.25),
@@ -119,6 +121,6 @@ def test_each_figure_is_work_over_the_time_it_took(clock, write_clip, tmp_path):
 def test_a_real_extractor_is_measured(write_clip, tmp_path):
     path = write_clip(tmp_path / "a.mp4", n_frames=20)
     extractor = ExtractorChoice("i3d", "none", 1, "random:0").build(torch.device("cpu"))
-    rows = list(bench_extraction(extractor, [path]))
+    rows = bench_extraction(extractor, [path])
     assert all(row.value > 0 for row in rows)
     assert len(as_table(rows).splitlines()) == len(rows)

@@ -1,10 +1,13 @@
 import pytest
 import torch
+from click.testing import CliRunner
 
 from extractors.build import ExtractorChoice, ExtractorError
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
-from pipeline.config import ConfigError
-from pipeline.extraction.profiles import PROFILES, describe_profile, resolve_choices
+from pipeline.cli import main
+from pipeline.extraction.choices import resolve_choices
+from pipeline.extraction.errors import ExtractionError
+from pipeline.extraction.profiles import PROFILES, describe_profile
 
 CPU = torch.device("cpu")
 
@@ -30,15 +33,15 @@ def test_a_profile_is_what_the_provenance_says(
     provenance = extractor.provenance()
     names = ("extractor", "streams", "crops", "tail_policy")
     assert tuple(provenance[name] for name in names) == expected
-    assert str(provenance["crop_order"]).startswith("centre,top left,top right")
+    assert str(provenance["crop_order"]).startswith("center,top left,top right")
     assert provenance["fps_policy"] == "native"
 
 
 def test_the_same_option_may_stand_beside_a_profile_and_another_may_not() -> None:
     resolve_choices("xd-official", crops=5, flow="tvl1", weights="mine.pt")
-    with pytest.raises(ConfigError, match=r"profile xd-official: crops is 5, instead got 10"):
+    with pytest.raises(ExtractionError, match=r"profile xd-official: crops is 5, instead got 10"):
         resolve_choices("xd-official", crops=10)
-    with pytest.raises(ConfigError, match=r"profile must be one of default, xd-.*got ucf$"):
+    with pytest.raises(ExtractionError, match=r"profile must be one of default, xd-.*got ucf$"):
         resolve_choices("ucf")
 
 
@@ -50,3 +53,11 @@ def test_choices_that_do_not_fit_each_other_are_refused() -> None:
 @pytest.mark.parametrize("profile", set(PROFILES) - {"default"})
 def test_a_profile_owns_up_to_what_is_not_known(profile: str) -> None:
     assert "not known, or different: how frames were resized" in describe_profile(profile)
+
+
+def test_the_command_offers_every_profile_and_refuses_others() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["extract", "--help"]).stdout.split())
+    assert f"[{'|'.join(PROFILES)}]" in shown
+    result = CliRunner().invoke(main, ["extract", "small.csv", "--profile", "ucf"])
+    assert result.exit_code == 2
+    assert "'ucf' is not one of 'default', 'xd-official'" in result.stderr

@@ -36,7 +36,7 @@ def test_a_damaged_note_counts_for_nothing_with_a_warning(
 ) -> None:
     (tmp_path / "a.failed.json").write_bytes(note)
     assert read_failure(tmp_path, "a") is None
-    assert "a.failed.json: is not a note on a failed video and is ignored" in caplog.text
+    assert "a.failed.json: is not a record of a failed video and is ignored" in caplog.text
 
 
 @pytest.mark.parametrize("length", [243, 244, 252])

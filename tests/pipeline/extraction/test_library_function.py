@@ -1,0 +1,89 @@
+"""The library function `extract`, with an extractor that takes no time."""
+
+import inspect
+
+import pytest
+
+from extractors.build import ExtractorChoice
+from extractors.names import EXTRACTORS
+from pipeline.cli.extract import extract as command
+from pipeline.extraction.errors import ExtractionError
+from pipeline.extraction.extract import extract
+from pipeline.extraction.profiles import PROFILES
+
+
+@pytest.fixture
+def manifest(dataset, tmp_path, brightness, monkeypatch):
+    """The path of a manifest of three videos; extractors are built in no time."""
+    monkeypatch.setattr(ExtractorChoice, "build", lambda choice, device: brightness())
+    path = tmp_path / "videos/small.csv"
+    rows = "".join(f"{name}.mp4,train,0,\n" for name in "abc")
+    path.write_text("path,split,label,anomalies\n" + rows)
+    return path
+
+
+def test_a_manifest_becomes_feature_files_a_summary_and_reports(manifest, tmp_path):
+    (manifest.parent / "b.mp4").write_bytes(b"no video")
+    reports = []
+    summary = extract(
+        manifest,
+        features=tmp_path / "features",
+        crops=1,
+        flow="none",
+        weights="random:0",
+        device="cpu",
+        report=reports.append,
+    )
+    assert (summary.n_done, summary.n_kept, summary.n_frames) == (2, 0, 400)
+    assert [failure.video_id for failure in summary.failures] == ["b"]
+    assert summary.folder == tmp_path / "features/small"
+    assert sorted(path.name for path in summary.folder.glob("*.h5")) == ["a.h5", "c.h5", "index.h5"]
+    assert {report.stage for report in reports} == {"extract"}
+    assert reports[-1].done == reports[-1].total == 3
+    messages = [report.message for report in reports if report.message]
+    assert messages[0].startswith("device: cpu")
+    assert "random weights: not pretrained" in messages
+    assert any(message.startswith("failed: b: ") for message in messages)
+    again = extract(manifest, features=tmp_path / "features", device="cpu")
+    assert (again.n_done, again.n_kept, again.n_earlier) == (0, 2, 1)
+    retried = extract(manifest, features=tmp_path / "features", device="cpu", retry_failed=True)
+    assert (retried.n_kept, len(retried.failures), retried.n_earlier) == (2, 1, 0)
+
+
+def test_a_shard_and_a_profile_are_messages(manifest, tmp_path):
+    reports = []
+    options = {"profile": "xd-official", "shard": "1/2", "device": "cpu"}
+    summary = extract(manifest, features=tmp_path / "f", **options, report=reports.append)
+    messages = [report.message for report in reports]
+    assert "shard 1/2: begins with 2 of 3 videos" in messages
+    assert any(message.startswith("profile xd-official: follows") for message in messages)
+    assert summary.n_done == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"engine": "spark"}, "engine must be local or ray, instead got spark"),
+        ({"ray_address": "auto"}, "ray_address needs engine ray, instead got engine local"),
+        ({"profile": "ucf"}, "profile must be one of default, xd-official"),
+        ({"shard": "3/2"}, "shard must be i/N with i from 1 to N, instead got 3/2"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_and_nothing_is_written(
+    manifest, tmp_path, options, complaint
+):
+    with pytest.raises(ExtractionError, match=complaint):
+        extract(manifest, features=tmp_path / "f", **options)
+    assert not (tmp_path / "f").exists()
+
+
+def test_the_function_takes_every_option_of_the_command():
+    ours = set(inspect.signature(extract).parameters) - {"report"}
+    theirs = {parameter.name for parameter in command.params}
+    assert ours == theirs - {"devices", "verbose", "quiet"}  # devices: given as `device`
+
+
+def test_profiles_name_registered_extractors_and_fields_of_the_choice():
+    for profile in PROFILES.values():
+        assert set(profile.options) <= set(ExtractorChoice.__dataclass_fields__)
+        assert profile.options.get("extractor", "i3d") in EXTRACTORS
