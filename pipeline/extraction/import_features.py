@@ -35,6 +35,7 @@ from pipeline.extraction.published_files import Crops, ReleaseFiles, find_releas
 from pipeline.extraction.published_video import (
     check_length,
     covered_frames,
+    provenance_of,
     read_crops,
     spread_segments,
     trim_rgb,
@@ -43,7 +44,6 @@ from pipeline.extraction.releases import (
     ImportFeaturesError,
     Release,
     find_release,
-    provenance_of,
 )
 from pipeline.extraction.status import Failure, StatusTable, forget_failure, note_failure
 from pipeline.extraction.video_digest import Source
@@ -177,17 +177,15 @@ def _import_all(
     pool = ThreadPoolExecutor(N_THREADS)
     try:
         for n_done, outcome in enumerate(pool.map(import_video, files.of_video), start=1):
-            message = ""
             if isinstance(outcome, Failure):
-                message = outcome.reason
-                summary.problems.append(message)
+                summary.problems.append(outcome.reason)
                 note_failure(task.folder, outcome)
             elif outcome == "kept":
                 summary.n_kept += 1
             else:
                 summary.n_imported += 1
             total = len(files.of_video)
-            report(Progress("import", n_done, total, "videos", message=message))
+            report(Progress("import", n_done, total, "videos"))
     finally:
         pool.shutdown(cancel_futures=True)
 

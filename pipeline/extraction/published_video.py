@@ -1,18 +1,26 @@
-"""The features of one video, put together from the arrays of a release.
+"""The features of one video, put together from the arrays of a release, and their provenance.
 
 Crops are stacked, RGB is trimmed to the length of the flow, and it is settled which frames the
 snippets are taken for.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.snippets import DROP_TAIL, SNIPPET_LEN
+from extractors.features import Provenance
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, SNIPPET_LEN
 from pipeline.extraction.published_arrays import read_published
 from pipeline.extraction.published_files import Crops
-from pipeline.extraction.releases import ImportFeaturesError
+from pipeline.extraction.releases import (
+    GROUND_TRUTH,
+    IMPORTED_FROM,
+    NOT_KNOWN,
+    ImportFeaturesError,
+    Release,
+)
 
 
 def trim_rgb(
@@ -113,3 +121,34 @@ def spread_segments(segments: NDArray[np.float32], n_frames: int) -> NDArray[np.
     n_snippets = -(-n_frames // SNIPPET_LEN)
     middles = np.arange(n_snippets) * SNIPPET_LEN + SNIPPET_LEN // 2
     return segments[np.minimum(middles * len(segments) // n_frames, len(segments) - 1)]
+
+
+def provenance_of(
+    name: str, release: Release, dataset: str, stream_dims: Mapping[str, int], n_crops: int
+) -> Provenance:
+    """What imported features say about themselves.
+
+    Args:
+        name: The release's.
+        release: Where they are from.
+        dataset: Name of the dataset.
+        stream_dims: The width of each stream that is imported.
+        n_crops: How many crops there are.
+    """
+    ground_truth = release.ground_truth.get(dataset, NOT_KNOWN)
+    return {
+        IMPORTED_FROM: name,
+        "made_by": release.made_by,
+        "extractor": release.family,
+        "streams": ", ".join(f"{stream} {dim}-d" for stream, dim in stream_dims.items()),
+        "crops": n_crops,
+        "crop_order": release.crop_order,
+        "snippet_len": SNIPPET_LEN,
+        "published_tail_policy": release.tail_policy,
+        # What holds for the frames of the files: see `covered_frames`.
+        "tail_policy": DROP_TAIL if ground_truth == "xdviodet" else REPEAT_LAST_FRAME,
+        "fps": NOT_KNOWN,
+        GROUND_TRUTH: ground_truth,
+        # No release has random weights; of features of somebody else, this is their word.
+        "is_pretrained": True,
+    }

@@ -132,8 +132,8 @@ def test_a_missing_file_is_named_and_the_exit_code_is_3(world, chosen, tmp_path)
     assert "5 crops and D = 1024, instead got 1 crops" in result.stdout
 
 
-def test_a_release_that_is_not_known_is_one_line(tmp_path):
+def test_a_release_that_is_not_known_is_a_usage_error(tmp_path):
     (tmp_path / "release").mkdir()
     result = run("import-features", "xd_violence", tmp_path / "release", "--release", "mine")
-    assert result.exit_code == 1
-    assert "--release must be one of rtfm" in result.stderr
+    assert result.exit_code == 2
+    assert "'mine' is not one of 'rtfm'" in result.stderr
