@@ -48,18 +48,16 @@ def import_features(
     """
     with errors_in_one_line():
         from pipeline.cli.terminal import show_progress
-        from pipeline.datasets import load_dataset
         from pipeline.extraction.import_features import import_features as import_release
 
-        loaded = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
         with show_progress() as report:
             summary = import_release(
-                loaded,
+                dataset,
                 folder,
-                features,
                 release=release,
                 made_by=made_by,
                 lists=lists,
+                features=features,
                 report=report,
             )
         for line in summary.describe().splitlines():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from extractors.features import Features, Provenance
 from extractors.snippets import SNIPPET_LEN
 from pipeline.atomic import remove_abandoned
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.extraction.earlier import NO_MORE_FILES
 from pipeline.extraction.feature_file import (
@@ -102,39 +103,43 @@ class _Task:
 
 
 def import_features(
-    dataset: Dataset,
-    folder: Path,
-    features_folder: Path,
+    dataset: str | Path | Dataset,
+    folder: str | Path,
     *,
     release: str,
     made_by: str | None = None,
     lists: Sequence[Path] = (),
+    features: str | Path = "features",
     report: ReportProgress = no_report,
 ) -> ImportSummary:
     """Import a published release of features; what was imported before is kept.
 
     Args:
-        dataset: The videos.
+        dataset: A dataset, its name or the path of its manifest. No video is opened.
         folder: The release as downloaded: all files below it count.
-        features_folder: Takes `<dataset>/<video_id>.h5`.
         release: A key of `RELEASES`, or `other`.
         made_by: Who made the features and how, where the release is `other`.
         lists: Lists of files; where there are any, only the files that they name are imported.
+        features: Folder of feature files; takes `<dataset>/<video_id>.h5`.
         report: Called after each video.
 
     Returns:
         How it ended; a bad file stops no other.
 
     Raises:
+        DatasetError: If the dataset is not known.
         ImportFeaturesError: If the release is not known, or no file is that of a video.
         FeatureFileError: If the folder holds features that were made in another way.
         OSError: If the disk is full.
     """
     chosen = find_release(release, made_by)
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
+    folder = Path(folder)
     files = find_release_files(dataset, folder, lists)
     stream_dims, n_crops = _probe(files, chosen, dataset.name)
     task = _Task(
-        folder=features_folder / dataset.name,
+        folder=Path(features, dataset.name),
         release=chosen,
         stream_dims=stream_dims,
         n_crops=n_crops,

@@ -80,7 +80,7 @@ def features(tmp_path_factory) -> Path:
                 n_frames = dataset.frame_counts.get(entry.video_id, 160)
                 values = rng.normal(size=(-(-n_frames // 16), 10, 2048)).astype(np.float32)
                 np.save(folder / "release" / f"{entry.video_id}_i3d.npy", values)
-    import_features(dataset, folder / "release", folder / "features", release="rtfm")
+    import_features(dataset, folder / "release", release="rtfm", features=folder / "features")
     return folder / "features"
 
 

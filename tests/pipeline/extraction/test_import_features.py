@@ -1,6 +1,7 @@
 """The import of published features, on miniature copies of the layouts as they are published."""
 
 import math
+import os
 import pickle
 import re
 import unicodedata
@@ -64,7 +65,7 @@ def write_rtfm(folder: Path, videos: tuple[str, ...] = UCF) -> dict[str, np.ndar
 
 
 def run(tmp_path: Path, videos: Dataset, folder: Path, **options: Any) -> ImportSummary:
-    return import_features(videos, folder, tmp_path / "features", **options)
+    return import_features(videos, folder, features=tmp_path / "features", **options)
 
 
 def stored(tmp_path: Path, name: str, video: str):
@@ -390,6 +391,14 @@ def test_a_list_with_dead_absolute_paths_chooses_files_by_the_ends_of_its_paths(
     found = stored(tmp_path, "shanghaitech", "01_0014").features.streams["rgb"]
     expected = values_of(2, 10, 2048, seed=2).astype(np.float16)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    write_rtfm(tmp_path / "rtfm", UCF[:2])
+    os.mkfifo(tmp_path / "rtfm" / f"{UCF[2]}_i3d.npy")
+    summary = run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", release="rtfm")
+    assert summary.n_imported == 2
+    assert summary.problems == [f"{UCF[2]}: no file below {tmp_path / 'rtfm'} has its features"]
 
 
 def test_files_of_no_video_are_counted(tmp_path):
