@@ -22,6 +22,7 @@ from pipeline.cli import (
     features,
     groundtruth,
     import_features,
+    reproduce,
     runs,
     score,
     train,
@@ -95,6 +96,7 @@ main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
 main.add_command(features.features)
 main.add_command(import_features.import_features)
+main.add_command(reproduce.reproduce)
 main.add_command(groundtruth.groundtruth)
 main.add_command(bench.bench)
 main.add_command(weights.weights)

@@ -61,11 +61,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ground-truth",
-    default="annotation",
-    show_default=True,
     metavar="NAME",
     help="How frame labels are made: annotation (cut to each video's true length), or a published "
-    "convention: see `pipeline groundtruth DATASET --list`. Results by the latter are not stored.",
+    "convention: see `pipeline groundtruth DATASET --list`. Only results by the default are "
+    "stored.  [default: annotation; for imported features what fits them]",
 )
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="JSON to write, - for stdout."
@@ -86,7 +85,7 @@ def evaluate(
     controls: bool,
     threshold: float,
     best_on_test: bool,
-    ground_truth: str,
+    ground_truth: str | None,
     json_path: Path | None,
     plot: Path | None,
     device: str,
@@ -112,6 +111,7 @@ def evaluate(
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
         from pipeline.evaluation.evaluate import finished_seeds
+        from pipeline.evaluation.split_videos import default_ground_truth
         from pipeline.reports.model_card import keep_evaluation
         from pipeline.runs.run_folder import read_description
         from pipeline.scoring.score import find_run
@@ -134,9 +134,10 @@ def evaluate(
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
-        for seed in finished_seeds(run) if ground_truth == "annotation" else ():
+        default = default_ground_truth(loaded.name, read_description(run).provenance)
+        for seed in finished_seeds(run) if evaluation.ground_truth == default else ():
             keep_evaluation(seed, evaluation)
-    if evaluation.left_out:
+    if any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
 

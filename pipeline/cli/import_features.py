@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.shared import SOME_VIDEOS_FAILED, errors_in_one_line, features_option
+from pipeline.extraction.releases import OTHER, RELEASES
 from pipeline.printable import printable
 
 
@@ -15,8 +16,8 @@ from pipeline.printable import printable
 @click.option(
     "--release",
     required=True,
-    metavar="NAME",
-    help="Who published them: rtfm, tevad, deepmil, xdviodet, pel4vad, c3d or other.",
+    type=click.Choice([*RELEASES, OTHER]),
+    help="Who published them.",
 )
 @click.option("--made-by", metavar="TEXT", help="With --release other: who made them, and how.")
 @click.option(
@@ -47,18 +48,16 @@ def import_features(
     """
     with errors_in_one_line():
         from pipeline.cli.terminal import show_progress
-        from pipeline.datasets import load_dataset
         from pipeline.extraction.import_features import import_features as import_release
 
-        loaded = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
         with show_progress() as report:
             summary = import_release(
-                loaded,
+                dataset,
                 folder,
-                features,
                 release=release,
                 made_by=made_by,
                 lists=lists,
+                features=features,
                 report=report,
             )
         for line in summary.describe().splitlines():

@@ -6,7 +6,6 @@ from pathlib import Path
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_device
-from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
@@ -28,7 +27,7 @@ def evaluate(
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     best_on_test: bool = False,
-    ground_truth: str = ANNOTATION,
+    ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
@@ -45,7 +44,8 @@ def evaluate(
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
         ground_truth: "annotation" (cut to each video's true length), or a published convention of
-            the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`.
+            the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`. None takes the
+            convention of their release for imported features, else "annotation".
         report: Called with the progress.
 
     Returns:

@@ -107,7 +107,8 @@ def convention_labels(
         convention: `annotation`, or a key of `conventions_of(dataset.name)`.
         entry: A test video.
         features: The video's, where there are some. Their number of frames is the true one by our
-            rule; a published convention takes the published one where the dataset knows it.
+            rule, unless they were imported; a published convention takes the published one where
+            the dataset knows it.
 
     Returns:
         (n_frames,) True where the frame is anomalous; n_frames follows from the convention.
@@ -182,5 +183,7 @@ def _length_of(
     published = dataset.frame_counts.get(entry.video_id)
     if features is None:
         return VideoLength(published)
-    prefers_published = convention != ANNOTATION and published is not None
-    return VideoLength(published if prefers_published else features.n_frames, features.n_snippets)
+    # Features that were imported may leave out frames of their video.
+    is_own = convention == ANNOTATION and features.has_times
+    n_frames = features.n_frames if is_own or published is None else published
+    return VideoLength(n_frames, features.n_snippets)

@@ -4,7 +4,6 @@ Scores and labels are kept; features are read from their files one video at a ti
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -17,21 +16,23 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, VideoEntry, describe_cut_intervals
+from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
-from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
-from pipeline.evaluation.split_videos import TestSplit, check_both_classes
+from pipeline.evaluation.split_videos import (
+    TestSplit,
+    check_both_classes,
+    default_ground_truth,
+)
+from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
-
-logger = logging.getLogger(__name__)
 
 N_CONTEXT_SHUFFLES = 5
 N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
@@ -71,7 +72,7 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     training: Dataset | None = None,
-    ground_truth: str = ANNOTATION,
+    ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
     """Measure one model, trained with one or more seeds, on a dataset's test split.
@@ -92,7 +93,8 @@ def measure(
         training: What the model was trained on; with `controls` linear scorers are fitted to its
             train split. `dataset` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
-            conventions, to whose length scores are cut or continued.
+            conventions, to whose length scores are cut or continued. None takes what fits the
+            features: the convention of their release if they were imported, else `annotation`.
         report: Called with the progress; a message says which line was left out.
 
     Raises:
@@ -120,7 +122,7 @@ def measure(
         try:
             rows.append(measure_row())
         except ControlError as error:
-            left_out.append(LeftOut(name, str(error)))
+            left_out.append(LeftOut(name, str(error), is_failure=not measuring.is_imported))
             message = f"{name}: left out: {error}"
             report(Progress("evaluate", index + 1, len(plan), "rows", message=message))
     return measuring.evaluation([*rows, *measuring.class_rows()], left_out)
@@ -136,9 +138,11 @@ class _Measuring:
         features_folder: Path,
         device: torch.device,
         rule: EventRule,
-        ground_truth: str,
+        ground_truth: str | None,
     ) -> None:
         first = checkpoints[0]
+        ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
+        self.is_imported = IMPORTED_FROM in first.provenance
         self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
         self.split = TestSplit(
             dataset, features_folder, first.provenance, ground_truth=ground_truth
@@ -171,9 +175,6 @@ class _Measuring:
             for model, scores in zip(self.models, self._scored, strict=True):
                 scores.append(self._scores(model, features, n_labels))
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
-        cut = describe_cut_intervals((truth.entry, truth.labels.size) for truth in self._truths)
-        if cut is not None:
-            logger.warning("%s: %s", self._dataset.name, cut)
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
 
@@ -197,6 +198,8 @@ class _Measuring:
 
     def motion_energy_row(self) -> Row:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
+        if self.is_imported:
+            raise ControlError("it needs the videos, and the features were imported without them")
         n_frames = {truth.entry.path: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
         energies = [

@@ -72,10 +72,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A row that could not be measured, and why in one line."""
+    """A row that could not be measured, and why in one line.
+
+    Attributes:
+        name: Of the row.
+        reason: Why.
+        is_failure: Whether something went wrong; else nothing could be measured from the start.
+    """
 
     name: str
     reason: str
+    is_failure: bool = True
 
 
 @dataclass(frozen=True, slots=True)

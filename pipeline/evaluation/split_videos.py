@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from pipeline.datasets.catalog import (
     DatasetError,
     VideoEntry,
     describe_cut_intervals,
+    frame_labels,
 )
 from pipeline.evaluation.ground_truth import convention_labels
-from pipeline.evaluation.ground_truth_conventions import ANNOTATION
+from pipeline.evaluation.ground_truth_conventions import ANNOTATION, conventions_of
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import (
     FeatureFileError,
@@ -24,6 +25,7 @@ from pipeline.extraction.feature_file import (
     feature_path,
     read_features,
 )
+from pipeline.extraction.releases import GROUND_TRUTH
 from pipeline.runs.compatibility import compare_with_run
 
 logger = logging.getLogger(__name__)
@@ -126,10 +128,16 @@ class TestSplit:
             logger.warning("%s: %s", self._folder, notice)
 
 
+def default_ground_truth(dataset_name: str, provenance: Provenance) -> str:
+    """The convention that fits the features of a release; our own rule for all others."""
+    convention = str(provenance.get(GROUND_TRUTH, ANNOTATION))
+    return convention if convention in conventions_of(dataset_name) else ANNOTATION
+
+
 def load_test_videos(
     dataset: Dataset, features_folder: Path, provenance: Provenance
 ) -> tuple[TestVideo, ...]:
-    """Read the whole test split into memory.
+    """Read the whole test split into memory, with labels for the frames of the features.
 
     Args:
         dataset: Its `test` split is read.
@@ -140,7 +148,10 @@ def load_test_videos(
         DatasetError: As `TestSplit`, and if the frames of all videos are of one class.
         FeatureFileError: As `TestSplit`.
     """
-    videos = tuple(TestSplit(dataset, features_folder, provenance))
+    videos = tuple(
+        replace(video, labels=frame_labels(video.entry, video.features.n_frames))
+        for video in TestSplit(dataset, features_folder, provenance)
+    )
     check_both_classes(dataset.name, [video.labels for video in videos])
     return videos
 

@@ -88,7 +88,10 @@ def _check(file: File, problems: list[str]) -> None:
     tail_policy = REPEAT_LAST_FRAME
     if "provenance" in header:
         with _collecting(problems):
-            tail_policy = str(parse_provenance(header).get("tail_policy", tail_policy))
+            provenance = parse_provenance(header)
+            if not provenance:
+                raise ValueError("its provenance must say how the features were made")
+            tail_policy = str(provenance.get("tail_policy", tail_policy))
     if {"n_frames", "snippet_len"} <= set(header):
         with _collecting(problems):
             n_rows = n_snippets(int(header["n_frames"]), int(header["snippet_len"]), tail_policy)

@@ -7,7 +7,7 @@ Datasets, contiguous and uncompressed, little-endian:
     <stream>         (n_snippets, K, D) float16, finite: one dataset for each stream, such as `rgb`
                      and `flow`; K crops of each frame, D values for each crop of a snippet
     timestamps       (n_frames,) float64: seconds at which each decoded frame is shown, never
-                     falling
+                     falling; all NaN where nobody knows them, and fps is then NaN, too
 
 Attributes, all scalars: text in UTF-8, integers, and fps, a float. Another program may leave out
 those marked *; without a checksum there is nothing to verify. Text is written with fixed length,
@@ -64,7 +64,18 @@ of this project:
                      of tvl1: flow_implementation and the fields of `TVL1Config`;
                      of raft: flow_network, flow_updates, flow_weights, flow_weights_sha256
 
-Another program may write any keys, or none; a missing tail_policy is the first of the two.
+Features that were imported (`import_features.py`) have these keys instead:
+
+    imported_from    name of the release, see `releases.RELEASES`
+    made_by          who published it, with the address
+    extractor        the network and what it was trained on
+    streams          names and widths of the streams
+    crops, crop_order, snippet_len, tail_policy, is_pretrained   as above
+    published_tail_policy   what the release did with the last, incomplete snippet
+    fps              "not known"
+    ground_truth     the convention of the published ground truth that fits them
+
+Another program may write any keys, at least one; a missing tail_policy is the first of the two.
 `feature_check.py` shows how another program writes a file.
 `index.h5` in the same folder links to every file under its video_id, by HDF5's external links.
 """

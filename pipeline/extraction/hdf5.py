@@ -84,19 +84,20 @@ def attribute(file: h5py.File, name: str, kind: type[T]) -> T:
     Text may be of fixed or of variable length, and an int serves as a float: ordinary h5py writes
     both.
     """
-    if name not in file.attrs:
+    attributes = file.attrs  # made anew by each access
+    if name not in attributes:
         raise ValueError(f"attribute {name} is missing")
-    stored = file.attrs.get_id(name)
+    stored = attributes.get_id(name)
     dtype = stored.dtype
     if kind is str and stored.shape == () and h5py.check_string_dtype(dtype) is not None:
         if dtype.kind == "O":
             _check_heaps(Path(file.filename))
-        value = file.attrs[name]
+        value = attributes[name]
         text = value if isinstance(value, str) else value.item().decode("utf-8")
         if len(text) <= MAX_ATTRIBUTE_BYTES and dtype.itemsize <= MAX_ATTRIBUTE_BYTES:
             return kind(text)
     elif kind is not str and stored.shape == () and dtype.kind in _KINDS[kind]:
-        return kind(file.attrs[name].item())
+        return kind(attributes[name].item())
     raise ValueError(f"attribute {name} must be one {kind.__name__}")
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features, Provenance
-from extractors.snippets import DROP_TAIL, SNIPPET_LEN
+from extractors.snippets import SNIPPET_LEN
 from pipeline.atomic import remove_abandoned
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.extraction.earlier import NO_MORE_FILES
 from pipeline.extraction.feature_file import (
@@ -31,13 +32,19 @@ from pipeline.extraction.feature_file import (
     write_features,
 )
 from pipeline.extraction.feature_folder import finish_folder
-from pipeline.extraction.published_arrays import read_published
 from pipeline.extraction.published_files import Crops, ReleaseFiles, find_release_files
+from pipeline.extraction.published_video import (
+    check_length,
+    covered_frames,
+    provenance_of,
+    read_crops,
+    spread_segments,
+    trim_rgb,
+)
 from pipeline.extraction.releases import (
     ImportFeaturesError,
     Release,
     find_release,
-    provenance_of,
 )
 from pipeline.extraction.status import Failure, StatusTable, forget_failure, note_failure
 from pipeline.extraction.video_digest import Source
@@ -96,39 +103,43 @@ class _Task:
 
 
 def import_features(
-    dataset: Dataset,
-    folder: Path,
-    features_folder: Path,
+    dataset: str | Path | Dataset,
+    folder: str | Path,
     *,
     release: str,
     made_by: str | None = None,
     lists: Sequence[Path] = (),
+    features: str | Path = "features",
     report: ReportProgress = no_report,
 ) -> ImportSummary:
     """Import a published release of features; what was imported before is kept.
 
     Args:
-        dataset: The videos.
+        dataset: A dataset, its name or the path of its manifest. No video is opened.
         folder: The release as downloaded: all files below it count.
-        features_folder: Takes `<dataset>/<video_id>.h5`.
         release: A key of `RELEASES`, or `other`.
         made_by: Who made the features and how, where the release is `other`.
         lists: Lists of files; where there are any, only the files that they name are imported.
+        features: Folder of feature files; takes `<dataset>/<video_id>.h5`.
         report: Called after each video.
 
     Returns:
         How it ended; a bad file stops no other.
 
     Raises:
+        DatasetError: If the dataset is not known.
         ImportFeaturesError: If the release is not known, or no file is that of a video.
         FeatureFileError: If the folder holds features that were made in another way.
         OSError: If the disk is full.
     """
     chosen = find_release(release, made_by)
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(dataset, allow_outside=True, allow_duplicates=True)
+    folder = Path(folder)
     files = find_release_files(dataset, folder, lists)
     stream_dims, n_crops = _probe(files, chosen, dataset.name)
     task = _Task(
-        folder=features_folder / dataset.name,
+        folder=Path(features, dataset.name),
         release=chosen,
         stream_dims=stream_dims,
         n_crops=n_crops,
@@ -171,17 +182,15 @@ def _import_all(
     pool = ThreadPoolExecutor(N_THREADS)
     try:
         for n_done, outcome in enumerate(pool.map(import_video, files.of_video), start=1):
-            message = ""
             if isinstance(outcome, Failure):
-                message = outcome.reason
-                summary.problems.append(message)
+                summary.problems.append(outcome.reason)
                 note_failure(task.folder, outcome)
             elif outcome == "kept":
                 summary.n_kept += 1
             else:
                 summary.n_imported += 1
             total = len(files.of_video)
-            report(Progress("import", n_done, total, "videos", message=message))
+            report(Progress("import", n_done, total, "videos"))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -203,11 +212,11 @@ def _import_video(
     n_snippets = len(next(iter(arrays.values())))
     n_frames = task.frame_counts.get(video_id)
     if task.release.n_segments and n_frames is not None:
-        arrays = {name: _spread(values, n_frames) for name, values in arrays.items()}
+        arrays = {name: spread_segments(values, n_frames) for name, values in arrays.items()}
     elif n_frames is not None:
-        _check_length(paths[0], n_snippets, n_frames)
+        check_length(paths[0], n_snippets, n_frames)
     tail_policy = str(task.provenance["tail_policy"])
-    n_covered, origin = _covered_frames(len(next(iter(arrays.values()))), n_frames, tail_policy)
+    n_covered, origin = covered_frames(len(next(iter(arrays.values()))), n_frames, tail_policy)
     features = Features(
         streams=arrays,
         snippet_len=SNIPPET_LEN,
@@ -264,7 +273,7 @@ def _probe(files: ReleaseFiles, release: Release, dataset: str) -> tuple[dict[st
         if list(streams) and set(streams) != set(files.streams):
             continue
         try:
-            arrays = {name: _read_crops(streams[name]) for name in files.streams}
+            arrays = {name: read_crops(streams[name]) for name in files.streams}
         except ImportFeaturesError as problem:
             error = problem
             continue
@@ -285,7 +294,7 @@ def _read_streams(
     for name, dim in task.stream_dims.items():
         if name not in streams:
             raise ImportFeaturesError(f"{video_id}: has no {name} features, unlike other videos")
-        values = _read_crops(streams[name])
+        values = read_crops(streams[name])
         first = next(iter(streams[name].values()))
         if values.shape[1:] != (task.n_crops, dim):
             raise ImportFeaturesError(
@@ -300,72 +309,4 @@ def _read_streams(
         if n_wrong:
             raise ImportFeaturesError(f"{first}: {n_wrong} of its values are not finite")
         arrays[name] = values
-    return _trimmed(video_id, arrays)
-
-
-def _trimmed(
-    video_id: str, arrays: dict[str, NDArray[np.float32]]
-) -> dict[str, NDArray[np.float32]]:
-    """Flow has a frame less than RGB, and so sometimes a snippet less, which RGB then loses."""
-    if set(arrays) != {"rgb", "flow"}:
-        return arrays
-    n_rgb, n_flow = len(arrays["rgb"]), len(arrays["flow"])
-    if n_rgb - n_flow not in (0, 1):
-        raise ImportFeaturesError(
-            f"{video_id}: flow must have as many snippets as RGB or one less, "
-            f"instead got {n_flow} beside {n_rgb}"
-        )
-    return {"rgb": arrays["rgb"][:n_flow], "flow": arrays["flow"]}
-
-
-def _read_crops(crops: Crops) -> NDArray[np.float32]:
-    """(n_snippets, K, D) from one file of all crops, or from one of each."""
-    if set(crops) == {None}:
-        values = read_published(crops[None]).astype(np.float32, copy=False)
-        return values if values.ndim == 3 else values[:, None]  # (n, D) -> (n, 1, D)
-    paths = {0 if crop is None else crop: path for crop, path in crops.items()}
-    if len(paths) < len(crops):
-        raise ImportFeaturesError(f"{crops[None]}: is a second file of crop 0 beside {crops[0]}")
-    for crop in range(max(paths)):
-        if crop not in paths:
-            raise ImportFeaturesError(f"{paths[max(paths)]}: crop {crop} of the video is missing")
-    arrays = [read_published(paths[crop]).astype(np.float32, copy=False) for crop in sorted(paths)]
-    for crop, values in enumerate(arrays):
-        if values.ndim != 2 or values.shape != arrays[0].shape:
-            raise ImportFeaturesError(
-                f"{paths[crop]}: one crop must be (n_snippets, D) as crop 0, "
-                f"{arrays[0].shape}, instead got {values.shape}"
-            )
-    return np.stack(arrays, axis=1)  # (n, D) of each -> (n, K, D)
-
-
-def _check_length(path: Path, n_snippets: int, n_frames: int) -> None:
-    """Refuse snippets that can be of no video of so many frames, whatever its tail policy."""
-    n_whole = n_frames // SNIPPET_LEN
-    if not max(n_whole - 1, 1) <= n_snippets <= n_whole + 1:
-        raise ImportFeaturesError(
-            f"{path}: has {n_snippets} snippets, but the video has {n_frames} frames, "
-            f"which make {max(n_whole - 1, 1)} to {n_whole + 1}"
-        )
-
-
-def _covered_frames(n_snippets: int, n_frames: int | None, tail_policy: str) -> tuple[int, str]:
-    """How many frames the snippets are taken for, and where that number is from."""
-    if tail_policy == DROP_TAIL:  # the fewest frames that make so many snippets
-        return n_snippets * SNIPPET_LEN + 1, f"not known, {SNIPPET_LEN} for each snippet and 1"
-    covered = n_snippets * SNIPPET_LEN
-    if n_frames is None:
-        return covered, f"not known, {SNIPPET_LEN} for each snippet"
-    if covered - SNIPPET_LEN < n_frames <= covered:
-        return n_frames, "the dataset's"
-    return covered, f"{SNIPPET_LEN} for each snippet, of {n_frames} in the dataset"
-
-
-def _spread(segments: NDArray[np.float32], n_frames: int) -> NDArray[np.float32]:
-    """Give each snippet of a video the equal segment that its middle frame lies in.
-
-    Segments have no length of their own; this is how their authors give scores to frames.
-    """
-    n_snippets = -(-n_frames // SNIPPET_LEN)
-    middles = np.arange(n_snippets) * SNIPPET_LEN + SNIPPET_LEN // 2
-    return segments[np.minimum(middles * len(segments) // n_frames, len(segments) - 1)]
+    return trim_rgb(video_id, arrays)

@@ -84,8 +84,10 @@ def _feature_files(folder: Path) -> Iterator[Path]:
         visited.add(os.path.realpath(parent))
         folders.sort()
         for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(parent, name)
+            path = Path(parent, name)
+            # A pipe of that name would block whoever opens it.
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and path.is_file():
+                yield path
 
 
 def _entries_by_name(dataset: Dataset) -> dict[str, VideoEntry]:

@@ -4,12 +4,16 @@ Their arrays are found by `import_features.py`. Addresses and rules are those of
 pages and scripts. What a release does not say is "not known" here, and nothing is guessed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from extractors.errors import LookaroundError
-from extractors.features import Provenance
-from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME, SNIPPET_LEN
+
+if TYPE_CHECKING:
+    from extractors.features import Provenance
 
 NOT_KNOWN = "not known"
 IMPORTED_FROM = "imported_from"  # the key that only imported features have
@@ -126,37 +130,6 @@ def find_release(name: str, made_by: str | None = None) -> Release:
     raise ImportFeaturesError(
         f"--release must be one of {', '.join([*RELEASES, OTHER])}, instead got {name!r}"
     )
-
-
-def provenance_of(
-    name: str, release: Release, dataset: str, stream_dims: Mapping[str, int], n_crops: int
-) -> Provenance:
-    """What imported features say about themselves.
-
-    Args:
-        name: The release's.
-        release: Where they are from.
-        dataset: Name of the dataset.
-        stream_dims: The width of each stream that is imported.
-        n_crops: How many crops there are.
-    """
-    ground_truth = release.ground_truth.get(dataset, NOT_KNOWN)
-    return {
-        IMPORTED_FROM: name,
-        "made_by": release.made_by,
-        "extractor": release.family,
-        "streams": ", ".join(f"{stream} {dim}-d" for stream, dim in stream_dims.items()),
-        "crops": n_crops,
-        "crop_order": release.crop_order,
-        "snippet_len": SNIPPET_LEN,
-        "published_tail_policy": release.tail_policy,
-        # What holds for the frames of the files: see `import_features.py`.
-        "tail_policy": DROP_TAIL if ground_truth == "xdviodet" else REPEAT_LAST_FRAME,
-        "fps": NOT_KNOWN,
-        GROUND_TRUTH: ground_truth,
-        # No release has random weights; of features of somebody else, this is their word.
-        "is_pretrained": True,
-    }
 
 
 def refuse_imported(provenance: Provenance) -> None:

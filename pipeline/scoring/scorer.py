@@ -15,6 +15,7 @@ from extractors.features import Extractor
 from extractors.snippets import SNIPPET_LEN
 from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
+from pipeline.extraction.releases import refuse_imported
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
@@ -188,6 +189,7 @@ def extractor_of_run(
             the run was trained on.
         WeightsError: If the weights cannot be had.
     """
+    refuse_imported(provenance)
     try:
         choice = ExtractorChoice(
             extractor=str(provenance["extractor"]),

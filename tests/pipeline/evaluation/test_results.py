@@ -87,7 +87,7 @@ def test_the_metrics_are_those_of_the_model_averaged_over_seeds():
 def test_the_json_names_rows_that_were_left_out():
     evaluation = replace(make(MODEL), left_out=(LeftOut("motion energy", "a.mp4: is gone"),))
     assert json.loads(json.dumps(as_json(evaluation)))["left_out"] == [
-        {"name": "motion energy", "reason": "a.mp4: is gone"}
+        {"name": "motion energy", "reason": "a.mp4: is gone", "is_failure": True}
     ]
 
 

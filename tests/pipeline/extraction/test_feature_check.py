@@ -69,6 +69,7 @@ def test_a_missing_attribute_is_one_line_that_names_it(tmp_path, missing):
         ("streams", '["rgb", "rgb"]', "its streams must be a list of different names"),
         ("streams", "[]", "its streams must be a list of at least one name"),
         ("streams", '["rgb", "flow"]', "array flow is missing or lies elsewhere"),
+        ("provenance", "{}", "its provenance must say how the features were made"),
         ("provenance", '{"a": {}}', "its provenance must be a flat JSON object"),
         ("provenance", '{"tail_policy": "none"}', "tail_policy must be one of"),
         ("snippet_len", 32, "rgb must have 3 axes and 4 rows, got (7, 1, 8)"),

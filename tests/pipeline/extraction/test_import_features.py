@@ -1,6 +1,7 @@
 """The import of published features, on miniature copies of the layouts as they are published."""
 
 import math
+import os
 import pickle
 import re
 import unicodedata
@@ -14,11 +15,15 @@ import numpy as np
 import pytest
 import scipy.io
 
-from extractors.snippets import DROP_TAIL
+from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.evaluation.ground_truth import convention_labels
+from pipeline.evaluation.ground_truth_conventions import WITHOUT_LAST_SNIPPET
 from pipeline.extraction.feature_check import check_feature_file
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, read_features
 from pipeline.extraction.import_features import ImportSummary, import_features
+from pipeline.extraction.published_video import check_length, covered_frames
 from pipeline.extraction.releases import IMPORTED_FROM, RELEASES, ImportFeaturesError
 
 UCF = ("Abuse001_x264", "Arson011_x264", "Normal_Videos_003_x264")
@@ -60,7 +65,7 @@ def write_rtfm(folder: Path, videos: tuple[str, ...] = UCF) -> dict[str, np.ndar
 
 
 def run(tmp_path: Path, videos: Dataset, folder: Path, **options: Any) -> ImportSummary:
-    return import_features(videos, folder, tmp_path / "features", **options)
+    return import_features(videos, folder, features=tmp_path / "features", **options)
 
 
 def stored(tmp_path: Path, name: str, video: str):
@@ -216,6 +221,35 @@ def test_a_known_number_of_frames_is_taken_where_the_snippets_cover_it(
     assert ("the dataset's" in features.decoder) == (expected == n_frames)
 
 
+def test_the_frames_of_all_test_videos_of_ucf_crime_make_the_published_lengths():
+    """By the numbers of snippets that two releases have, of the true numbers of frames."""
+    frame_counts = load_dataset("ucf_crime", allow_duplicates=True).frame_counts
+    dropped, filled = 0, 0
+    for video, n_frames in frame_counts.items():
+        n_dropped = n_frames // 16 - (video in WITHOUT_LAST_SNIPPET)
+        n_filled = -(-n_frames // 16)
+        for n_snippets in (n_dropped, n_filled):
+            check_length(Path(video), n_snippets, n_frames)
+        dropped += covered_frames(n_dropped, n_frames, REPEAT_LAST_FRAME)[0]
+        filled += covered_frames(n_filled, n_frames, REPEAT_LAST_FRAME)[0]
+    assert (len(frame_counts), dropped, filled) == (290, 1_109_680, 1_111_808)
+
+
+def test_our_ground_truth_has_the_frames_that_imported_features_leave_out(
+    tmp_path,
+):
+    save(tmp_path / "r" / f"{UCF[0]}.npy", values_of(2, 10, 1024))
+    videos = dataset("ucf_crime", UCF[:1], {UCF[0]: 45})
+    run(tmp_path, videos, tmp_path / "r", release="other", made_by="us")
+    features = stored(tmp_path, "ucf_crime", UCF[0]).features
+    assert features.n_frames == 32
+    lengths = {
+        convention: convention_labels(videos, convention, videos.entries[0], features).size
+        for convention in ("annotation", "deepmil", "rtfm")
+    }
+    assert lengths == {"annotation": 45, "deepmil": 32, "rtfm": 48}
+
+
 def test_snippets_that_cannot_be_of_the_video_are_misshapen(tmp_path):
     """Ten videos of a published release are 1.2 times too long."""
     save(tmp_path / "r" / f"{UCF[0]}_i3d.npy", values_of(24, 10, 2048))
@@ -357,6 +391,14 @@ def test_a_list_with_dead_absolute_paths_chooses_files_by_the_ends_of_its_paths(
     found = stored(tmp_path, "shanghaitech", "01_0014").features.streams["rgb"]
     expected = values_of(2, 10, 2048, seed=2).astype(np.float16)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    write_rtfm(tmp_path / "rtfm", UCF[:2])
+    os.mkfifo(tmp_path / "rtfm" / f"{UCF[2]}_i3d.npy")
+    summary = run(tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", release="rtfm")
+    assert summary.n_imported == 2
+    assert summary.problems == [f"{UCF[2]}: no file below {tmp_path / 'rtfm'} has its features"]
 
 
 def test_files_of_no_video_are_counted(tmp_path):
