@@ -14,12 +14,11 @@ scene nor the motion tells. Nor does anything else but the pair:
 - Two actors are in every frame, on the same ground, whatever they do.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +27,7 @@ from pipeline.datasets.catalog import Dataset, DatasetError, Split
 from pipeline.datasets.manifest import COLUMNS, load_manifest
 from pipeline.datasets.microworld.actors import draw_actor, make_actors
 from pipeline.datasets.microworld.scenes import HEIGHT, LANES, WIDTH, draw_scene
+from pipeline.video_writer import write_video
 
 DEFAULT_FOLDER = Path("data/microworld")
 FRAMES_PER_SECOND = 6
@@ -227,28 +227,6 @@ def _plan_acts(
         start = acts[-1].stop if acts else 0
         acts.append(Act(motions[role], start, stops[max(parts)], has_anomaly and role == "x"))
     return tuple(acts)
-
-
-def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
-    """Encode frames as H.264 in mp4, the same bytes on any number of cores.
-
-    Args:
-        path: Where to.
-        frames: At least one, each (H, W, 3) uint8 RGB with even sides.
-        fps: Frames per second.
-    """
-    with av.open(path, "w", format="mp4") as container:
-        # Frames in the order of presentation, as cameras write them.
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "bf": "0"}
-        )
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        for index, frame in enumerate(frames):
-            if index == 0:
-                stream.height, stream.width = frame.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _describe(plan: VideoPlan) -> str:
