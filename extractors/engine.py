@@ -8,7 +8,7 @@ that is killed and taken up again gives the features of one that was not.
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class VideoFeatures:
 
 
 EngineEvent = FramesDecoded | VideoFeatures | VideoLost
+# Takes the features of one snippet: by stream (K, D).
+ReceiveFeatures = Callable[[Mapping[str, NDArray[np.float32]]], None]
 
 
 def extract_videos(
@@ -80,7 +82,7 @@ def extract_videos(
         torch.OutOfMemoryError: If the device has no room for a single snippet.
         OSError: If the decoding processes cannot be started.
     """
-    batcher = _Batcher(extractor)
+    batcher = SnippetBatcher(extractor)
     gathered: dict[Path, _Gathered] = {}
     n_workers = default_workers(extractor.device)
     with DecodePool(n_workers, extractor.snippet_len, patience_seconds=patience_seconds) as pool:
@@ -92,7 +94,9 @@ def extract_videos(
                     video = gathered[path]
                     video.timestamps.append(timestamps)
                     video.n_frames += len(timestamps)
-                    batcher.add(video, extractor.prepare(torch.from_numpy(event.frames)))
+                    batcher.add(
+                        video.snippets.append, extractor.prepare(torch.from_numpy(event.frames))
+                    )
                     expected = video.start.opened.n_frames_expected
                     yield FramesDecoded(path, video.n_frames, expected)
                 case VideoEnded(path=path):
@@ -178,22 +182,30 @@ def _features(
 class _Launched:
     """A batch on its way through the device; `features` are there when `event` has come."""
 
-    owners: list[_Gathered]
+    receivers: list[ReceiveFeatures]
     features: dict[str, Tensor]
     event: torch.cuda.Event | None
 
 
-class _Batcher:
-    """Collects snippets of all videos and embeds them a full batch at a time."""
+class SnippetBatcher:
+    """Collects snippets of all videos and embeds them a full batch at a time.
+
+    Args:
+        extractor: Computes the features.
+    """
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
         self._batch_len = extractor.n_snippets_per_batch
-        self._waiting: list[tuple[_Gathered, Prepared]] = []
+        self._waiting: list[tuple[ReceiveFeatures, Prepared]] = []
         self._launched: deque[_Launched] = deque()
 
-    def add(self, owner: _Gathered, snippet: Prepared) -> None:
-        self._waiting.append((owner, snippet))
+    def add(self, receive: ReceiveFeatures, snippet: Prepared) -> None:
+        """Take a snippet; `receive` is called with its features once its batch is through.
+
+        The features of all snippets are received in the order in which the snippets were added.
+        """
+        self._waiting.append((receive, snippet))
         if len(self._waiting) >= self._batch_len:
             self._launch()
 
@@ -211,7 +223,7 @@ class _Batcher:
         snippets += [snippets[-1]] * (self._batch_len - len(snippets))
         features = self._embed(snippets)
         copies, event = _start_copy({s: f[: len(batch)] for s, f in features.items()})
-        self._launched.append(_Launched([owner for owner, _ in batch], copies, event))
+        self._launched.append(_Launched([receive for receive, _ in batch], copies, event))
         # A GPU works on this batch while the one before is taken and the next is made ready.
         while len(self._launched) > (event is not None):
             self._collect()
@@ -236,9 +248,9 @@ class _Batcher:
         if done.event is not None:
             done.event.synchronize()
         arrays = {stream: features.numpy() for stream, features in done.features.items()}
-        for index, owner in enumerate(done.owners):
+        for index, receive in enumerate(done.receivers):
             # A view would keep the whole batch alive. What is pinned is free to be used again.
-            owner.snippets.append({stream: array[index].copy() for stream, array in arrays.items()})
+            receive({stream: array[index].copy() for stream, array in arrays.items()})
 
 
 def _start_copy(

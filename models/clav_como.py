@@ -367,6 +367,11 @@ class ClavComo(AnomalyModel):
         )
 
     @property
+    def accepts_context(self) -> bool:
+        """Whether there is a context path, which can read another video."""
+        return self.config.relation == "como"
+
+    @property
     def _reads_flow(self) -> bool:
         names = {name for name, _ in self.config.stream_dims}
         return {"rgb", "flow"} <= names and self.config.motion_from == "flow"

@@ -202,6 +202,15 @@ class AnomalyModel(nn.Module, ABC):
             Scalars, already weighted: their sum is what is minimised.
         """
 
+    @property
+    def accepts_context(self) -> bool:
+        """Whether `forward` has an argument `context` of the shape of `features`.
+
+        The model then reads the surroundings of snippets from it instead of from `features`, and an
+        evaluation also measures the model with shuffled context.
+        """
+        return False
+
 
 def check_fields(
     config: object,

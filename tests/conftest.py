@@ -59,6 +59,46 @@ def counting_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write_clip(tmp_path_factory.mktemp("clips") / "counting.mp4")
 
 
+@pytest.fixture
+def brightness_scorer() -> Any:
+    """A `Scorer` whose features are the brightness of frames: as good as any, and fast."""
+    # Only here, because most tests need no model.
+    from models.clav_como import ClavComo, ClavComoConfig  # noqa: PLC0415
+    from pipeline.runs.checkpoints import Checkpoint  # noqa: PLC0415
+    from pipeline.scoring.scorer import Scorer  # noqa: PLC0415
+
+    sizes = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 3),), **sizes)).eval()
+    provenance = {"extractor": "brightness", "is_pretrained": False}
+    checkpoint = Checkpoint(model, "clav-como", provenance, dataset="small", seed=0, step=1)
+    return Scorer(checkpoint, BrightnessExtractor(), torch.device("cpu"))
+
+
+class BrightnessExtractor:
+    """The mean of each color over a snippet, and half of it as a second crop. An `Extractor`."""
+
+    snippet_len = 16
+    n_crops = 2
+    n_snippets_per_batch = 4
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.tail_policy = "repeat last frame"
+        self.stream_dims = {"rgb": 3}
+
+    def provenance(self) -> dict[str, Any]:
+        return {"extractor": "brightness", "is_pretrained": False}
+
+    def prepare(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2)) / 255}
+
+    def embed(self, snippets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        means = torch.stack([snippet["rgb"] for snippet in snippets])
+        return {"rgb": torch.stack([means, means / 2], dim=1)}
+
+
 def _find_decoders() -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):

@@ -24,7 +24,7 @@ from pipeline.cli import (
     train,
     weights,
 )
-from pipeline.cli.shared import INTERRUPTED, set_verbose, verbose_option
+from pipeline.cli.shared import INTERRUPTED, quiet_option, set_verbose, verbose_option
 
 BROKEN_PIPE = 141  # as if SIGPIPE had ended the process
 
@@ -55,7 +55,7 @@ def _give_options(command: click.Command) -> None:
         for each in command.commands.values():
             _give_options(each)
     else:
-        command.params.append(verbose_option)
+        command.params += [quiet_option, verbose_option]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,6 +1,6 @@
 """Draw what the stages yield while they work, and sum up how they ended."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.cli.progress import ProgressDisplay, Stopwatch
@@ -15,7 +15,6 @@ from pipeline.extraction.extract_records import (
 )
 from pipeline.extraction.status import Failure
 from pipeline.printable import printable
-from pipeline.scoring.frame_scores import Scores
 from pipeline.training.trainer import EpochRecord
 
 MAX_FAILURES_LISTED = 20
@@ -129,21 +128,3 @@ def show_training(records: Iterator[EpochRecord], title: str, n_epochs: int) -> 
             display.update(
                 record.epoch, f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
             )
-
-
-def show_scoring(progress: Generator[FramesDone, None, Scores], title: str) -> Scores:
-    """Draw the progress of scoring one video; returns its scores.
-
-    Args:
-        progress: As from `score_video`.
-        title: Names the video.
-    """
-    watch = Stopwatch()
-    with ProgressDisplay(f"score {title}", total=1, unit="videos") as display:
-        while True:
-            try:
-                done = next(progress)
-            except StopIteration as finished:
-                scores: Scores = finished.value
-                return scores
-            display.update(done.share, f"{done.n_frames / watch.seconds:.1f} frames/s")

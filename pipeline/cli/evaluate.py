@@ -1,4 +1,4 @@
-"""`pipeline evaluate`: how good a trained model is."""
+"""`pipeline evaluate`: the metrics of a trained model on a test split."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from pipeline.cli.shared import (
     device_option,
     errors_in_one_line,
     features_option,
+    is_quiet,
     runs_option,
     videos_option,
+    warn,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-    from pipeline.evaluation.evaluate import RowLeftOut, RowStarted
+    from pipeline.datasets.catalog import Dataset
     from pipeline.evaluation.results import Evaluation
+    from pipeline.runs.run_folder import Run
 
 
 @click.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run_folder", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @runs_option
 @click.option(
     "--dataset", help="A dataset's name or a manifest CSV.  [default: what the run was trained on]"
@@ -65,7 +68,7 @@ if TYPE_CHECKING:
 )
 @device_option
 def evaluate(
-    run: Path | None,
+    run_folder: Path | None,
     runs: Path,
     dataset: str | None,
     videos: Path | None,
@@ -80,8 +83,8 @@ def evaluate(
 ) -> None:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
 
-    RUN is a run's folder; without it, the run that was trained last. The dataset need not be the
-    one that it was trained on. What was found is kept in the run's folder, too.
+    RUN is a run's folder, by default that of the run that was trained last. The dataset need not be
+    the one that it was trained on. The result is also stored in the run's folder.
 
     \b
     pipeline evaluate --controls --json metrics.json --plot curves.png
@@ -96,68 +99,67 @@ def evaluate(
             None if dataset is None else load_dataset(dataset, videos, allow_outside=allow_outside)
         )
 
-        from pipeline.cli.output_paths import check_outputs
-        from pipeline.device import choose_device
-        from pipeline.evaluation.evaluate import evaluate as evaluate_runs
-        from pipeline.evaluation.results import as_table, write_json
-        from pipeline.extraction.feature_file import feature_path
+        from pipeline.cli.terminal import show_progress
+        from pipeline.evaluation.evaluate import evaluate as evaluate_run
+        from pipeline.evaluation.evaluate import finished_seeds
         from pipeline.reports.model_card import keep_evaluation
-        from pipeline.reports.plots import plot_evaluation
-        from pipeline.runs.checkpoints import load_checkpoint
-        from pipeline.runs.run_folder import Run, latest_run, read_description, runs_of_command
-        from pipeline.scoring.events import EventRule
+        from pipeline.runs.run_folder import read_description
+        from pipeline.scoring.score import find_run
 
-        first = latest_run(runs) if run is None else Run(run)
-        description = read_description(first)
+        run = find_run(run_folder, runs)
+        source = dataset or read_description(run).dataset_source
         if loaded is None:
-            loaded = load_dataset(description.dataset_source, videos, allow_outside=allow_outside)
-        inputs = [Path(dataset or description.dataset_source)]
-        for entry in loaded.entries if json_path or plot else ():
-            inputs += [entry.path, feature_path(features / loaded.name, entry.video_id)]
-        check_outputs({"--json": json_path, "--plot": plot}, inputs)
-        chosen = choose_device(device)
-        seeds = [other for other in runs_of_command(first) if other.is_finished] or [first]
-        records = evaluate_runs(
-            [load_checkpoint(seed.checkpoint_path) for seed in seeds],
-            loaded,
-            features,
-            chosen,
-            controls=controls,
-            rule=EventRule(threshold),
-            epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
-        )
-        evaluation, is_whole = _draw_to_the_end(records)
-        click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
-        click.echo(f"checkpoints: {description.config.selection_in_words}")
-        click.echo(as_table(evaluation))
-        if not evaluation.is_pretrained:
-            click.echo(RANDOM_WEIGHTS_NOTE)
-        if json_path is not None:
-            write_json(evaluation, json_path)
-        if plot is not None:
-            plot_evaluation(evaluation, plot)
-        for seed in seeds:
+            loaded = load_dataset(source, videos, allow_outside=allow_outside)
+        _check_outputs(json_path, plot, Path(source), loaded, features)
+        with show_progress() as report:
+            evaluation = evaluate_run(
+                run,
+                dataset=loaded,
+                features_folder=features,
+                device=device,
+                controls=controls,
+                threshold=threshold,
+                best_on_test=best_on_test,
+                report=report,
+            )
+        _show(evaluation, finished_seeds(run), json_path, plot)
+        for seed in finished_seeds(run):
             keep_evaluation(seed, evaluation)
-    if not is_whole:
+    if evaluation.left_out:
         sys.exit(SOME_VIDEOS_FAILED)
 
 
-def _draw_to_the_end(
-    records: Iterator[RowStarted | RowLeftOut | Evaluation],
-) -> tuple[Evaluation, bool]:
-    """Draw the progress of an evaluation; returns what it found, and whether that is all."""
-    from pipeline.cli.progress import ProgressDisplay
-    from pipeline.evaluation.evaluate import RowLeftOut
-    from pipeline.evaluation.results import Evaluation
+def _check_outputs(
+    json_path: Path | None, plot: Path | None, source: Path, dataset: Dataset, features: Path
+) -> None:
+    """Find out before the work that an output cannot be written or would replace an input."""
+    from pipeline.cli.output_paths import check_outputs
+    from pipeline.extraction.feature_file import feature_path
 
-    is_whole = True
-    with ProgressDisplay("evaluate", total=100, unit="%") as display:
-        for record in records:
-            if isinstance(record, Evaluation):
-                return record, is_whole
-            if isinstance(record, RowLeftOut):
-                is_whole = False
-                display.say(f"{record.name}: left out: {record.reason}")
-            else:
-                display.update(100 * record.index / record.n_rows, record.name)
-    raise AssertionError("an evaluation ends with its result")
+    inputs = [source]
+    for entry in dataset.entries if json_path or plot else ():
+        inputs += [entry.path, feature_path(features / dataset.name, entry.video_id)]
+    check_outputs({"--json": json_path, "--plot": plot}, inputs)
+
+
+def _show(
+    evaluation: Evaluation, runs: Sequence[Run], json_path: Path | None, plot: Path | None
+) -> None:
+    """Print the tables and write what was asked for."""
+    from pipeline.cli.terminal import format_table
+    from pipeline.evaluation.results import alarms_table, metrics_table, write_json
+    from pipeline.reports.plots import plot_evaluation
+    from pipeline.runs.run_folder import read_description
+
+    click.echo("runs: " + " ".join(str(run.folder) for run in runs))
+    click.echo(f"checkpoints: {read_description(runs[0]).config.selection_in_words}")
+    for table in (metrics_table(evaluation), alarms_table(evaluation)):
+        click.echo(format_table(table.title, table.header, table.rows) + "\n")
+    if not evaluation.is_pretrained:
+        click.echo(RANDOM_WEIGHTS_NOTE)
+    for left_out in evaluation.left_out if is_quiet() else ():
+        warn(f"{left_out.name}: left out: {left_out.reason}")
+    if json_path is not None:
+        write_json(evaluation, json_path)
+    if plot is not None:
+        plot_evaluation(evaluation, plot)

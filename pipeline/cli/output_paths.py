@@ -33,10 +33,43 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
             raise OutputError(
                 f"{path}: {option} must not replace an input of the command; name another file"
             )
-        run = next((folder for folder in resolved(path).parents if is_run_folder(folder)), None)
-        if run is not None:
-            raise OutputError(f"{path}: {option} must not write into the run {run}")
+        _check_outside_runs(option, path)
         _check_writable(path)
+
+
+def check_output_folders(
+    folders: Mapping[str, Path | None], files: Iterable[Path], inputs: Iterable[Path]
+) -> None:
+    """Find out before the work what is wrong with folders that a command writes files into.
+
+    Args:
+        folders: By the option that names them; None where it was not given. One that does not
+            exist is made.
+        files: All files that will be written there.
+        inputs: Everything that the command reads; what does not exist is passed over.
+
+    Raises:
+        OutputError: If a folder is a file or part of a training run, or a file is an input.
+        OSError: If a folder cannot be made or written to.
+    """
+    for option, folder in folders.items():
+        if folder is None:
+            continue
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: {option} must name a folder for several videos")
+        _check_outside_runs(option, folder / "any")
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(resolved(folder) / "any")
+    taken = {_identity(path): path for path in inputs if path.exists()}
+    for file in files:
+        if file.exists() and _identity(file) in taken:
+            raise OutputError(f"{file}: must not be replaced, it is an input of the command")
+
+
+def _check_outside_runs(option: str, path: Path) -> None:
+    run = next((folder for folder in resolved(path).parents if is_run_folder(folder)), None)
+    if run is not None:
+        raise OutputError(f"{path}: {option} must not write into the run {run}")
 
 
 def _check_different(named: Mapping[str, Path]) -> None:

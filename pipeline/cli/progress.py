@@ -1,7 +1,4 @@
-"""How far long work is, on stderr. The only door to rich.
-
-A terminal gets a bar; a log file gets a plain line every ten seconds.
-"""
+"""Progress of the commands that do not use `pipeline.cli.terminal.show_progress` yet."""
 
 import sys
 import time
@@ -11,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.cli.terminal import show_progress as show_progress
 from pipeline.printable import printable
 
 SECONDS_BETWEEN_LINES = 10.0

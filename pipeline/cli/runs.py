@@ -1,4 +1,4 @@
-"""`pipeline runs`: what was trained, and how good it is."""
+"""`pipeline runs`: the table of training runs with their metrics."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipeline.cli.shared import (
     check_model_name,
     errors_in_one_line,
     runs_option,
-    say,
+    warn,
 )
 
 
@@ -26,7 +26,8 @@ def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
     pipeline runs --dataset xd_violence --model clav-como
     """
     with errors_in_one_line():
-        from pipeline.reports.run_table import as_lines, summarise
+        from pipeline.cli.terminal import format_table
+        from pipeline.reports.run_table import HEADER, summarize, table_rows
         from pipeline.runs.checkpoints import CheckpointError
         from pipeline.runs.run_folder import find_runs
 
@@ -35,12 +36,11 @@ def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
         summaries, damages = [], []
         for run in find_runs(runs, dataset=dataset, model_name=model):
             try:
-                summaries.append(summarise(run))
+                summaries.append(summarize(run))
             except CheckpointError as error:
                 damages.append(str(error))
-        for line in as_lines(summaries):
-            click.echo(line)
+        click.echo(format_table("", HEADER, table_rows(summaries)))
     for damage in damages:
-        say(f"left out: {damage}")
+        warn(f"left out: {damage}")
     if damages:
         sys.exit(SOME_VIDEOS_FAILED)

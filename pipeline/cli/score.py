@@ -1,25 +1,87 @@
-"""`pipeline score`: a score for every frame of a video."""
+"""`pipeline score`: a score for every frame of videos, and their events."""
 
+from __future__ import annotations
+
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.shared import (
-    RANDOM_WEIGHTS_NOTE,
+    SOME_VIDEOS_FAILED,
+    check_number,
     device_option,
     errors_in_one_line,
     runs_option,
     say,
+    warn,
 )
+from pipeline.printable import printable
+
+if TYPE_CHECKING:
+    from pipeline.scoring.events import EventRule
+    from pipeline.scoring.frame_scores import Scores
+    from pipeline.scoring.scorer import Scorer, VideoFailure
+    from pipeline.scoring.video_outputs import ScoreFormat, VideoOutputs
+
+MAX_LISTED = 20
 
 
 @click.command()
-@click.argument("video", type=click.Path(path_type=Path))
+@click.argument("videos", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="CSV to write, - for stdout.  [default: -]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File of scores to write, - for stdout; a folder for several videos.  [default: -]",
 )
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="PNG of the curve to write, - for stdout."
+    "--format",
+    "score_format",
+    type=click.Choice(["csv", "json", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Of the scores. parquet needs pyarrow.",
+)
+@click.option(
+    "--stride",
+    type=click.Choice([16, 8, 4, 2, 1]),
+    default=16,
+    show_default=True,
+    help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
+    "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
+)
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path),
+    help="JSON of the events to write, - for stdout; a folder for several videos.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="PNG of the curve to write, - for stdout; a folder for several videos.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    callback=check_number,
+    help="The score that begins an event.  [default: 0.5]",
+)
+@click.option(
+    "--merge-seconds",
+    type=click.FloatRange(min=0),
+    callback=check_number,
+    default=1.0,
+    show_default=True,
+    help="Merge events that follow each other within this time.",
+)
+@click.option(
+    "--min-seconds",
+    type=click.FloatRange(min=0),
+    callback=check_number,
+    default=0.0,
+    show_default=True,
+    help="Drop events that are shorter than this.",
 )
 @click.option(
     "--run",
@@ -32,49 +94,129 @@ from pipeline.cli.shared import (
 @click.option("--flow-weights", help="The same for RAFT's weights.")
 @device_option
 def score(
-    video: Path,
+    videos: tuple[Path, ...],
     out: Path | None,
+    score_format: ScoreFormat,
+    stride: int,
+    events: Path | None,
     plot: Path | None,
+    threshold: float | None,
+    merge_seconds: float,
+    min_seconds: float,
     run_folder: Path | None,
     runs: Path,
     weights: str | None,
     flow_weights: str | None,
     device: str,
 ) -> None:
-    """Give every frame of VIDEO an anomaly score: frame,time_seconds,score.
+    """Give every frame of VIDEOS an anomaly score: frame,time_seconds,score.
+
+    VIDEOS are video files, and folders that are searched for them. An event begins at --threshold
+    and ends where the score falls below 0.8 of it. With several videos, or a folder, --out,
+    --events and --plot are folders, and the exit code is 3 if some videos cannot be scored.
 
     \b
-    pipeline score video.mp4 --out scores.csv --plot scores.png
+    pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
+    pipeline score cameras/ --out scores/ --format json
+    pipeline score video.mp4 --stride 4 --out scores.csv
     """
     with errors_in_one_line():
-        from pipeline.cli.display import show_scoring
-        from pipeline.cli.output_paths import check_outputs
-        from pipeline.device import choose_device, describe_device
-        from pipeline.outputs import STDOUT, write_output
-        from pipeline.reports.plots import plot_scores
-        from pipeline.runs.checkpoints import load_checkpoint
-        from pipeline.runs.compatibility import compare_with_run
-        from pipeline.runs.run_folder import Run, latest_run
-        from pipeline.scoring.frame_scores import csv_bytes
-        from pipeline.scoring.score import extractor_of_run, score_video
+        from extractors.snippets import SNIPPET_LEN
+        from pipeline.device import describe_device
+        from pipeline.scoring.events import EventRule
+        from pipeline.scoring.score import find_run
+        from pipeline.scoring.scorer import Scorer
+        from pipeline.scoring.video_outputs import check_format
 
-        out = STDOUT if out is None else out
-        run = latest_run(runs) if run_folder is None else Run(run_folder)
+        check_format(score_format)
+        run = find_run(run_folder, runs)
         files = [Path(name) for name in (weights, flow_weights) if name is not None]
-        check_outputs({"--out": out, "--plot": plot}, [video, run.checkpoint_path, *files])
-        checkpoint = load_checkpoint(run.checkpoint_path)
-        chosen = choose_device(device)
-        say(f"run: {run.folder}\ndevice: {describe_device(chosen)}")
-        note = "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE
-        if note:
-            say(note)
-        extractor = extractor_of_run(
-            checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
+        outputs = _plan_outputs(
+            videos, [run.checkpoint_path, *files], score_format, out=out, events=events, plot=plot
         )
-        _, precision_notice = compare_with_run(checkpoint.provenance, extractor.provenance())
-        if precision_notice:
-            say(precision_notice)
-        scores = show_scoring(score_video(video, checkpoint, extractor, chosen), video.name)
-        write_output(out, csv_bytes(scores))
-        if plot is not None:
-            plot_scores(scores, plot, title=video.name, note=note)
+        scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
+        say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
+        for notice in scorer.notices:
+            say(notice)
+        rule = EventRule(threshold or EventRule().threshold, merge_seconds, min_seconds)
+        if stride < SNIPPET_LEN:
+            say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
+        failures = _score_all(scorer, outputs, score_format, stride, rule)
+        _end(failures, len(outputs))
+
+
+def _plan_outputs(
+    paths: tuple[Path, ...],
+    inputs: list[Path],
+    score_format: ScoreFormat,
+    *,
+    out: Path | None,
+    events: Path | None,
+    plot: Path | None,
+) -> list[VideoOutputs]:
+    """The videos and where their outputs go, which are checked before the work."""
+    from pipeline.cli.output_paths import check_output_folders, check_outputs
+    from pipeline.outputs import STDOUT
+    from pipeline.scoring.video_outputs import VideoOutputs, find_videos, outputs_in_folders
+
+    videos = find_videos(paths)
+    inputs = [*inputs, *(video.path for video in videos)]
+    if len(paths) == 1 and not paths[0].is_dir():
+        out = STDOUT if out is None else out
+        check_outputs({"--out": out, "--events": events, "--plot": plot}, inputs)
+        return [VideoOutputs(videos[0], out, events, plot)]
+    folders = {"--out": out, "--events": events, "--plot": plot}
+    if STDOUT in folders.values() or not any(folders.values()):
+        raise click.UsageError("several videos need a folder: give --out FOLDER")
+    planned = [
+        outputs_in_folders(video, score_format, scores=out, events=events, plot=plot)
+        for video in videos
+    ]
+    check_output_folders(folders, [file for each in planned for file in each.files], inputs)
+    return planned
+
+
+def _score_all(
+    scorer: Scorer,
+    outputs: list[VideoOutputs],
+    score_format: ScoreFormat,
+    stride: int,
+    rule: EventRule,
+) -> list[VideoFailure]:
+    """Score all videos and write the outputs of each; Ctrl-C says which are left."""
+    from pipeline.cli.terminal import show_progress
+    from pipeline.scoring.video_outputs import write_video_outputs
+
+    left = {each.video.path: each for each in outputs}
+
+    def write(video: Path, scores: Scores) -> None:
+        write_video_outputs(
+            left[video], scores, score_format=score_format, rule=rule, note=scorer.note
+        )
+        del left[video]
+
+    try:
+        with show_progress() as report:
+            return scorer.score_all(list(left), write, stride=stride, report=report)
+    except KeyboardInterrupt:
+        if len(outputs) > 1:
+            warn(f"{len(outputs) - len(left)} of {len(outputs)} videos are scored; left:")
+            _list([str(video) for video in left])
+        raise
+
+
+def _end(failures: list[VideoFailure], n_videos: int) -> None:
+    """Say which videos failed, and end with the exit code for it."""
+    if failures and n_videos == 1:
+        raise click.ClickException(printable(failures[0].reason))
+    if failures:
+        warn(f"{n_videos - len(failures)} of {n_videos} videos are scored; failed:")
+        _list([failure.reason for failure in failures])
+        sys.exit(SOME_VIDEOS_FAILED)
+
+
+def _list(lines: list[str]) -> None:
+    for line in lines[:MAX_LISTED]:
+        warn(f"  {line}")
+    if len(lines) > MAX_LISTED:
+        warn(f"  and {len(lines) - MAX_LISTED} more")

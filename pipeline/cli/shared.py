@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 from extractors.errors import LookaroundError
+from pipeline.notes import RANDOM_WEIGHTS_NOTE as RANDOM_WEIGHTS_NOTE
 from pipeline.printable import printable
 
 SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"
+QUIET = "pipeline.quiet"  # key in the context of click
 OWN_PACKAGES = ("pipeline", "extractors", "models")
 
 
@@ -39,9 +40,9 @@ def check_model_name(ctx: click.Context, param: click.Parameter, value: str | No
     return value
 
 
-def check_number(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def check_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Refuse NaN, which no range excludes."""
-    if math.isnan(value):
+    if value is not None and math.isnan(value):
         raise click.BadParameter("NaN is in no range")
     return value
 
@@ -115,6 +116,26 @@ verbose_option = click.Option(
 )
 
 
+def _be_quiet(ctx: click.Context, param: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        ctx.meta[QUIET] = True
+
+
+quiet_option = click.Option(
+    ["-q", "--quiet"],
+    is_flag=True,
+    expose_value=False,
+    callback=_be_quiet,
+    help="Write nothing but results, warnings and errors.",
+)
+
+
+def is_quiet() -> bool:
+    """Whether the command that runs was given `--quiet`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and QUIET in context.meta
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn the errors that a user can mend into one line on stderr and exit code 1.
@@ -137,5 +158,11 @@ def _one_line(error: Exception) -> str:
 
 
 def say(line: str) -> None:
-    """Write a line that is not a result: to stderr."""
-    click.echo(line, err=True)
+    """Write a line that is not a result to stderr, unless the command is quiet."""
+    if not is_quiet():
+        click.echo(line, err=True)
+
+
+def warn(line: str) -> None:
+    """Write a line to stderr that a user must see, quiet or not."""
+    click.echo(printable(line), err=True)

@@ -1,4 +1,4 @@
-"""What an evaluation found: kept as values, laid out for people, written as JSON for machines."""
+"""The result of an evaluation: its values, its tables for people, its JSON for programs."""
 
 import json
 import math
@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.outputs import write_output
-from pipeline.scoring.events import AlarmMetrics, EventRule
+from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround evaluation"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 RowKind = Literal["model", "best on test", "control", "class"]
 
@@ -26,13 +27,13 @@ _FRAME_HEADS = {
     "ap_abnormal": "AP abnormal",
 }
 _ALARM_HEADS = {
-    "false_alarm_share": "% of normal frames",
+    "false_alarm_fraction": "% of normal frames",
     "false_alarms_per_hour": "events per normal hour",
     "event_precision": "event precision %",
     "event_recall": "event recall %",
     "delay_seconds": "delay s",
 }
-_NOT_SHARES = ("false_alarms_per_hour", "delay_seconds")
+_NOT_FRACTIONS = ("false_alarms_per_hour", "delay_seconds")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +41,9 @@ class Measurement:
     """One system, measured once.
 
     Attributes:
-        frames: How well its scores rank frames.
-        alarms: What its scores would alarm for; None where scores are not in [0, 1].
-        curves: ROC and precision-recall; None where several were averaged.
+        frames: Frame-level metrics of its scores.
+        alarms: Metrics of its events; None if scores are not in [0, 1].
+        curves: ROC and precision-recall; None if several were averaged.
     """
 
     frames: FrameMetrics
@@ -55,11 +56,11 @@ class Row:
     """A line of the table: one system, measured once per seed.
 
     Attributes:
-        name: What people read.
+        name: For people.
         kind: The model itself; the model at its epochs that were best on the test videos, which is
-            optimistic; a control that is no model; or the model on one class of anomalies.
+            optimistic; a control; or the model on one class of anomalies.
         per_seed: One measurement per seed.
-        n_videos: Abnormal videos of the class; None where the row is of all videos.
+        n_videos: Abnormal videos of the class; None if the row is of all videos.
     """
 
     name: str
@@ -69,8 +70,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that could not be measured, and why in one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a table says, and of what.
+    """One model, measured on the test split of a dataset.
 
     Attributes:
         trained_on: The name of the dataset that the model was trained on.
@@ -79,12 +88,13 @@ class Evaluation:
         n_absent: Test videos that have no features.
         n_frames: Frames of all test videos together.
         n_anomalous: Those that are anomalous.
-        labels_sha256: Of the frame labels as bytes 0 and 1, video after video: figures are
-            comparable only where it is equal.
+        labels_sha256: Of the frame labels as bytes 0 and 1, video after video: metrics are
+            comparable only if it is equal.
         rule: When a score was an event.
-        seeds: Of the model's trainings.
-        is_pretrained: False where the features came from random weights.
-        rows: One per system.
+        seeds: Of the training runs.
+        is_pretrained: False if the features are of random weights.
+        rows: One per system; the model itself first.
+        left_out: Rows that could not be measured.
     """
 
     trained_on: str
@@ -98,63 +108,81 @@ class Evaluation:
     seeds: tuple[int, ...]
     is_pretrained: bool
     rows: tuple[Row, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the model by name, such as "auc": means over seeds, fractions in [0, 1].
+
+        They are the fields of `FrameMetrics` and `AlarmMetrics`; NaN where there is nothing to
+        count.
+        """
+        per_seed = [
+            asdict(measured.frames) | (asdict(measured.alarms) if measured.alarms else {})
+            for measured in self.rows[0].per_seed
+        ]
+        return {name: float(np.mean([values[name] for values in per_seed])) for name in per_seed[0]}
 
 
-def as_table(evaluation: Evaluation) -> str:
-    """The tables for people: in percent, mean and sample standard deviation over seeds."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for people, not laid out yet.
+
+    Attributes:
+        title: Printed above it.
+        header: Names of the columns.
+        rows: The cells of each row.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def metrics_table(evaluation: Evaluation) -> Table:
+    """The frame-level metrics: in percent, mean and sample standard deviation over seeds."""
     absent = f" ({evaluation.n_absent} more have no features)" if evaluation.n_absent else ""
-    share = evaluation.n_anomalous / evaluation.n_frames
-    lines = [
+    fraction = evaluation.n_anomalous / evaluation.n_frames
+    title = (
         f"{evaluation.dataset}: {evaluation.n_videos} test videos{absent}, "
-        f"{evaluation.n_frames} frames, "
-        f"{evaluation.n_anomalous} of them anomalous ({share:.1%})",
-        *_grid(
-            _FRAME_HEADS,
-            [(r, [asdict(m.frames) for m in r.per_seed]) for r in evaluation.rows],
-        ),
-    ]
-    alarms = [
+        f"{evaluation.n_frames} frames, {evaluation.n_anomalous} of them anomalous ({fraction:.1%})"
+    )
+    rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
+    return _table(title, _FRAME_HEADS, rows)
+
+
+def alarms_table(evaluation: Evaluation) -> Table:
+    """The alarms at the threshold, of the rows that have scores in [0, 1]."""
+    rule = evaluation.rule
+    title = (
+        f"alarms at {rule.threshold:g}, released below {rule.release:g}, "
+        f"merged within {rule.merge_seconds:g} s"
+    )
+    rows = [
         (row, [asdict(m.alarms) for m in row.per_seed if m.alarms is not None])
         for row in evaluation.rows
         if row.per_seed[0].alarms is not None
     ]
-    rule = evaluation.rule
-    lines += [
-        "",
-        f"alarms at {rule.threshold:g}, released below {rule.release:g}, "
-        f"joined within {rule.merge_seconds:g} s",
-        *_grid(_ALARM_HEADS, alarms),
-    ]
-    return "\n".join(lines)
+    return _table(title, _ALARM_HEADS, rows)
 
 
-def _grid(
-    heads: dict[str, str], rows: Sequence[tuple[Row, Sequence[dict[str, float]]]]
-) -> list[str]:
-    """A heading and a line per row; the columns are as wide as what stands in them."""
-    names = [_row_name(row) for row, _ in rows]
+def _table(
+    title: str, heads: dict[str, str], rows: Sequence[tuple[Row, Sequence[dict[str, float]]]]
+) -> Table:
     cells = [
-        [
-            _mean_and_spread(
-                [values[key] * (1 if key in _NOT_SHARES else 100) for values in per_seed]
-            )
-            for key in heads
-        ]
-        for _, per_seed in rows
+        (
+            _row_name(row),
+            str(len(per_seed)),
+            *(
+                _mean_and_spread(
+                    [values[key] * (1 if key in _NOT_FRACTIONS else 100) for values in per_seed]
+                )
+                for key in heads
+            ),
+        )
+        for row, per_seed in rows
     ]
-    width = max(map(len, names))
-    widths = [
-        max(len(head), *(len(line[column]) for line in cells))
-        for column, head in enumerate(heads.values())
-    ]
-    lines = [f"{'':{width}}  seeds" + _columns(list(heads.values()), widths)]
-    for name, (_, per_seed), line in zip(names, rows, cells, strict=True):
-        lines.append(f"{name:{width}}  {len(per_seed):>5}" + _columns(line, widths))
-    return lines
-
-
-def _columns(texts: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(f"  {text:>{width}}" for text, width in zip(texts, widths, strict=True))
+    return Table(title, ("", "seeds", *heads.values()), tuple(cells))
 
 
 def _row_name(row: Row) -> str:
@@ -162,7 +190,7 @@ def _row_name(row: Row) -> str:
 
 
 def _mean_and_spread(values: list[float]) -> str:
-    """To one decimal, with the spread where there is more than one value."""
+    """To one decimal, with the standard deviation if there is more than one value."""
     if any(math.isnan(value) for value in values):
         return "-"
     mean = f"{np.mean(values):.1f}"
@@ -170,7 +198,7 @@ def _mean_and_spread(values: list[float]) -> str:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The same as plain values: shares in [0, 1], null where a figure has no meaning.
+    """The same as plain values: fractions in [0, 1], null where a metric is not defined.
 
     Each metric of a row holds `mean`, `std` (sample standard deviation, null for one seed) and
     `per_seed`, in the order of `seeds`.

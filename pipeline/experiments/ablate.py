@@ -11,7 +11,7 @@ import torch
 from models.interface import AnomalyModel
 from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
 from pipeline.datasets import load_dataset
-from pipeline.evaluation.evaluate import TestVideo, load_test_videos
+from pipeline.evaluation.split_videos import TestVideo, load_test_videos
 from pipeline.experiments.ablation_measures import measure
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
 from pipeline.experiments.synthetic_bags import SYNTHETIC

@@ -16,8 +16,9 @@ from models.clav_como import ClavComo, ClavComoOutput, ImplicitClassActivation
 from models.interface import AnomalyModel, Output
 from models.la_net import LaNet, LaNetOutput
 from pipeline.evaluation.baselines import context_of, derangement
-from pipeline.evaluation.evaluate import N_CONTEXT_SHUFFLES, TestVideo
+from pipeline.evaluation.measure import N_CONTEXT_SHUFFLES
 from pipeline.evaluation.metrics import frame_metrics, silhouette
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops
 from pipeline.training.batches import BagSet, draw_batches

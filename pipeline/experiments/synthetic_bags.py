@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from pipeline.config import TrainConfig
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.evaluate import TestVideo
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from extractors.networks.weights import NAMED
 from pipeline.atomic import replacing
-from pipeline.evaluation.results import FORMAT, Evaluation, write_json
+from pipeline.evaluation.results import FORMAT, FORMAT_VERSION, Evaluation, write_json
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, read_description, read_epochs
 
@@ -77,8 +78,8 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
 
 def _check_evaluation(values: dict[str, Any], seed: int) -> None:
     """Find out that something is missing which the card or the list of runs reads."""
-    if values["format"] != FORMAT:
-        raise ValueError("it is of another program")
+    if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+        raise ValueError("it is of another program or version")
     if not isinstance(values["dataset"], str):
         raise TypeError("dataset must be a name")
     for count in (values["n_frames"], values["n_videos"], values["event_rule"]["threshold"]):
@@ -189,7 +190,7 @@ def _number(value: float | None) -> str:
 def _limits(description: RunDescription) -> str:
     if description.provenance.get("is_pretrained") is True:
         return LIMITS
-    return f"- The features are of random weights, not pretrained. Use it for tests.\n{LIMITS}"
+    return f"- Extractor with {RANDOM_WEIGHTS_NOTE}. Use the run for tests only.\n{LIMITS}"
 
 
 def _licence(description: RunDescription) -> str:

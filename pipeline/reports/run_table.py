@@ -1,4 +1,4 @@
-"""A line for each run: where it is, how far it came, how good it is."""
+"""The table of training runs: state, steps, loss and test metrics of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pipeline.reports.model_card import LIST_METRICS, read_evaluations
 from pipeline.runs.run_folder import Run, read_description, read_epochs
 
-HEADS = ("run", "state", "steps", "loss", "test split", "AUC", "AUC abnormal", "AP trapezoid")
+HEADER = ("run", "state", "steps", "loss", "test split", "AUC", "AUC abnormal", "AP trapezoid")
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a list says of a run.
+    """What the table says of a run.
 
     Attributes:
         run: Its folder, relative to the folder of all runs.
@@ -31,7 +31,7 @@ class RunSummary:
     metrics: dict[str, tuple[float | None, ...]]
 
 
-def summarise(run: Run) -> RunSummary:
+def summarize(run: Run) -> RunSummary:
     """Sum up a run.
 
     Raises:
@@ -57,9 +57,9 @@ def summarise(run: Run) -> RunSummary:
     )
 
 
-def as_lines(summaries: Sequence[RunSummary]) -> list[str]:
-    """The list for people: metrics in percent, a line more for each further test dataset."""
-    rows: list[tuple[str, ...]] = [HEADS]
+def table_rows(summaries: Sequence[RunSummary]) -> list[tuple[str, ...]]:
+    """The cells below `HEADER`: metrics in percent, one more row for each further test dataset."""
+    rows: list[tuple[str, ...]] = []
     for summary in summaries:
         own = (
             summary.run,
@@ -71,8 +71,4 @@ def as_lines(summaries: Sequence[RunSummary]) -> list[str]:
             percent = ("-" if value is None else f"{100 * value:.1f}" for value in values)
             rows.append((*own, dataset, *percent))
             own = ("", "", "", "")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return rows

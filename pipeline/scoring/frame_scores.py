@@ -1,14 +1,24 @@
-"""Scores of one video: from snippets to frames, and as CSV."""
+"""Scores of one video: from snippets to frames and events, written as CSV or plotted."""
 
 import csv
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
+from pipeline.outputs import write_output
+from pipeline.scoring.events import (
+    DEFAULT_MERGE_SECONDS,
+    DEFAULT_MIN_SECONDS,
+    DEFAULT_THRESHOLD,
+    Event,
+    EventRule,
+    describe_events,
+)
 
 CSV_HEADER = ("frame", "time_seconds", "score")
 
@@ -17,23 +27,33 @@ CSV_HEADER = ("frame", "time_seconds", "score")
 class Scores:
     """Anomaly scores of one video.
 
-    A frame has the score of its snippet; nothing is interpolated. Where the tail policy leaves
-    frames out of the snippets, they have the score of the last one.
+    Snippet i begins at frame `i * stride`. With the default stride, `snippet_len`, snippets do not
+    overlap and a frame has the score of its snippet. With a smaller one a frame has the mean score
+    of the snippets that cover it. Frames that no snippet covers, which some tail policies leave
+    out at the end, have the score of the last snippet.
 
     Attributes:
         per_snippet: (n_snippets,) float32 in [0, 1]; higher is more anomalous.
-        snippet_len: Frames per snippet. The last snippet may cover fewer.
+        snippet_len: Frames per snippet. The last snippets may cover fewer.
         timestamps: (n_frames,) float64 seconds, the time at which each frame is shown.
         tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make.
+        stride: Frames from the beginning of one snippet to that of the next, a divisor of
+            `snippet_len`; 0 stands for `snippet_len`.
+
+    Raises:
+        ValueError: If the shapes, the number of scores or their range are not as above.
 
     >>> Scores(np.array([0, 1], "float32"), 2, np.array([0.0, 0.1, 0.2])).per_frame
     array([0., 0., 1.], dtype=float32)
+    >>> Scores(np.array([0, 1, 1], "float32"), 2, np.array([0.0, 0.1, 0.2]), stride=1).per_frame
+    array([0. , 0.5, 1. ], dtype=float32)
     """
 
     per_snippet: NDArray[np.float32]
     snippet_len: int
     timestamps: NDArray[np.float64]
     tail_policy: str = REPEAT_LAST_FRAME
+    stride: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""
@@ -42,7 +62,11 @@ class Scores:
                 "per_snippet and timestamps must be one-dimensional, instead got "
                 f"{self.per_snippet.shape} and {self.timestamps.shape}"
             )
-        n_scores = n_snippets(self.n_frames, self.snippet_len, self.tail_policy)
+        if self.stride == 0:
+            object.__setattr__(self, "stride", self.snippet_len)
+        n_scores = n_strided_snippets(
+            self.n_frames, self.snippet_len, self.stride, self.tail_policy
+        )
         if n_scores != len(self.per_snippet) or n_scores == 0:
             raise ValueError(
                 f"{self.n_frames} frames in snippets of {self.snippet_len} need {n_scores} "
@@ -59,7 +83,91 @@ class Scores:
     @property
     def per_frame(self) -> NDArray[np.float32]:
         """(n_frames,) the score of each frame."""
-        return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
+        if self.stride == self.snippet_len:
+            return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
+        return _mean_of_covering(self.per_snippet, self.snippet_len, self.stride, self.n_frames)
+
+    def events(
+        self,
+        threshold: float = DEFAULT_THRESHOLD,
+        *,
+        merge_seconds: float = DEFAULT_MERGE_SECONDS,
+        min_seconds: float = DEFAULT_MIN_SECONDS,
+    ) -> tuple[Event, ...]:
+        """Find the events by the rule of `EventRule`, in the order of time.
+
+        Args:
+            threshold: In (0, 1]; the score that begins an event.
+            merge_seconds: Events this close to each other are merged.
+            min_seconds: Shorter events are dropped.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        rule = EventRule(threshold, merge_seconds, min_seconds)
+        return describe_events(self.per_frame, self.timestamps, rule)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write `frame,time_seconds,score`, one row per frame; `-` is stdout.
+
+        Raises:
+            OSError: If the file cannot be written. It appears whole or not at all.
+        """
+        write_output(Path(path), csv_bytes(self))
+
+    def plot(self, path: str | Path, *, title: str = "", note: str = "") -> None:
+        """Plot the score over time as a PNG file; `-` is stdout.
+
+        Args:
+            path: The file.
+            title: Above the curve.
+            note: A warning at the right of the title.
+
+        Raises:
+            OSError: If the file cannot be written. It appears whole or not at all.
+        """
+        # matplotlib takes a second to load, which is not needed for the numbers.
+        from pipeline.scoring.score_plot import plot_scores  # noqa: PLC0415
+
+        plot_scores(self.timestamps, self.per_frame, Path(path), title=title, note=note)
+
+
+def _mean_of_covering(
+    per_snippet: NDArray[np.float32], snippet_len: int, stride: int, n_frames: int
+) -> NDArray[np.float32]:
+    """(n_frames,) the mean score of the snippets that cover each frame; of the last where none."""
+    latest = np.arange(n_frames) // stride  # the last snippet that begins by the frame
+    totals = np.zeros(n_frames)
+    counts = np.zeros(n_frames, dtype=np.int64)
+    for n_back in range(snippet_len // stride):
+        snippets = latest - n_back
+        covered = np.flatnonzero((snippets >= 0) & (snippets < len(per_snippet)))
+        totals[covered] += per_snippet[snippets[covered]]
+        counts[covered] += 1
+    means = totals / np.maximum(counts, 1)
+    return np.where(counts > 0, means, per_snippet[-1]).astype(np.float32)
+
+
+def n_strided_snippets(n_frames: int, snippet_len: int, stride: int, tail_policy: str) -> int:
+    """The number of snippets that begin `stride` frames apart and that a tail policy keeps.
+
+    They are those of `snippet_len // stride` passes, each of which begins `stride` frames after
+    the one before and has snippets that do not overlap.
+
+    Raises:
+        ValueError: If stride is not a divisor of snippet_len, or as `n_snippets`.
+
+    >>> n_strided_snippets(40, 16, 16, REPEAT_LAST_FRAME), n_strided_snippets(
+    ...     40, 16, 8, REPEAT_LAST_FRAME
+    ... )
+    (3, 5)
+    """
+    if stride < 1 or snippet_len % stride:
+        raise ValueError(f"stride must be a divisor of {snippet_len}, instead got {stride}")
+    return sum(
+        n_snippets(max(n_frames - first, 0), snippet_len, tail_policy)
+        for first in range(0, snippet_len, stride)
+    )
 
 
 def scores_of_video(per_snippet: NDArray[np.float32], features: Features) -> Scores:

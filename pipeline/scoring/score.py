@@ -1,95 +1,62 @@
-"""Stage 3: a video and a trained model become a score for every frame."""
+"""Stage 3 as a library function: a video and a trained run become a score for every frame."""
 
-from collections.abc import Generator
 from pathlib import Path
 
-import torch
+from extractors.snippets import SNIPPET_LEN
+from pipeline.progress import ReportProgress, no_report
+from pipeline.runs.run_folder import Run, latest_run
+from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.scorer import Scorer
 
-from extractors.build import ExtractorChoice, ExtractorError
-from extractors.features import Extractor
-from pipeline.extraction.extract import stream_features
-from pipeline.extraction.extract_records import FramesDone
-from pipeline.extraction.feature_file import Provenance
-from pipeline.runs.checkpoints import Checkpoint, CheckpointError
-from pipeline.runs.compatibility import compare_with_run, precision_for_run
-from pipeline.scoring.frame_scores import Scores, scores_of_video
-from pipeline.scoring.snippet_scores import check_streams, snippet_scores
+RUNS_FOLDER = Path("runs")
 
 
-def extractor_of_run(
-    provenance: Provenance,
+def score(
+    video: str | Path,
     *,
-    weights: str | None,
-    device: torch.device,
+    run: Run | str | Path | None = None,
+    runs_folder: str | Path = RUNS_FOLDER,
+    device: str = "auto",
+    weights: str | None = None,
     flow_weights: str | None = None,
-) -> Extractor:
-    """Rebuild the extractor whose features a run was trained on, in its precision if possible.
-
-    Where the device does not compute in that precision, `compare_with_run` has a notice.
-
-    Args:
-        provenance: The run's.
-        weights: What `--weights` would say; None takes the name that the provenance remembers.
-        device: Where it runs.
-        flow_weights: What `--flow-weights` would say; None as above.
-
-    Raises:
-        CheckpointError: If the provenance is not one of an extractor, or what was built is not what
-            the run was trained on.
-        WeightsError: If the weights cannot be had.
-    """
-    try:
-        choice = ExtractorChoice(
-            extractor=str(provenance["extractor"]),
-            flow=str(provenance["flow_method"]),
-            crops=int(provenance["crops"]),
-            weights=str(provenance["weights"]) if weights is None else weights,
-            flow_weights=flow_weights or str(provenance.get("flow_weights", "")) or None,
-            tail_policy=str(provenance["tail_policy"]),
-            precision=precision_for_run(provenance, device),
-        )
-    except ExtractorError:
-        raise
-    except (KeyError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(
-            f"the run does not say how its features were made ({reason}); train again"
-        ) from error
-    extractor = choice.build(device)
-    differences, _ = compare_with_run(provenance, extractor.provenance())
-    if differences:
-        raise CheckpointError(
-            "the run was trained on features made in another way than this program would make "
-            f"them now: {'; '.join(differences)}; for weights of your own give "
-            "--weights PATH or --flow-weights PATH"
-        )
-    return extractor
-
-
-def score_video(
-    path: Path, checkpoint: Checkpoint, extractor: Extractor, device: torch.device
-) -> Generator[FramesDone, None, Scores]:
-    """Score every frame of one video.
-
-    Memory grows with the length of the video only by its features, 16 frames a row.
+    stride: int = SNIPPET_LEN,
+    report: ReportProgress = no_report,
+) -> Scores:
+    """Score every frame of a video.
 
     Args:
-        path: The video file.
-        checkpoint: The trained model.
-        extractor: Makes features as the checkpoint's provenance says.
-        device: Where the model runs.
-
-    Yields:
-        The progress.
+        video: The video file.
+        run: A training run or its folder; None for the run that was trained last.
+        runs_folder: Where the last run is looked for.
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
+        weights: The extractor's weights where the run used a file; None for those of the run.
+        flow_weights: The same for a flow method that is a network.
+        stride: Frames from the beginning of one snippet to that of the next: 16, 8, 4, 2 or 1.
+            The computing time grows with 16 / stride.
+        report: Called with the progress.
 
     Returns:
         The scores of all frames that are shown.
 
     Raises:
-        VideoError: If no frame can be had from the file.
-        FeatureFileError: If the model was built for other streams than the extractor's.
+        ConfigError: If there is no such device.
+        CheckpointError: If there is no such run, or its features cannot be computed again.
+        WeightsError: If the weights cannot be had.
+        VideoError: If no frame can be decoded from the file.
+        ValueError: If stride is not one of those.
     """
-    features = yield from stream_features(path, extractor)
-    model = checkpoint.model.to(device).eval()
-    check_streams(model, features, path)
-    return scores_of_video(snippet_scores(model, features, device=device), features)
+    scorer = Scorer.load(
+        find_run(run, runs_folder), device=device, weights=weights, flow_weights=flow_weights
+    )
+    return scorer.score(Path(video), stride=stride, report=report)
+
+
+def find_run(run: Run | str | Path | None, runs_folder: str | Path = RUNS_FOLDER) -> Run:
+    """A run by its folder; the run that was trained last if None.
+
+    Raises:
+        CheckpointError: If None is given and there is no trained run.
+    """
+    if run is None:
+        return latest_run(Path(runs_folder))
+    return run if isinstance(run, Run) else Run(Path(run))

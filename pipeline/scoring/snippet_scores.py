@@ -2,6 +2,10 @@
 
 `frame_scores.py` goes on from here to frames. Scoring, evaluation, ablations and the selection of
 an epoch all take this path.
+
+A video of more than `MAX_WINDOW_LEN` snippets is scored in windows that overlap by half: the models
+relate snippets to all others of their sequence, which for a whole day needs more memory than there
+is. Where two windows overlap, their scores are blended linearly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,36 +20,134 @@ from extractors.features import Features
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.extraction.feature_file import FeatureFileError
 
+Streams = Mapping[str, NDArray[np.float32]]  # by stream (n_snippets, K, D)
+
+# Snippets that a model is given at once: an hour and a half of video at 25 frames per second.
+MAX_WINDOW_LEN = 8192
+
 
 def snippet_scores(
     model: AnomalyModel,
     features: Features,
     *,
     device: torch.device,
-    context: Mapping[str, NDArray[np.float32]] | None = None,
+    context: Streams | None = None,
+    max_window_len: int = MAX_WINDOW_LEN,
 ) -> NDArray[np.float32]:
-    """Score one video's whole sequence of snippets.
+    """Score one video's snippets; in windows if there are more than `max_window_len`.
 
     Args:
         model: In evaluation mode, on `device`.
         features: One video's.
         device: Where the model is.
         context: As in `crop_outputs`.
+        max_window_len: Snippets that are scored at once; even.
 
     Returns:
         (n_snippets,) in [0, 1].
     """
-    outputs = crop_outputs(model, features, device=device, context=context)
-    return mean_over_crops([output.scores for output in outputs])
+    blender = WindowBlender(max_window_len)
+    for start, stop in windows(features.n_snippets, max_window_len):
+        outputs = _outputs(
+            model,
+            _part(features.streams, start, stop),
+            device,
+            None if context is None else _part(context, start, stop),
+        )
+        blender.add(mean_over_crops([output.scores for output in outputs]))
+    return blender.scores()
 
 
-@torch.inference_mode()
+def windows(n_snippets: int, max_window_len: int) -> list[tuple[int, int]]:
+    """Where the windows of a video begin and end: each begins half a window after the one before.
+
+    >>> windows(10, 4), windows(3, 4)
+    ([(0, 4), (2, 6), (4, 8), (6, 10)], [(0, 3)])
+    """
+    if max_window_len < 2 or max_window_len % 2:
+        raise ValueError(f"max_window_len must be even, instead got {max_window_len}")
+    hop = max_window_len // 2
+    last = max(0, -(-(n_snippets - max_window_len) // hop))
+    return [(i * hop, min(i * hop + max_window_len, n_snippets)) for i in range(last + 1)]
+
+
+class WindowBlender:
+    """Puts the scores of overlapping windows together.
+
+    Args:
+        max_window_len: As in `windows`: a window begins half of it after the one before.
+    """
+
+    def __init__(self, max_window_len: int) -> None:
+        self._hop = max_window_len // 2
+        self._parts: list[NDArray[np.float32]] = []  # the last one is to be blended
+
+    def add(self, scores: NDArray[np.float32]) -> None:
+        """Take the scores (n,) of the next window, which has more than `hop` snippets."""
+        if self._parts:
+            before = self._parts[-1]
+            weights = ((np.arange(self._hop) + 0.5) / self._hop).astype(np.float32)
+            self._parts[-1] = (1 - weights) * before + weights * scores[: self._hop]
+            self._parts.append(scores[self._hop :])
+        else:
+            self._parts += [scores[: self._hop], scores[self._hop :]]
+
+    def scores(self) -> NDArray[np.float32]:
+        """(n_snippets,) the scores of the whole video, after its last window."""
+        return np.clip(np.concatenate(self._parts), 0, 1)
+
+
+class StreamScorer:
+    """Scores a sequence of snippets as they come, holding the features of one window only.
+
+    The scores are those of `snippet_scores` for the same features.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        device: Where the model is.
+        max_window_len: Snippets that are scored at once; even.
+    """
+
+    def __init__(
+        self, model: AnomalyModel, device: torch.device, max_window_len: int = MAX_WINDOW_LEN
+    ) -> None:
+        self._model, self._device, self._max_window_len = model, device, max_window_len
+        self._blender = WindowBlender(max_window_len)
+        self._window: list[Mapping[str, NDArray[np.float32]]] = []
+        self._n_dropped = 0  # snippets before the window
+
+    def add(self, snippet: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take the features of the next snippet, by stream (K, D)."""
+        # Not before one more snippet comes: the last window must reach the end of the video. One
+        # more still, because the tail policy may drop the last snippet.
+        if len(self._window) == self._max_window_len + 1:
+            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            hop = self._max_window_len // 2
+            del self._window[:hop]
+            self._n_dropped += hop
+        self._window.append(snippet)
+
+    def finish(self, n_snippets: int) -> NDArray[np.float32]:
+        """(n_snippets,) the scores of the snippets up to a number of them, at most one fewer."""
+        del self._window[n_snippets - self._n_dropped :]
+        if len(self._window) > self._max_window_len:
+            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            del self._window[: self._max_window_len // 2]
+        self._blender.add(self._scores(self._window))
+        return self._blender.scores()
+
+    def _scores(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> NDArray[np.float32]:
+        streams = {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
+        outputs = _outputs(self._model, streams, self._device, None)
+        return mean_over_crops([output.scores for output in outputs])
+
+
 def crop_outputs(
     model: AnomalyModel,
     features: Features,
     *,
     device: torch.device,
-    context: Mapping[str, NDArray[np.float32]] | None = None,
+    context: Streams | None = None,
 ) -> list[Output]:
     """Apply a model to each crop of a video, one at a time: all at once might not fit.
 
@@ -53,16 +155,24 @@ def crop_outputs(
         model: In evaluation mode, on `device`.
         features: One video's.
         device: Where the model is.
-        context: For a model that takes another context: what its context path reads instead, each
-            stream (n_snippets, K, D).
+        context: For a model that accepts another context: what its context path reads instead,
+            each stream (n_snippets, K, D).
 
     Returns:
         For each crop the model's output for one bag of n_snippets snippets, on `device`.
     """
-    mask = torch.ones(1, features.n_snippets, dtype=torch.bool, device=device)
+    return _outputs(model, features.streams, device, context)
+
+
+@torch.inference_mode()
+def _outputs(
+    model: AnomalyModel, streams: Streams, device: torch.device, context: Streams | None
+) -> list[Output]:
+    n_snippets, n_crops = next(iter(streams.values())).shape[:2]
+    mask = torch.ones(1, n_snippets, dtype=torch.bool, device=device)
     outputs = []
-    for crop in range(features.n_crops):
-        bag = _bag_of_crop(features.streams, crop, device)
+    for crop in range(n_crops):
+        bag = _bag_of_crop(streams, crop, device)
         if context is None:
             outputs.append(model(bag, mask))
         else:
@@ -72,7 +182,7 @@ def crop_outputs(
 
 @torch.inference_mode()
 def batch_scores(model: AnomalyModel, batch: BagBatch) -> Tensor:
-    """Score bags that have been brought to one length.
+    """Score bags that have been padded or sampled to one length.
 
     Args:
         model: In evaluation mode.
@@ -100,32 +210,41 @@ def mean_over_crops(per_crop: Sequence[Tensor]) -> NDArray[np.float32]:
     return np.clip(total / len(per_crop), 0, 1).astype(np.float32)
 
 
-def check_streams(model: AnomalyModel, features: Features, source: Path) -> None:
+def check_streams(
+    model: AnomalyModel, stream_dims: Sequence[tuple[str, int]], source: Path
+) -> None:
     """Refuse features whose streams are not those that a model was built for.
 
     Args:
         model: Any.
-        features: One video's.
-        source: Where they are from, for the message.
+        stream_dims: Name and width of each stream, in their order.
+        source: Where the features are from, for the message.
 
     Raises:
         FeatureFileError: If names, widths or order differ.
     """
-    found = tuple((name, values.shape[2]) for name, values in features.streams.items())
-    if found != model.config.stream_dims:
+    if tuple(stream_dims) != model.config.stream_dims:
         raise FeatureFileError(
             f"{source}: the model needs streams {_describe(model.config.stream_dims)}, "
-            f"instead got {_describe(found)}; extract with the run's options, or name another run"
+            f"instead got {_describe(stream_dims)}; extract with the run's options, "
+            "or name another run"
         )
+
+
+def stream_dims_of(features: Features) -> tuple[tuple[str, int], ...]:
+    """Name and width of each stream of features, in their order."""
+    return tuple((name, values.shape[2]) for name, values in features.streams.items())
 
 
 def _describe(stream_dims: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{name} ({dim}-d)" for name, dim in stream_dims)
 
 
-def _bag_of_crop(
-    streams: Mapping[str, NDArray[np.float32]], crop: int, device: torch.device
-) -> Tensor:
+def _part(streams: Streams, start: int, stop: int) -> Streams:
+    return {name: values[start:stop] for name, values in streams.items()}
+
+
+def _bag_of_crop(streams: Streams, crop: int, device: torch.device) -> Tensor:
     """(1, n_snippets, D) the streams side by side, in their order."""
     side_by_side = np.concatenate([values[:, crop] for values in streams.values()], axis=1)
     return torch.from_numpy(side_by_side).to(device)[None]

@@ -256,7 +256,7 @@ def test_a_run_refuses_features_of_another_extractor(world):
 
 @pytest.mark.parametrize(
     ("video", "expected"),
-    [("absent.mp4", "absent.mp4"), ("videos", "is a directory"), ("small.csv", "small.csv")],
+    [("absent.mp4", "absent.mp4"), ("runs", "runs: holds no video"), ("small.csv", "small.csv")],
 )
 def test_what_is_not_a_video_is_one_line(world, video, expected):
     before = files_below(world)
@@ -643,7 +643,7 @@ def test_a_test_video_that_changed_its_length_costs_only_its_control(world, tmp_
     (line,) = [line for line in result.stderr.splitlines() if "left out" in line]
     assert "5.mp4: has 33 frames now, its features are of 20; extract it again" in line
     assert "context shuffled" in result.stdout
-    assert "floor" not in result.stdout
+    assert "motion energy" not in result.stdout
 
 
 def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_path, monkeypatch):

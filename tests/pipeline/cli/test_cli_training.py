@@ -170,9 +170,9 @@ def test_the_list_of_runs_has_their_metrics(world):
     assert len(seeds) == 2
     for line in seeds:
         assert line.split()[1:3] == ["finished", "4/4"]
-    assert run(world, "runs", "--model", "la-net").stdout.splitlines() == [
-        "run  state  steps  loss  test split  AUC  AUC abnormal  AP trapezoid"
-    ]
+    other = run(world, "runs", "--model", "la-net").stdout.splitlines()
+    assert [line for line in other if "/" in line] == []
+    assert lines[0].split() == other[0].split()
 
 
 def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline.cli import progress as progress_module
-from pipeline.cli.display import show_extraction, show_scoring, show_training
+from pipeline.cli.display import show_extraction, show_training
 from pipeline.cli.progress import ProgressDisplay, Stopwatch
 from pipeline.extraction.extract_records import FramesDone, VideoDone
 from pipeline.training.trainer import EpochRecord
@@ -127,15 +127,3 @@ def test_a_training_shows_its_loss_its_speed_and_the_time_left(clock, lines):
 
     show_training(records(), "seed 0", n_epochs=10)
     assert lines() == ["train seed 0: 4/10 epochs, loss 0.6250, 20.0 steps/s, 30 s left"]
-
-
-def test_scoring_shows_frames_per_second_and_returns_the_scores(clock, lines):
-    result = object()
-
-    def progress():
-        clock.now += 10
-        yield FramesDone("a", 250, 0.25)
-        return result
-
-    assert show_scoring(progress(), "a.mp4") is result
-    assert lines() == ["score a.mp4: 0/1 videos, 25.0 frames/s, 30 s left"]

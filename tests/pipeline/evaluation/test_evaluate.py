@@ -1,5 +1,7 @@
 """Evaluations of tiny models whose scores are known beforehand."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ from models import MODELS
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
-from pipeline.evaluation import evaluate as evaluate_module
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.results import Evaluation, as_table
-from pipeline.extraction.feature_file import feature_path, write_features
+from pipeline.evaluation import split_videos
+from pipeline.evaluation.measure import measure
+from pipeline.evaluation.results import Evaluation, alarms_table
+from pipeline.extraction.feature_file import feature_path, read_features, write_features
 from pipeline.runs.checkpoints import Checkpoint
+from pipeline.scoring.events import EventRule
 
 PROVENANCE = {"extractor": "i3d", "is_pretrained": True}
 CPU = torch.device("cpu")
@@ -26,6 +29,7 @@ class Known(torch.nn.Module):
     """The logit of a snippet is its first feature, plus something that differs by seed."""
 
     config = ModelConfig(stream_dims=(("rgb", 1),))
+    accepts_context = False
 
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
@@ -70,10 +74,7 @@ VIDEOS = [
 
 
 def run(*arguments, **options) -> Evaluation:
-    options = {"controls": False, **options}
-    *_, evaluation = evaluate(*arguments, CPU, **options)
-    assert isinstance(evaluation, Evaluation)
-    return evaluation
+    return measure(*arguments, CPU, **options)
 
 
 def pairwise_auc(scores, labels) -> float:
@@ -103,7 +104,7 @@ def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path):
     assert measured.frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
     abnormal = [video for video in VIDEOS if video[1]]
     assert measured.frames.auc_abnormal == pytest.approx(pairwise_auc(*frames_of(abnormal)))
-    assert measured.alarms.false_alarm_share == pytest.approx(2 / 8)
+    assert measured.alarms.false_alarm_fraction == pytest.approx(2 / 8)
     assert measured.alarms.false_alarms_per_hour == pytest.approx(3600 / (8 / FPS))
     assert measured.alarms.event_precision == pytest.approx(1 / 2)
     assert measured.alarms.event_recall == pytest.approx(1 / 3)
@@ -130,10 +131,10 @@ def test_each_seed_is_measured(tmp_path):
 
 
 def test_the_threshold_says_what_an_alarm_is(tmp_path):
-    rule = evaluate_module.EventRule(threshold=0.9)
+    rule = EventRule(threshold=0.9)
     evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path, rule=rule)
-    assert evaluation.rows[0].per_seed[0].alarms.false_alarm_share == 0  # sigmoid(2) = 0.88
-    assert "alarms at 0.9" in as_table(evaluation)
+    assert evaluation.rows[0].per_seed[0].alarms.false_alarm_fraction == 0  # sigmoid(2) = 0.88
+    assert "alarms at 0.9" in alarms_table(evaluation).title
 
 
 def test_a_model_from_another_dataset_is_named_with_both(tmp_path):
@@ -152,8 +153,7 @@ def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
 
     models = {"1": Upside(), "2": Known(), "3": Upside()}
     monkeypatch.setattr(
-        evaluate_module,
-        "load_checkpoint",
+        "pipeline.evaluation.measure.load_checkpoint",
         lambda path: Checkpoint(models[path.name], "known", PROVENANCE, "home", 0, 1),
     )
     evaluation = run(
@@ -167,9 +167,8 @@ def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
     assert "optimistic" in best.name
     assert best.per_seed[0].frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
     assert model.per_seed[0].frames.auc < 0.5
-    assert "optimistic" not in as_table(
-        run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
-    )
+    without = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    assert not [row for row in without.rows if "optimistic" in row.name]
 
 
 def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path):
@@ -194,10 +193,49 @@ def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path):
     assert [row.name for row in evaluation.rows] == ["known", "a"]
 
 
-def test_the_context_control_is_there_for_clav_como(tmp_path):
+def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(tmp_path):
+    class Mean(Known):
+        """The logit is the mean of the context, which the video's own ranks as it should."""
+
+        accepts_context = True
+
+        def forward(self, features, mask, context=None):
+            return Output((features if context is None else context)[..., 0], features)
+
+    one = Checkpoint(Mean(), "mean", PROVENANCE, "home", 0, 1)
+    reports = []
+    evaluation = run(
+        [one], make_dataset(tmp_path, VIDEOS), tmp_path, controls=True, report=reports.append
+    )
+    assert [row.name for row in evaluation.rows[:2]] == ["mean", "mean, context shuffled"]
+    model, shuffled = (row.per_seed[0].frames.auc for row in evaluation.rows[:2])
+    assert shuffled < model
+    # The videos themselves are not there.
+    assert [left_out.name for left_out in evaluation.left_out] == ["motion energy"]
+    assert "0.mp4" in evaluation.left_out[0].reason
+    assert any("motion energy: left out" in report.message for report in reports)
+
+
+def test_clav_como_accepts_another_context():
     config = with_streams(resolve_config("clav-como", "none"), (("rgb", 1),))
-    model = MODELS["clav-como"](config.model).eval()
-    one = Checkpoint(model, "clav-como", PROVENANCE, "home", 0, 1)
-    dataset = make_dataset(tmp_path, VIDEOS)
-    records = evaluate([one], dataset, tmp_path, CPU, controls=True)
-    assert [next(records).name for _ in range(2)] == ["clav-como", "motion energy"]
+    assert MODELS["clav-como"](config.model).accepts_context
+    without = resolve_config("clav-como", "none", settings=["model.relation=none"])
+    assert not MODELS["clav-como"](with_streams(without, (("rgb", 1),)).model).accepts_context
+
+
+def test_an_evaluation_holds_the_features_of_one_video_at_a_time(tmp_path, monkeypatch):
+    read = []
+    most = 0
+
+    def read_and_count(*arguments, **options):
+        nonlocal most
+        stored = read_features(*arguments, **options)
+        read.append(weakref.ref(stored.features.streams["rgb"]))
+        gc.collect()
+        most = max(most, sum(array() is not None for array in read))
+        return stored
+
+    monkeypatch.setattr(split_videos, "read_features", read_and_count)
+    run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
+    assert len(read) == 4
+    assert most <= 2  # a video is read before the one before it is let go

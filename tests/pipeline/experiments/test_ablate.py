@@ -16,7 +16,7 @@ from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.evaluate import TestVideo
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.experiments import ablate as ablate_module
 from pipeline.experiments.ablate import COLUMNS, Measured, as_json, as_table, choose_arms
 from pipeline.experiments.ablation_measures import measure

@@ -13,7 +13,7 @@ from models.cbcg import Cbcg, CbcgConfig, CbcgOutput
 from models.clav_como import ClavComo, ClavComoConfig
 from models.la_net import LaNet, LaNetConfig
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.evaluate import TestVideo
+from pipeline.evaluation.split_videos import TestVideo
 from pipeline.experiments.ablate import COLUMNS
 from pipeline.experiments.ablation_measures import measure
 from pipeline.training.bag_loading import Bag, collect_bags

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import resolve_config
+from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import FrameMetrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
 from pipeline.reports.model_card import card_text, keep_evaluation, write_card
-from pipeline.reports.run_table import as_lines, summarise
+from pipeline.reports.run_table import HEADER, summarize, table_rows
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run, RunDescription, create_runs
-from pipeline.scoring.events import AlarmMetrics, EventRule
+from pipeline.scoring.events import EventRule
 
 PROVENANCE = {"extractor": "i3d", "crops": 5, "weights": "kinetics", "is_pretrained": True}
 
@@ -99,23 +100,26 @@ def test_the_list_says_how_far_each_run_came_and_how_good_it_is(tmp_path):
     diverged.diverged_path.touch()
     keep_evaluation(finished, evaluation())
     keep_evaluation(finished, evaluation("other"))
-    heads, first, more, second, third = as_lines(
-        [summarise(run) for run in (finished, stopped, diverged)]
+    first, more, second, third = table_rows(
+        [summarize(run) for run in (finished, stopped, diverged)]
     )
-    assert heads.split()[:4] == ["run", "state", "steps", "loss"]
-    assert "/".join(finished.folder.parts[-3:]) in first
+    assert HEADER[:4] == ("run", "state", "steps", "loss")
+    assert first[0] == "/".join(finished.folder.parts[-3:])
     # By the alphabet of the datasets.
-    assert first.split()[1:] == ["finished", "70/70", "0.0143", "other", "70.0", "60.0", "50.0"]
-    assert more.split() == ["small", "70.0", "60.0", "50.0"]
-    assert second.split()[1:] == ["stopped", "50/70", "0.0200", "-", "-", "-", "-"]
-    assert third.split()[1:4] == ["diverged", "0/70", "-"]
+    assert first[1:] == ("finished", "70/70", "0.0143", "other", "70.0", "60.0", "50.0")
+    assert more == ("", "", "", "", "small", "70.0", "60.0", "50.0")
+    assert second[1:] == ("stopped", "50/70", "0.0200", "-", "-", "-", "-")
+    assert third[1:4] == ("diverged", "0/70", "-")
 
 
 def test_no_runs_are_an_empty_list():
-    assert len(as_lines([])) == 1
+    assert table_rows([]) == []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"format": "x"}', '{"format": "lookaround evaluation", "format_version": 1}'],
+)
 def test_what_is_no_evaluation_is_named(tmp_path, content):
     run, _ = make_runs(tmp_path)
     run.evaluation_path("small").write_text(content)

@@ -1,17 +1,14 @@
-"""Events and what is counted about them, by hand and against a frame-by-frame loop."""
-
-import math
+"""Events by the rule, by hand and against a frame-by-frame loop."""
 
 import numpy as np
 import pytest
 
 from pipeline.scoring.events import (
+    Event,
     EventRule,
-    EventTally,
-    ScoredVideo,
-    alarm_metrics,
+    describe_events,
     find_events,
-    tally_events,
+    frame_ends,
     true_runs,
 )
 
@@ -76,69 +73,34 @@ def test_runs_touch_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("events", "labels", "expected"),
-    [
-        # begins two frames late; the other anomaly is missed
-        ([(4, 8)], "..xxxx..xx", EventTally(1, 1, 2, (1.0,))),
-        # began before the anomaly: no delay; half of it is anomalous, which is enough
-        ([(0, 4)], "..xxxx", EventTally(1, 1, 1, (0.0,))),
-        # less than half is anomalous: not right, so nothing is found
-        ([(0, 6)], "....xx", EventTally(1, 0, 1, ())),
-        # one event finds two anomalies
-        ([(0, 5)], "xx.xx", EventTally(1, 1, 2, (0.0, 0.0))),
-        # two events in one anomaly: the first decides the delay
-        ([(2, 3), (4, 5)], ".xxxxx", EventTally(2, 2, 1, (0.5,))),
-        # touching is not sharing a frame
-        ([(0, 2)], "xx" + ".." + "xx", EventTally(1, 1, 2, (0.0,))),
-        ([], "xx", EventTally(0, 0, 1, ())),
-        ([(0, 2)], "..", EventTally(1, 0, 0, ())),
-    ],
+    "options", [{"threshold": 0}, {"threshold": 1.1}, {"merge_seconds": -1}, {"min_seconds": -1}]
 )
-def test_events_are_matched_with_anomalies_by_the_stated_rule(events, labels, expected):
-    marks = flags(labels)
-    assert tally_events(events, marks, np.arange(len(marks)) / 2) == expected
-
-
-def video(scores, labels, *, abnormal, seconds_per_frame=1.0):
-    return ScoredVideo(
-        scores=array(*scores),
-        labels=flags(labels),
-        timestamps=np.arange(len(labels)) * seconds_per_frame,
-        duration_seconds=len(labels) * seconds_per_frame,
-        is_abnormal=abnormal,
-    )
-
-
-def test_alarms_are_counted_over_the_test_set():
-    videos = [
-        # 10 frames of a minute each: two events, three frames at or above the threshold
-        video(
-            [0.5, 0.9, 0, 0, 0, 0.7, 0.45, 0, 0, 0],
-            "." * 10,
-            abnormal=False,
-            seconds_per_frame=60,
-        ),
-        # one right event, 2 s late; one anomaly is missed
-        video([0, 0, 0, 0.9, 0.9, 0, 0, 0, 0], ".xxxx..xx", abnormal=True),
-    ]
-    metrics = alarm_metrics(videos, EventRule())
-    assert metrics.false_alarm_share == pytest.approx(3 / 10)
-    assert metrics.false_alarms_per_hour == pytest.approx(2 / (10 / 60))
-    assert metrics.event_precision == pytest.approx(1 / 3)
-    assert metrics.event_recall == pytest.approx(1 / 2)
-    assert metrics.delay_seconds == pytest.approx(2)
-
-
-def test_where_there_is_nothing_to_count_there_is_no_figure():
-    metrics = alarm_metrics([video([0, 0], "xx", abnormal=True)], EventRule())
-    assert math.isnan(metrics.false_alarm_share)
-    assert math.isnan(metrics.false_alarms_per_hour)
-    assert math.isnan(metrics.event_precision)
-    assert metrics.event_recall == 0
-    assert math.isnan(metrics.delay_seconds)
-
-
-@pytest.mark.parametrize("options", [{"threshold": 0}, {"threshold": 1.1}, {"merge_seconds": -1}])
 def test_a_rule_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         EventRule(**options)
+
+
+def test_a_minimum_length_drops_short_events_after_merging():
+    scores = array(0.9, 0, 0.9, 0, 0, 0, 0, 0.9, 0.9, 0)
+    times = np.arange(10) / 2  # a frame lasts half a second
+    found = [
+        find_events(scores, times, EventRule(merge_seconds=1, min_seconds=seconds))
+        for seconds in (1, 1.5, 1.6)
+    ]
+    assert found == [((0, 3), (7, 9)), ((0, 3),), ()]
+
+
+def test_an_event_has_frames_seconds_peak_and_mean():
+    scores = array(0, 0.5, 0.9, 0.9, 0.5, 0.1)
+    times = np.array([0, 1, 2, 4, 8, 16.0])
+    (event,) = describe_events(scores, times, EventRule())
+    assert (event.start_frame, event.stop_frame, event.peak_frame) == (1, 5, 2)
+    assert (event.start_seconds, event.stop_seconds) == (1, 16)  # shown until the next frame is
+    assert event.peak == pytest.approx(0.9)
+    assert event.mean == pytest.approx(0.7)
+
+
+def test_an_event_at_the_end_lasts_until_the_last_frame_has_been_shown():
+    (event,) = describe_events(array(0, 0, 1), np.array([0, 2, 4.0]), EventRule())
+    assert event == Event(2, 3, 4.0, 6.0, 1.0, 2, 1.0)
+    assert frame_ends(np.array([3.0])).tolist() == [3.0]

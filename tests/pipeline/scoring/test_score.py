@@ -16,61 +16,24 @@ from extractors.features import Features
 from extractors.networks.inception_i3d import InceptionI3D
 from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
-from models.clav_como import ClavComo, ClavComoConfig
-from pipeline.extraction.extract_records import FramesDone
-from pipeline.runs.checkpoints import Checkpoint
 from pipeline.scoring.frame_scores import csv_bytes
-from pipeline.scoring.score import extractor_of_run, score_video
+from pipeline.scoring.scorer import extractor_of_run
 from pipeline.scoring.snippet_scores import snippet_scores
 
 CPU = torch.device("cpu")
-SMALL = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
-
-
-class BrightnessExtractor:
-    """An extractor that is as good as any for frames and times, and takes no time."""
-
-    snippet_len = 16
-    tail_policy = REPEAT_LAST_FRAME
-    n_crops = 2
-    n_snippets_per_batch = 4
-    device = CPU
-    stream_dims = {"rgb": 3}  # noqa: RUF012
-
-    def provenance(self):
-        return {"extractor": "brightness", "is_pretrained": False}
-
-    def prepare(self, frames):
-        return {"rgb": frames[:-1].float().mean(dim=(0, 1, 2))}
-
-    def embed(self, snippets):
-        means = torch.stack([snippet["rgb"] for snippet in snippets])
-        return {"rgb": torch.stack([means, means / 2], dim=1)}
 
 
 @pytest.fixture
-def checkpoint():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 3),), **SMALL)).eval()
-    return Checkpoint(model, "clav-como", {}, dataset="small", seed=0, step=1)
+def checkpoint(brightness_scorer):
+    return brightness_scorer.checkpoint
 
 
-def csv_rows(path, checkpoint, tail_policy=REPEAT_LAST_FRAME):
-    """Score a video to its CSV and read that back; the frames done on the way come with it."""
-    extractor = BrightnessExtractor()
-    extractor.tail_policy = tail_policy
-    progress = score_video(path, checkpoint, extractor, CPU)
-    done = []
-    while True:
-        try:
-            record = next(progress)
-        except StopIteration as finished:
-            scores = finished.value
-            break
-        assert isinstance(record, FramesDone)
-        done.append(record.n_frames)
-    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), done
+def csv_rows(path, scorer, tail_policy=REPEAT_LAST_FRAME):
+    """Score a video to its CSV and read that back; the reports on the way come with it."""
+    scorer.extractor.tail_policy = tail_policy
+    reports = []
+    scores = scorer.score(path, report=reports.append)
+    return list(csv.DictReader(io.StringIO(csv_bytes(scores).decode()))), reports
 
 
 def presented_times(path):
@@ -96,37 +59,43 @@ def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_progress_counts_every_frame(checkpoint, counting_clip):
-    rows, done = csv_rows(counting_clip, checkpoint)
-    assert done[-1] == len(rows) == 40
-    assert all(a < b for a, b in itertools.pairwise(done))
+def test_progress_counts_every_frame(brightness_scorer, counting_clip):
+    rows, reports = csv_rows(counting_clip, brightness_scorer)
+    assert len(rows) == 40
+    done = [report.done for report in reports]
+    assert done[:3] == [pytest.approx(n_frames / 40) for n_frames in (16, 32, 40)]
+    assert done[-1] == 1
+    assert all(a <= b for a, b in itertools.pairwise(done))
+    assert {(report.total, report.unit) for report in reports} == {(1, "videos")}
 
 
-def test_a_clip_of_varying_frame_rate_keeps_its_times(checkpoint, write_clip, tmp_path):
+def test_a_clip_of_varying_frame_rate_keeps_its_times(brightness_scorer, write_clip, tmp_path):
     pts = [0, 1, 2, 7, 8, 20, 21, 22, 30, 31, 32, 50, 51, 52, 53, 54, 60, 61, 90]
     path = write_clip(tmp_path / "varying.mp4", n_frames=len(pts), pts=pts, fps=25)
-    rows, _ = csv_rows(path, checkpoint)
+    rows, _ = csv_rows(path, brightness_scorer)
     assert [int(row["frame"]) for row in rows] == list(range(len(pts)))
     assert [row["time_seconds"] for row in rows] == [f"{t / 25:.3f}" for t in pts]
 
 
-def test_frames_of_a_dropped_tail_have_the_score_of_the_last_snippet(checkpoint, counting_clip):
-    rows, _ = csv_rows(counting_clip, checkpoint, DROP_TAIL)
+def test_frames_of_a_dropped_tail_have_the_score_of_the_last_snippet(
+    brightness_scorer, counting_clip
+):
+    rows, _ = csv_rows(counting_clip, brightness_scorer, DROP_TAIL)
     scores = [row["score"] for row in rows]
     assert len(scores) == 40
     assert scores[31:] == [scores[31]] * 9
-    kept, _ = csv_rows(counting_clip, checkpoint)
+    kept, _ = csv_rows(counting_clip, brightness_scorer)
     assert kept[39]["score"] != kept[31]["score"]
 
 
 @pytest.mark.real
 def test_every_real_video_of_varying_frame_rate_has_the_frames_and_times_of_its_container(
-    checkpoint, shared_folder
+    brightness_scorer, shared_folder
 ):
     paths = sorted((shared_folder / "data/gmdcsa24").rglob("*.mp4"))
     assert len(paths) == 23
     for path in paths[::6]:  # the whole set takes a minute; see test_video.py for the rest
-        rows, _ = csv_rows(path, checkpoint)
+        rows, _ = csv_rows(path, brightness_scorer)
         times = presented_times(path)
         assert [int(row["frame"]) for row in rows] == list(range(len(times)))
         found = [float(row["time_seconds"]) for row in rows]
@@ -135,9 +104,9 @@ def test_every_real_video_of_varying_frame_rate_has_the_frames_and_times_of_its_
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_all_real_videos_of_varying_frame_rate_do(checkpoint, shared_folder):
+def test_all_real_videos_of_varying_frame_rate_do(brightness_scorer, shared_folder):
     for path in sorted((shared_folder / "data/gmdcsa24").rglob("*.mp4")):
-        rows, _ = csv_rows(path, checkpoint)
+        rows, _ = csv_rows(path, brightness_scorer)
         times = presented_times(path)
         assert len(rows) == len(times), path.name
         found = [float(row["time_seconds"]) for row in rows]
@@ -173,3 +142,14 @@ def test_the_extractor_of_a_run_is_built_again_from_its_provenance(
     again = extractor_of_run(built.provenance(), device=CPU, **places)
     assert again.provenance() == built.provenance()
     assert again.tail_policy == tail_policy
+
+
+def test_progress_has_the_frames_per_second(brightness_scorer, counting_clip, monkeypatch):
+    times = itertools.chain([100.0], itertools.repeat(110.0))
+    monkeypatch.setattr("pipeline.scoring.scorer.monotonic", lambda: next(times))
+    _, reports = csv_rows(counting_clip, brightness_scorer)
+    assert [report.detail for report in reports[:3]] == [
+        "1.6 frames/s",
+        "3.2 frames/s",
+        "4.0 frames/s",
+    ]

@@ -1,0 +1,279 @@
+"""Checkpoints against a test split: frame-level metrics and alarms, with controls beside them.
+
+Scores and labels are kept; features are read from their files one video at a time.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extractors.features import Features
+from models.interface import AnomalyModel
+from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
+from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
+from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
+from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
+from pipeline.evaluation.split_videos import TestSplit, check_both_classes
+from pipeline.progress import Progress, ReportProgress, no_report
+from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
+from pipeline.scoring.events import EventRule
+from pipeline.scoring.frame_scores import scores_of_video
+from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
+
+N_CONTEXT_SHUFFLES = 5
+N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
+
+FrameScores = list[NDArray[np.float32]]  # per video (n_frames,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundTruth:
+    """What is kept of a test video.
+
+    Attributes:
+        entry: Its entry in the dataset.
+        labels: (n_frames,) True where the frame is anomalous.
+        timestamps: (n_frames,) seconds.
+        duration_seconds: Length of the video.
+        snippet_len: Frames per snippet of its features.
+    """
+
+    entry: VideoEntry
+    labels: NDArray[np.bool_]
+    timestamps: NDArray[np.float64]
+    duration_seconds: float
+    snippet_len: int
+
+
+def measure(
+    checkpoints: Sequence[Checkpoint],
+    dataset: Dataset,
+    features_folder: Path,
+    device: torch.device,
+    *,
+    controls: bool = False,
+    rule: EventRule | None = None,
+    epochs: Sequence[Sequence[Path]] = (),
+    report: ReportProgress = no_report,
+) -> Evaluation:
+    """Measure one model, trained with one or more seeds, on a dataset's test split.
+
+    Where the dataset names classes, the model is also measured on each of them: on the abnormal
+    videos of the class together with all normal ones.
+
+    Args:
+        checkpoints: The same model and features, one per seed.
+        dataset: Any dataset with a test split; need not be the one the model was trained on.
+        features_folder: Holds the dataset's features.
+        device: Where the model runs.
+        controls: Also measure motion energy and, if the model accepts another context, the model
+            with shuffled context.
+        rule: When a score is an event; the default rule if None.
+        epochs: Per seed the checkpoints of its epochs, if the epoch that is best on the test videos
+            is wanted too.
+        report: Called with the progress; a message says which line was left out.
+
+    Raises:
+        CheckpointError: If an epoch's checkpoint cannot be read.
+        DatasetError: If there is no test video, one's anomalous frames are not known, or the frames
+            of all of them are of one class.
+        FeatureFileError: If features are missing, were extracted with other settings than the
+            run's, or have other streams than the model.
+    """
+    measuring = _Measuring(checkpoints, dataset, features_folder, device, rule or EventRule())
+    plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
+    if epochs:
+        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs)))
+    if controls:
+        plan.append(("motion energy", measuring.motion_energy_row))
+        if measuring.models[0].accepts_context and len(measuring.split.entries) > 1:
+            plan.append(("context shuffled", measuring.shuffled_context_row))
+    rows, left_out = [], []
+    for index, (name, measure_row) in enumerate(plan):
+        report(Progress("evaluate", index, len(plan), "rows", detail=name))
+        try:
+            rows.append(measure_row())
+        except ControlError as error:
+            left_out.append(LeftOut(name, str(error)))
+            message = f"{name}: left out: {error}"
+            report(Progress("evaluate", index + 1, len(plan), "rows", message=message))
+    return measuring.evaluation([*rows, *measuring.class_rows()], left_out)
+
+
+class _Measuring:
+    """The lines of an evaluation; `model_row` comes first, for it reads the labels."""
+
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        dataset: Dataset,
+        features_folder: Path,
+        device: torch.device,
+        rule: EventRule,
+    ) -> None:
+        first = checkpoints[0]
+        self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
+        self.split = TestSplit(dataset, features_folder, first.provenance)
+        self.model_name = first.model_name
+        if first.dataset != dataset.name:
+            self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
+        self._checkpoints, self._dataset = checkpoints, dataset
+        self._device, self._rule = device, rule
+        self._truths: list[GroundTruth] = []
+        self._scored: list[FrameScores] = [[] for _ in checkpoints]
+
+    def model_row(self) -> Row:
+        """The model itself; keeps its scores and the ground truth."""
+        for video in self.split:
+            features = video.features
+            path = self.split.path(video.entry)
+            check_streams(self.models[0], stream_dims_of(features), path)
+            duration = features.n_frames / features.fps
+            self._truths.append(
+                GroundTruth(
+                    video.entry, video.labels, features.timestamps, duration, features.snippet_len
+                )
+            )
+            for model, scores in zip(self.models, self._scored, strict=True):
+                scores.append(self._scores(model, features))
+        check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
+        measured = tuple(self._measurement(scores) for scores in self._scored)
+        return Row(self.model_name, "model", measured)
+
+    def best_epoch_row(self, epochs: Sequence[Sequence[Path]]) -> Row:
+        """Per seed the epoch whose pooled AUC on the test videos is the highest."""
+        best = tuple(
+            max(self._epochs(paths), key=lambda measured: measured.frames.auc) for paths in epochs
+        )
+        return Row("best epoch on test (optimistic)", "best on test", best)
+
+    def _epochs(self, paths: Sequence[Path]) -> Iterator[Measurement]:
+        for first in range(0, len(paths), N_EPOCHS_AT_ONCE):
+            some = paths[first : first + N_EPOCHS_AT_ONCE]
+            models = [load_checkpoint(path).model.to(self._device).eval() for path in some]
+            scored: list[FrameScores] = [[] for _ in models]
+            for index in range(len(self._truths)):
+                features = self.split.features(index)
+                for model, scores in zip(models, scored, strict=True):
+                    scores.append(self._scores(model, features))
+            yield from map(self._measurement, scored)
+
+    def motion_energy_row(self) -> Row:
+        """How well motion alone ranks frames: a baseline that a model has to beat."""
+        n_frames = {truth.entry.path: truth.labels.size for truth in self._truths}
+        found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
+        energies = [found[truth.entry.path] for truth in self._truths]
+        measured = Measurement(
+            _frame_metrics(self._truths, energies),
+            curves=curves(np.concatenate(energies), self._labels()),
+        )
+        return Row("motion energy (baseline)", "control", (measured,))
+
+    def shuffled_context_row(self) -> Row:
+        """The model when its context path reads another video: per seed the mean of several."""
+        per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
+        for shuffle in range(N_CONTEXT_SHUFFLES):
+            order = derangement(len(self._truths), np.random.default_rng(shuffle))
+            scored: list[FrameScores] = [[] for _ in self.models]
+            for index, other in enumerate(order):
+                features = self.split.features(index)
+                context = context_of(self.split.features(int(other)), features.n_snippets)
+                for model, scores in zip(self.models, scored, strict=True):
+                    scores.append(self._scores(model, features, context))
+            for metrics, scores in zip(per_model, scored, strict=True):
+                metrics.append(_frame_metrics(self._truths, scores))
+        name = f"{self._checkpoints[0].model_name}, context shuffled"
+        measured = tuple(Measurement(_mean_metrics(metrics)) for metrics in per_model)
+        return Row(name, "control", measured)
+
+    def class_rows(self) -> Iterator[Row]:
+        """The model on each class of anomalies, the most frequent first."""
+        classes = [name for truth in self._truths for name in truth.entry.categories]
+        for name in sorted(set(classes), key=lambda c: (-classes.count(c), c)):
+            of_class = [
+                index
+                for index, truth in enumerate(self._truths)
+                if truth.entry.label == 0 or name in truth.entry.categories
+            ]
+            chosen = [self._truths[index] for index in of_class]
+            if all(truth.labels.all() for truth in chosen):
+                continue  # no normal frame to rank them above
+            measured = tuple(
+                Measurement(_frame_metrics(chosen, [scores[index] for index in of_class]))
+                for scores in self._scored
+            )
+            yield Row(name, "class", measured, n_videos=classes.count(name))
+
+    def evaluation(self, rows: Sequence[Row], left_out: Sequence[LeftOut]) -> Evaluation:
+        """All lines and what they are of."""
+        labels = self._labels()
+        return Evaluation(
+            trained_on=self._checkpoints[0].dataset,
+            dataset=self._dataset.name,
+            n_videos=len(self._truths),
+            n_absent=len(self._dataset.split("test")) - len(self._truths),
+            n_frames=labels.size,
+            n_anomalous=int(labels.sum()),
+            labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
+            rule=self._rule,
+            seeds=tuple(checkpoint.seed for checkpoint in self._checkpoints),
+            is_pretrained=self._checkpoints[0].is_pretrained,
+            rows=tuple(rows),
+            left_out=tuple(left_out),
+        )
+
+    def _labels(self) -> NDArray[np.bool_]:
+        return np.concatenate([truth.labels for truth in self._truths])
+
+    def _scores(
+        self,
+        model: AnomalyModel,
+        features: Features,
+        context: dict[str, NDArray[np.float32]] | None = None,
+    ) -> NDArray[np.float32]:
+        """(n_frames,) the scores of one video."""
+        per_snippet = snippet_scores(model, features, device=self._device, context=context)
+        return scores_of_video(per_snippet, features).per_frame
+
+    def _measurement(self, scores: FrameScores) -> Measurement:
+        """All metrics of scores in [0, 1]."""
+        videos = [
+            ScoredVideo(
+                scores=of_video,
+                labels=truth.labels,
+                timestamps=truth.timestamps,
+                duration_seconds=truth.duration_seconds,
+                is_abnormal=truth.entry.label == 1,
+            )
+            for truth, of_video in zip(self._truths, scores, strict=True)
+        ]
+        return Measurement(
+            frames=_frame_metrics(self._truths, scores),
+            alarms=alarm_metrics(videos, self._rule),
+            curves=curves(np.concatenate(scores), self._labels()),
+        )
+
+
+def _frame_metrics(
+    truths: Sequence[GroundTruth], scores: Sequence[NDArray[np.float32]]
+) -> FrameMetrics:
+    return frame_metrics(
+        np.concatenate(scores),
+        np.concatenate([truth.labels for truth in truths]),
+        np.concatenate([np.full(len(t.labels), t.entry.label == 1) for t in truths]),
+    )
+
+
+def _mean_metrics(several: Sequence[FrameMetrics]) -> FrameMetrics:
+    return FrameMetrics(
+        **{
+            field.name: float(np.mean([getattr(metrics, field.name) for metrics in several]))
+            for field in fields(FrameMetrics)
+        }
+    )

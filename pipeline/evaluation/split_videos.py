@@ -1,0 +1,136 @@
+"""The test videos of a dataset: features and frame labels, read one video at a time."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.features import Features
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.extraction.available_features import entries_with_features
+from pipeline.extraction.feature_file import (
+    FeatureFileError,
+    Provenance,
+    feature_path,
+    read_features,
+)
+from pipeline.runs.compatibility import compare_with_run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestVideo:
+    """One video of the test split.
+
+    Attributes:
+        entry: Its entry in the dataset.
+        features: As extracted.
+        labels: (n_frames,) True where the frame is anomalous.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    entry: VideoEntry
+    features: Features
+    labels: NDArray[np.bool_]
+
+
+class TestSplit:
+    """The test videos of a dataset that have features; iterating reads one after the other.
+
+    A test split can be larger than memory, so no features are kept.
+
+    Args:
+        dataset: Its `test` split is read.
+        features_folder: Holds `<dataset>/<video_id>.h5`.
+        provenance: How the run's features were extracted.
+
+    Attributes:
+        entries: The videos, in the order of the dataset.
+
+    Raises:
+        DatasetError: If there is no test video.
+        FeatureFileError: If none has features.
+    """
+
+    __test__ = False
+
+    def __init__(self, dataset: Dataset, features_folder: Path, provenance: Provenance) -> None:
+        self.entries = entries_with_features(dataset, "test", features_folder)
+        self._folder, self._provenance = features_folder / dataset.name, provenance
+        self._notices: set[str] = set()
+
+    def __iter__(self) -> Iterator[TestVideo]:
+        """Read the videos.
+
+        Raises:
+            DatasetError: If it is not known which frames of a video are anomalous.
+            FeatureFileError: If features cannot be read or were extracted with other settings than
+                the run's. A difference in rounding only is a warning in the log.
+        """
+        for index, entry in enumerate(self.entries):
+            features = self.features(index)
+            logger.info("%s: %d frames", self.path(entry), features.n_frames)
+            yield TestVideo(entry, features, frame_labels(entry, features.n_frames))
+
+    def path(self, entry: VideoEntry) -> Path:
+        """The feature file of a video."""
+        return feature_path(self._folder, entry.video_id)
+
+    def features(self, index: int) -> Features:
+        """Read the features of one video; errors as those of iterating."""
+        entry = self.entries[index]
+        path = self.path(entry)
+        stored = read_features(path, video_id=entry.video_id)
+        differences, notice = compare_with_run(self._provenance, stored.provenance)
+        if differences:
+            raise FeatureFileError(
+                f"{path}: was extracted with other settings than the run's features "
+                f"({'; '.join(differences)}); extract with the run's options, or name another run"
+            )
+        if notice and notice not in self._notices:
+            self._notices.add(notice)
+            logger.warning("%s: %s", self._folder, notice)
+        return stored.features
+
+
+def load_test_videos(
+    dataset: Dataset, features_folder: Path, provenance: Provenance
+) -> tuple[TestVideo, ...]:
+    """Read the whole test split into memory.
+
+    Args:
+        dataset: Its `test` split is read.
+        features_folder: Holds `<dataset>/<video_id>.h5`.
+        provenance: How the run's features were extracted.
+
+    Raises:
+        DatasetError: As `TestSplit`, and if the frames of all videos are of one class.
+        FeatureFileError: As `TestSplit`.
+    """
+    videos = tuple(TestSplit(dataset, features_folder, provenance))
+    check_both_classes(dataset.name, [video.labels for video in videos])
+    return videos
+
+
+def check_both_classes(dataset_name: str, labels: Sequence[NDArray[np.bool_]]) -> None:
+    """Refuse a test split whose frames are all of one class.
+
+    Args:
+        dataset_name: For the message.
+        labels: Of each video (n_frames,).
+
+    Raises:
+        DatasetError: If they are.
+    """
+    n_anomalous = sum(int(of_video.sum()) for of_video in labels)
+    n_frames = sum(of_video.size for of_video in labels)
+    if n_anomalous in (0, n_frames):
+        raise DatasetError(
+            f"{dataset_name}: an evaluation needs normal and anomalous frames in the split 'test', "
+            f"instead got {n_frames - n_anomalous} normal and {n_anomalous} anomalous"
+        )

@@ -1,0 +1,3 @@
+"""Sentences that several stages show to users."""
+
+RANDOM_WEIGHTS_NOTE = "random weights: not pretrained"

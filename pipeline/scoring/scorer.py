@@ -1,0 +1,216 @@
+"""A trained run and the extractor of its features, loaded once to score any number of videos."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+
+from extractors.build import ExtractorChoice, ExtractorError
+from extractors.decoding.decode_pool import VideoLost
+from extractors.decoding.video import VideoError
+from extractors.engine import FramesDecoded
+from extractors.features import Extractor
+from extractors.snippets import SNIPPET_LEN
+from pipeline.device import choose_device
+from pipeline.extraction.feature_file import Provenance
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.progress import Progress, ReportProgress, no_report
+from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from pipeline.runs.compatibility import compare_with_run, precision_for_run
+from pipeline.runs.run_folder import Run
+from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.score_streams import VideoScored, score_streams
+from pipeline.scoring.snippet_scores import check_streams
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFailure:
+    """A video that could not be scored, and why in one line that names the file."""
+
+    video: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scorer:
+    """A trained model and the extractor of its features, loaded once for any number of videos.
+
+    Attributes:
+        checkpoint: The trained model, in evaluation mode on `device`.
+        extractor: Computes features as the checkpoint's provenance says.
+        device: Where both compute.
+    """
+
+    checkpoint: Checkpoint
+    extractor: Extractor
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls,
+        run: Run,
+        *,
+        device: str = "auto",
+        weights: str | None = None,
+        flow_weights: str | None = None,
+    ) -> "Scorer":
+        """Load a run and its extractor; arguments and errors as those of `score`."""
+        checkpoint = load_checkpoint(run.checkpoint_path)
+        chosen = choose_device(device)
+        extractor = extractor_of_run(
+            checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
+        )
+        return cls(checkpoint, extractor, chosen)
+
+    @property
+    def note(self) -> str:
+        """That the extractor's weights are random, for a plot or a report; "" if they are not."""
+        return "" if self.checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know of the scores: random weights, and another precision."""
+        _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
+        return [notice for notice in (self.note, precision) if notice]
+
+    def score(
+        self, video: Path, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
+    ) -> Scores:
+        """Score every frame of one video; arguments and errors as those of `score`."""
+        found: list[Scores] = []
+        failures = self.score_all(
+            [video], lambda _, scores: found.append(scores), stride=stride, report=report
+        )
+        if failures:
+            raise VideoError(failures[0].reason)
+        return found[0]
+
+    def score_all(
+        self,
+        videos: Sequence[Path],
+        receive: Callable[[Path, Scores], None],
+        *,
+        stride: int = SNIPPET_LEN,
+        report: ReportProgress = no_report,
+    ) -> list[VideoFailure]:
+        """Score videos, each in bounded memory; one that fails does not stop the others.
+
+        Args:
+            videos: Video files. No path may occur twice.
+            receive: Called with each video and its scores once they are complete.
+            stride: As in `score`.
+            report: Called with the progress.
+
+        Returns:
+            The videos that could not be scored.
+
+        Raises:
+            FeatureFileError: If the model was built for other streams than the extractor's.
+            ValueError: If the stride does not divide a snippet.
+        """
+        snippet_len = self.extractor.snippet_len
+        if stride < 1 or snippet_len % stride:
+            raise ValueError(f"stride must be a divisor of {snippet_len}, instead got {stride}")
+        model = self.checkpoint.model.to(self.device).eval()
+        check_streams(model, list(self.extractor.stream_dims.items()), videos[0])
+        counter = _Counter(len(videos), report)
+        failures = []
+        for event in score_streams(
+            videos, self.extractor, model, device=self.device, stride=stride
+        ):
+            match event:
+                case FramesDecoded():
+                    counter.count(event)
+                case VideoScored(path=path, scores=scores, n_missing=n_missing):
+                    receive(path, scores)
+                    text = f"{path}: {n_missing} frames could not be decoded" if n_missing else ""
+                    counter.end(path, text)
+                case VideoLost(path=path, reason=reason):
+                    failures.append(VideoFailure(path, reason))
+                    counter.end(path, "")
+        return failures
+
+
+class _Counter:
+    """Reports how many videos are scored, parts of videos included, and frames per second."""
+
+    def __init__(self, n_videos: int, report: ReportProgress) -> None:
+        self._n_videos, self._report = n_videos, report
+        self._n_ended = self._n_frames_ended = 0
+        self._open: dict[Path, FramesDecoded] = {}
+        self._started = monotonic()
+
+    def count(self, decoded: FramesDecoded) -> None:
+        self._open[decoded.path] = decoded
+        self._send("")
+
+    def end(self, path: Path, message: str) -> None:
+        self._n_ended += 1
+        if path in self._open:
+            self._n_frames_ended += self._open.pop(path).n_frames
+        self._send(message)
+
+    def _send(self, message: str) -> None:
+        n_frames = self._n_frames_ended + sum(video.n_frames for video in self._open.values())
+        self._report(
+            Progress(
+                stage="score",
+                done=self._n_ended + sum(video.share for video in self._open.values()),
+                total=self._n_videos,
+                unit="videos",
+                detail=f"{n_frames / max(monotonic() - self._started, 1e-9):.1f} frames/s",
+                message=message,
+            )
+        )
+
+
+def extractor_of_run(
+    provenance: Provenance,
+    *,
+    weights: str | None,
+    device: torch.device,
+    flow_weights: str | None = None,
+) -> Extractor:
+    """Rebuild the extractor whose features a run was trained on, in its precision if possible.
+
+    Where the device does not compute in that precision, `compare_with_run` has a notice.
+
+    Args:
+        provenance: The run's.
+        weights: What `--weights` would say; None takes the name that the provenance remembers.
+        device: Where it runs.
+        flow_weights: What `--flow-weights` would say; None as above.
+
+    Raises:
+        CheckpointError: If the provenance is not one of an extractor, or what was built is not what
+            the run was trained on.
+        WeightsError: If the weights cannot be had.
+    """
+    try:
+        choice = ExtractorChoice(
+            extractor=str(provenance["extractor"]),
+            flow=str(provenance["flow_method"]),
+            crops=int(provenance["crops"]),
+            weights=str(provenance["weights"]) if weights is None else weights,
+            flow_weights=flow_weights or str(provenance.get("flow_weights", "")) or None,
+            tail_policy=str(provenance["tail_policy"]),
+            precision=precision_for_run(provenance, device),
+        )
+    except ExtractorError:
+        raise
+    except (KeyError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"the run does not say how its features were made ({reason}); train again"
+        ) from error
+    extractor = choice.build(device)
+    differences, _ = compare_with_run(provenance, extractor.provenance())
+    if differences:
+        raise CheckpointError(
+            "the run was trained on features made in another way than this program would make "
+            f"them now: {'; '.join(differences)}; for weights of your own give "
+            "--weights PATH or --flow-weights PATH"
+        )
+    return extractor

@@ -1,0 +1,203 @@
+"""`pipeline score` on several videos: outputs, formats, events, exit codes, Ctrl-C, quiet."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.video_outputs import write_video_outputs
+
+
+@pytest.fixture
+def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
+    """A working folder with two videos, one of them in a folder below, and a fast extractor."""
+    (tmp_path / "cameras/gate").mkdir(parents=True)
+    shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
+    shutil.copy(counting_clip, tmp_path / "cameras/gate/b.MP4")
+    (tmp_path / "cameras/notes.txt").write_text("no video")
+    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: brightness_scorer))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def score(*arguments: object):
+    return CliRunner().invoke(main, ["score", "--run", "run", *map(str, arguments)])
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_videos_goes_to_folders_of_outputs(world):
+    options = ["--out", "scores", "--events", "found/events", "--plot", "plots"]
+    result = score("cameras", *options)
+    assert result.exit_code == 0, result.output
+    assert files_below(world / "scores") == {"a.mp4.csv", "gate/b.MP4.csv"}
+    assert files_below(world / "found") == {
+        "events/a.mp4.events.json",
+        "events/gate/b.MP4.events.json",
+    }
+    assert files_below(world / "plots") == {"a.mp4.png", "gate/b.MP4.png"}
+    assert result.stdout == ""
+    score("cameras/a.mp4", "--out", "one.csv")
+    assert (world / "scores/a.mp4.csv").read_bytes() == (world / "one.csv").read_bytes()
+
+
+def test_a_video_that_fails_leaves_the_others_whole_and_gives_exit_code_3(world):
+    (world / "bad.mp4").write_bytes(b"no video")
+    result = score("bad.mp4", "cameras/a.mp4", "absent.mp4", "--out", "scores")
+    assert result.exit_code == 3
+    assert files_below(world / "scores") == {"a.mp4.csv"}
+    assert "1 of 3 videos are scored; failed:" in result.stderr
+    assert "bad.mp4" in result.stderr
+    assert "absent.mp4" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("options", [[], ["--out", "-"], ["--out", "s", "--events", "-"]])
+def test_several_videos_need_a_folder(world, options):
+    result = score("cameras", *options)
+    assert result.exit_code == 2
+    assert "several videos need a folder: give --out FOLDER" in result.stderr
+
+
+def test_two_videos_whose_outputs_would_have_one_name_are_refused(world):
+    result = score("cameras/a.mp4", "cameras", "--out", "scores")
+    assert result.exit_code == 1
+    assert "its outputs would have the same names as those of" in result.stderr
+    assert not (world / "scores").exists()
+
+
+def test_a_file_where_the_folder_is_to_be_is_refused(world):
+    (world / "scores").write_text("mine")
+    result = score("cameras", "--out", "scores")
+    assert result.exit_code == 1
+    assert "scores: --out must name a folder for several videos" in result.stderr
+    assert (world / "scores").read_text() == "mine"
+
+
+def test_no_output_of_several_replaces_an_input(world):
+    (world / "scores").mkdir()
+    (world / "scores/a.mp4.csv").hardlink_to(world / "cameras/gate/b.MP4")
+    result = score("cameras", "--out", "scores")
+    assert result.exit_code == 1
+    assert "must not be replaced, it is an input" in result.stderr
+
+
+def test_json_and_parquet_hold_what_the_csv_holds(world):
+    for suffix in ("csv", "json", "parquet"):
+        result = score("cameras/a.mp4", "--format", suffix, "--out", f"s.{suffix}")
+        assert result.exit_code == 0, result.output
+    with (world / "s.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    as_json = json.loads((world / "s.json").read_text())
+    as_parquet = pyarrow.parquet.read_table(world / "s.parquet").to_pydict()
+    assert (as_json["format"], as_json["snippet_len"], as_json["stride"]) == (
+        "lookaround scores",
+        16,
+        16,
+    )
+    for name in ("frame", "time_seconds", "score"):
+        expected = [float(row[name]) for row in rows]
+        assert len(expected) == 40
+        np.testing.assert_allclose(as_json[name], expected, atol=5.1e-4)
+        assert as_json[name] == as_parquet[name]
+
+
+def test_parquet_without_pyarrow_is_said_before_the_work(world, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = score("cameras/a.mp4", "--format", "parquet", "--out", "s")
+    assert result.exit_code == 1
+    assert "parquet needs pyarrow: pip install 'lookaround[parquet]'" in result.stderr
+    assert not (world / "s").exists()
+
+
+def test_events_have_frames_seconds_peak_and_mean_and_the_rule_that_found_them(world):
+    result = score("cameras/a.mp4", "--format", "json", "--out", "s.json")
+    scores = np.array(json.loads((world / "s.json").read_text())["score"])
+    threshold = float(scores.max()) - 1e-6
+    options = ["--threshold", threshold, "--merge-seconds", 0, "--events", "e.json"]
+    result = score("cameras/a.mp4", "--out", "s.csv", *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads((world / "e.json").read_text())
+    assert found["video"] == "a.mp4"
+    assert found["rule"]["threshold"] == pytest.approx(threshold)
+    assert found["rule"]["release"] == pytest.approx(0.8 * threshold)
+    (event,) = found["events"]
+    start, stop = event["start_frame"], event["stop_frame"]
+    assert (scores[start:stop] >= 0.8 * threshold).all()
+    assert (event["start_seconds"], event["stop_seconds"]) == (
+        pytest.approx(start / 25),
+        pytest.approx(stop / 25),
+    )
+    assert event["peak"] == pytest.approx(scores.max(), abs=1e-6)
+    assert event["peak_frame"] == int(scores.argmax())
+    assert event["mean"] == pytest.approx(scores[start:stop].mean(), abs=1e-6)
+    score("cameras/a.mp4", "--out", "s.csv", *options, "--min-seconds", 60)
+    assert json.loads((world / "e.json").read_text())["events"] == []
+
+
+def test_events_go_to_stdout_on_request(world):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--events", "-")
+    assert json.loads(result.stdout)["format"] == "lookaround events"
+
+
+def test_ctrl_c_leaves_finished_outputs_whole_and_says_what_is_left(world, monkeypatch):
+    calls = []
+
+    def write_one_then_interrupt(outputs, scores, **options):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(outputs)
+        write_video_outputs(outputs, scores, **options)
+
+    monkeypatch.setattr(
+        "pipeline.scoring.video_outputs.write_video_outputs", write_one_then_interrupt
+    )
+    result = score("cameras", "--out", "scores")
+    assert result.exit_code == 130
+    assert files_below(world / "scores") == {"a.mp4.csv"}
+    assert len((world / "scores/a.mp4.csv").read_text().splitlines()) == 41
+    said = result.stderr.splitlines()
+    assert "1 of 2 videos are scored; left:" in said
+    assert "  cameras/gate/b.MP4" in said
+
+
+def test_quiet_writes_results_and_errors_alone(world):
+    loud = score("cameras/a.mp4")
+    quiet = score("-q", "cameras/a.mp4")
+    assert quiet.stdout == loud.stdout
+    assert "random weights: not pretrained" in loud.stderr
+    assert quiet.stderr == ""
+    failed = score("-q", "absent.mp4")
+    assert failed.exit_code == 1
+    assert "absent.mp4" in failed.stderr
+
+
+def test_a_stride_gives_finer_scores_and_its_cost_is_said_beforehand(world):
+    options = ["cameras/a.mp4", "--format", "json", "--out"]
+    assert "times the time" not in score(*options, "16.json").stderr
+    result = score(*options, "4.json", "--stride", 4)
+    assert result.exit_code == 0, result.output
+    assert "stride 4: about 4 times the time of stride 16" in result.stderr
+    coarse, fine = (json.loads((world / f"{n}.json").read_text()) for n in (16, 4))
+    assert (coarse["stride"], fine["stride"]) == (16, 4)
+    assert len(coarse["score"]) == len(fine["score"]) == 40
+    assert [i for i in range(1, 40) if coarse["score"][i] != coarse["score"][i - 1]] == [16, 32]
+    assert [i for i in range(1, 40) if fine["score"][i] != fine["score"][i - 1]] == [
+        *range(4, 40, 4)
+    ]
+
+
+@pytest.mark.parametrize("stride", ["0", "3", "32", "x"])
+def test_another_stride_is_a_usage_error(world, stride):
+    result = score("cameras/a.mp4", "--stride", stride)
+    assert result.exit_code == 2
+    assert "'--stride'" in result.stderr

@@ -1,0 +1,107 @@
+"""Snippet scores of long sequences: in windows, and as features come."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from extractors.features import Features
+from models import MODELS
+from models.interface import ModelConfig, Output
+from pipeline.config import resolve_config, with_streams
+from pipeline.scoring.snippet_scores import StreamScorer, snippet_scores, windows
+
+CPU = torch.device("cpu")
+
+
+def make_features(n_snippets, n_crops=2, dim=3):
+    values = np.random.default_rng(0).normal(size=(n_snippets, n_crops, dim)).astype(np.float32)
+    n_frames = 16 * n_snippets
+    return Features({"rgb": values}, 16, n_frames, 0, 25.0, np.arange(n_frames) / 25, "none")
+
+
+def as_they_come(model, features, max_window_len, n_dropped=0):
+    scorer = StreamScorer(model, CPU, max_window_len)
+    for index in range(features.n_snippets):
+        scorer.add({name: values[index] for name, values in features.streams.items()})
+    return scorer.finish(features.n_snippets - n_dropped)
+
+
+class Local(torch.nn.Module):
+    """The logit of a snippet is the mean of the three around it: a context of one snippet."""
+
+    config = ModelConfig(stream_dims=(("rgb", 3),))
+
+    def forward(self, features, mask):
+        padded = torch.nn.functional.pad(features[..., 0], (1, 1), mode="replicate")
+        return Output(padded.unfold(1, 3, 1).mean(dim=2), features)
+
+
+@pytest.mark.parametrize("n_snippets", [1, 2, 7, 8, 9, 12, 13, 16, 17, 40])
+def test_windows_cover_every_snippet_and_overlap_by_half(n_snippets):
+    found = windows(n_snippets, 8)
+    assert found[0][0] == 0
+    assert found[-1][1] == n_snippets
+    for (start, stop), (next_start, next_stop) in itertools.pairwise(found):
+        assert next_start == start + 4
+        assert stop == start + 8 < next_stop
+
+
+@pytest.mark.parametrize("max_window_len", [0, 1, 7])
+def test_a_window_that_has_no_half_is_refused(max_window_len):
+    with pytest.raises(ValueError, match="max_window_len must be even"):
+        windows(3, max_window_len)
+
+
+def test_a_video_of_one_window_is_scored_at_once():
+    model = MODELS["clav-como"](
+        with_streams(resolve_config("clav-como", "none"), (("rgb", 3),)).model
+    )
+    features = make_features(12)
+    whole = snippet_scores(model.eval(), features, device=CPU, max_window_len=12)
+    with torch.no_grad():
+        per_crop = [
+            model(
+                torch.from_numpy(features.streams["rgb"][:, crop])[None], torch.ones(1, 12).bool()
+            )
+            for crop in (0, 1)
+        ]
+    expected = torch.stack([output.scores[0].double() for output in per_crop]).mean(dim=0)
+    assert whole.tolist() == expected.float().tolist()
+
+
+@pytest.mark.parametrize("model_name", list(MODELS))
+@pytest.mark.parametrize("n_snippets", [1, 7, 8, 9, 10, 12, 13, 17, 30])
+def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(model_name, n_snippets):
+    config = with_streams(resolve_config(model_name, "none"), (("rgb", 3),))
+    model = MODELS[model_name](config.model).eval()
+    features = make_features(n_snippets)
+    expected = snippet_scores(model, features, device=CPU, max_window_len=8)
+    assert as_they_come(model, features, 8).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("n_snippets", [2, 8, 9, 10, 13, 30])
+def test_a_last_snippet_that_is_dropped_is_not_scored(n_snippets):
+    features = make_features(n_snippets)
+    kept = make_features(n_snippets - 1)
+    kept.streams["rgb"][:] = features.streams["rgb"][:-1]
+    expected = snippet_scores(Local(), kept, device=CPU, max_window_len=8)
+    assert as_they_come(Local(), features, 8, n_dropped=1).tolist() == expected.tolist()
+
+
+def test_windows_of_a_model_of_limited_context_give_the_scores_of_the_whole_video():
+    features = make_features(9000, n_crops=1)
+    whole = snippet_scores(Local(), features, device=CPU, max_window_len=9000)
+    in_windows = snippet_scores(Local(), features, device=CPU, max_window_len=2048)
+    np.testing.assert_allclose(in_windows, whole, atol=1e-3)
+
+
+def test_a_stream_holds_no_more_than_one_window():
+    scorer = StreamScorer(Local(), CPU, 8)
+    most = 0
+    for _ in range(100):
+        scorer.add({"rgb": np.zeros((1, 3), np.float32)})
+        most = max(most, len(scorer._window))
+    assert most == 9
+    assert scorer.finish(100).shape == (100,)
