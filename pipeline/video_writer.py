@@ -74,13 +74,7 @@ def write_with_sound(
         VideoError: If the source cannot be opened.
         ValueError: If there is no frame.
     """
-    container_name = CONTAINERS.get(path.suffix.lower())
-    if container_name is None:
-        expected = " or ".join(CONTAINERS)
-        raise VideoWriterError(f"{path}: expected a name that ends in {expected}")
-    codec = sound_codec(source)
-    if container_name == "mp4" and codec is not None and codec not in MP4_SOUND:
-        raise VideoWriterError(f"{path}: mp4 cannot hold {codec} sound; name a .mkv file")
+    container_name = container_for(path, source)
     remaining = iter(frames)
     first = next(remaining, None)
     if first is None:
@@ -94,6 +88,37 @@ def write_with_sound(
                 _write(container, stream, chain([first], remaining), span, sound)
         except FFmpegError as error:
             raise VideoWriterError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def container_for(path: Path, source: Path) -> str:
+    """FFmpeg's name of the container that a file name stands for.
+
+    Args:
+        path: The file to write.
+        source: The file whose sound it is to hold.
+
+    Raises:
+        VideoWriterError: If the container is not one of `CONTAINERS` or cannot hold the sound.
+        VideoError: If the source cannot be opened.
+    """
+    container = CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        expected = " or ".join(CONTAINERS)
+        raise VideoWriterError(f"{path}: expected a name that ends in {expected}")
+    if container == "mp4" and suffix_for_sound(source) != ".mp4":
+        codec = sound_codec(source)
+        raise VideoWriterError(f"{path}: mp4 cannot hold {codec} sound; name a .mkv file")
+    return container
+
+
+def suffix_for_sound(source: Path) -> str:
+    """The suffix of a file that holds the sound of another: ".mp4" where that can, else ".mkv".
+
+    Raises:
+        VideoError: If the source cannot be opened.
+    """
+    codec = sound_codec(source)
+    return ".mp4" if codec is None or codec in MP4_SOUND else ".mkv"
 
 
 def sound_codec(source: Path) -> str | None:

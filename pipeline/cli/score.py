@@ -20,6 +20,7 @@ from pipeline.cli.shared import (
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
+    from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
     from pipeline.scoring.scorer import Scorer, VideoFailure
@@ -62,6 +63,22 @@ MAX_LISTED = 20
     help="PNG of the curve to write, - for stdout; a folder for several videos.",
 )
 @click.option(
+    "--report",
+    "report_path",
+    type=click.Path(path_type=Path),
+    help="HTML page to write, with the video, its curve and its events, - for stdout; a folder of "
+    "pages and an index for several videos.",
+)
+@click.option(
+    "--clips", type=click.Path(path_type=Path), help="Folder to write a clip per event to."
+)
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Video to write, mp4 or mkv, with the score drawn below each frame; a folder for several "
+    "videos.",
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=1, min_open=True),
     callback=check_number,
@@ -100,6 +117,9 @@ def score(
     stride: int,
     events: Path | None,
     plot: Path | None,
+    report_path: Path | None,
+    clips: Path | None,
+    overlay: Path | None,
     threshold: float | None,
     merge_seconds: float,
     min_seconds: float,
@@ -112,17 +132,20 @@ def score(
     """Give every frame of VIDEOS an anomaly score: frame,time_seconds,score.
 
     VIDEOS are video files, and folders that are searched for them. An event begins at --threshold
-    and ends where the score falls below 0.8 of it. With several videos, or a folder, --out,
-    --events and --plot are folders, and the exit code is 3 if some videos cannot be scored.
+    and ends where the score falls below 0.8 of it. With several videos, or a folder, all outputs
+    are folders, and the exit code is 3 if some videos cannot be scored.
 
     \b
     pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
     pipeline score cameras/ --out scores/ --format json
+    pipeline score video.mp4 --out scores.csv --report report.html --clips clips/
     pipeline score video.mp4 --stride 4 --out scores.csv
     """
     with errors_in_one_line():
         from extractors.snippets import SNIPPET_LEN
         from pipeline.device import describe_device
+        from pipeline.reports.html_report import describe_run
+        from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
         from pipeline.scoring.events import EventRule
         from pipeline.scoring.score import find_run
         from pipeline.scoring.scorer import Scorer
@@ -131,8 +154,11 @@ def score(
         check_format(score_format)
         run = find_run(run_folder, runs)
         files = [Path(name) for name in (weights, flow_weights) if name is not None]
+        are_folders = len(videos) > 1 or videos[0].is_dir()
+        media = MediaOutputs(report_path, clips, overlay, are_folders)
+        inputs = [run.checkpoint_path, *files]
         outputs = _plan_outputs(
-            videos, [run.checkpoint_path, *files], score_format, out=out, events=events, plot=plot
+            videos, inputs, score_format, media, out=out, events=events, plot=plot
         )
         scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
         say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
@@ -141,7 +167,9 @@ def score(
         rule = EventRule(threshold or EventRule().threshold, merge_seconds, min_seconds)
         if stride < SNIPPET_LEN:
             say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
-        failures = _score_all(scorer, outputs, score_format, stride, rule)
+        writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+        failures = _score_all(scorer, outputs, score_format, stride, rule, writer)
+        writer.write_index()
         _end(failures, len(outputs))
 
 
@@ -149,6 +177,7 @@ def _plan_outputs(
     paths: tuple[Path, ...],
     inputs: list[Path],
     score_format: ScoreFormat,
+    media: MediaOutputs,
     *,
     out: Path | None,
     events: Path | None,
@@ -163,9 +192,15 @@ def _plan_outputs(
     inputs = [*inputs, *(video.path for video in videos)]
     if len(paths) == 1 and not paths[0].is_dir():
         out = STDOUT if out is None else out
-        check_outputs({"--out": out, "--events": events, "--plot": plot}, inputs)
+        named = {"--report": media.report, "--overlay": media.overlay}
+        check_outputs({"--out": out, "--events": events, "--plot": plot, **named}, inputs)
+        check_output_folders({"--clips": media.clips}, [], inputs)
+        media.check_overlay(videos[0])
         return [VideoOutputs(videos[0], out, events, plot)]
-    folders = {"--out": out, "--events": events, "--plot": plot}
+    folders = {
+        **{"--out": out, "--events": events, "--plot": plot},
+        **{"--report": media.report, "--clips": media.clips, "--overlay": media.overlay},
+    }
     if STDOUT in folders.values() or not any(folders.values()):
         raise click.UsageError("several videos need a folder: give --out FOLDER")
     planned = [
@@ -182,6 +217,7 @@ def _score_all(
     score_format: ScoreFormat,
     stride: int,
     rule: EventRule,
+    media: MediaWriter,
 ) -> list[VideoFailure]:
     """Score all videos and write the outputs of each; Ctrl-C says which are left."""
     from pipeline.cli.terminal import show_progress
@@ -193,6 +229,7 @@ def _score_all(
         write_video_outputs(
             left[video], scores, score_format=score_format, rule=rule, note=scorer.note
         )
+        media.write(left[video].video, scores)
         del left[video]
 
     try:

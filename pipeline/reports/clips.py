@@ -6,7 +6,7 @@ from pathlib import Path
 from extractors.decoding.seeking import frames_between
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.scoring.events import Event
-from pipeline.video_writer import MP4_SOUND, sound_codec, write_with_sound
+from pipeline.video_writer import suffix_for_sound, write_with_sound
 
 MARGIN_SECONDS = 2.0
 # Most file systems take names of 255 bytes.
@@ -44,8 +44,7 @@ def write_clips(
     """
     if not margin_seconds >= 0:
         raise ValueError(f"margin_seconds must be at least 0, instead got {margin_seconds}")
-    codec = sound_codec(video)
-    suffix = ".mp4" if codec is None or codec in MP4_SOUND else ".mkv"
+    suffix = suffix_for_sound(video)
     paths = []
     for number, event in enumerate(events, start=1):
         path = folder / f"{video.stem[:MAX_STEM_CHARACTERS]}-event-{number:03d}{suffix}"

@@ -144,6 +144,7 @@ def write_report(
     run: RunFacts,
     rule: EventRule | None = None,
     *,
+    name: Path | None = None,
     truth: Sequence[Interval] | None = None,
     index: Path | None = None,
 ) -> ReportSummary:
@@ -155,6 +156,7 @@ def write_report(
         scores: Its scores.
         run: What scored it.
         rule: When a score is an event; its threshold is where the slider begins.
+        name: What the video is called, such as its path in a folder; None for the file's name.
         truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
             has no labels.
         index: The page that lists this report among others.
@@ -167,6 +169,7 @@ def write_report(
         OSError: If the report cannot be written.
     """
     rule = rule or EventRule()
+    shown_name = printable(str(name or video.name))
     curve = make_curve(scores)
     thumbnails = make_thumbnails(video, scores, choose_frames(scores, rule))
     kind = stream_kind(video)
@@ -179,7 +182,7 @@ def write_report(
         "report.html.jinja",
         scripts=SCRIPTS,
         styles=STYLES,
-        name=printable(video.name),
+        name=shown_name,
         facts=_facts_line(scores, seconds),
         note=run.note,
         run_facts=run.facts,
@@ -199,7 +202,7 @@ def write_report(
     peak_frame = int(scores.per_frame.argmax())
     return ReportSummary(
         path=path,
-        name=printable(video.name),
+        name=shown_name,
         seconds=seconds,
         events=describe_events(scores.per_frame, scores.timestamps, rule),
         curve=make_curve(scores, max_runs=INDEX_CURVE_RUNS),

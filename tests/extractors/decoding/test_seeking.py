@@ -61,7 +61,7 @@ def test_a_variable_frame_rate_is_followed(tmp_path, write_clip, read_number):
     assert [read_number(image) for image in frames_at(clip, wanted)] == expected
 
 
-def test_a_frame_of_a_turned_video_is_turned(tmp_path, write_clip):
+def test_a_frame_is_rgb_of_the_size_of_the_video(tmp_path, write_clip):
     clip = write_clip(tmp_path / "a.mp4", width=96, height=48)
     (image,) = frames_at(clip, [0.5])
     assert image.shape == (48, 96, 3)
