@@ -16,7 +16,13 @@ import numpy as np
 from extractors.decoding.seeking import StreamKind, stream_kind
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
-from pipeline.reports.html_page import format_seconds, read_asset, relative_href, write_page
+from pipeline.reports.html_page import (
+    format_count,
+    format_seconds,
+    read_asset,
+    relative_href,
+    write_page,
+)
 from pipeline.reports.thumbnails import Thumbnail, choose_frames, make_thumbnails
 from pipeline.scoring.events import (
     RELEASE_FRACTION,
@@ -264,8 +270,10 @@ def _embedded(video: Path) -> str | None:
 
 
 def _facts_line(scores: Scores, seconds: float) -> str:
-    fps = scores.n_frames / seconds if seconds > 0 else 0.0
-    return f"{format_seconds(seconds)} · {scores.n_frames:,} frames · {fps:.4g} fps"
+    facts = [format_seconds(seconds), format_count(scores.n_frames, "frame")]
+    if seconds > 0:
+        facts.append(f"{scores.n_frames / seconds:.4g} fps")
+    return " · ".join(facts)
 
 
 def _in_seconds(scores: Scores, intervals: Sequence[Interval]) -> tuple[tuple[float, float], ...]:
