@@ -12,17 +12,18 @@ from pipeline.scoring.scorer import Scorer
 
 @pytest.fixture
 def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
-    """A working folder with two videos, one of them in a folder below, and a fast extractor."""
-    (tmp_path / "cameras/gate").mkdir(parents=True)
-    shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
-    shutil.copy(counting_clip, tmp_path / "cameras/gate/b.mp4")
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: brightness_scorer))
+    """A working folder with cameras/a.mp4 and cameras/gate/b.mp4, and a fast extractor."""
+    for name in ("a.mp4", "gate/b.mp4"):
+        video = tmp_path / "cameras" / name
+        video.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(counting_clip, video)
+    monkeypatch.setattr(Scorer, "load", lambda run, **options: brightness_scorer)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def score(*arguments: object):
-    return CliRunner().invoke(main, ["score", "--run", "run", *map(str, arguments)])
+def score(*arguments: str):
+    return CliRunner().invoke(main, ["score", *arguments, "--run", "run"])
 
 
 def files_below(folder: Path) -> set[str]:
