@@ -16,6 +16,7 @@ from pipeline.cli import (
     ablate,
     bench,
     bench_training,
+    calibrate,
     datasets,
     evaluate,
     extract,
@@ -92,6 +93,7 @@ main.add_command(train.train)
 main.add_command(evaluate.evaluate)
 main.add_command(runs.runs_command)
 main.add_command(score.score)
+main.add_command(calibrate.calibrate)
 main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)
 main.add_command(features.features)

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.scoring_options import (
+    extractor_weights_options,
+    merge_seconds_option,
+    min_seconds_option,
+    stride_option,
+    warn_list,
+    warn_of_failures,
+)
 from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
     check_number,
@@ -20,12 +28,12 @@ from pipeline.cli.shared import (
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
+    from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
+    from pipeline.runs.run_folder import Run
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
     from pipeline.scoring.scorer import Scorer, VideoFailure
     from pipeline.scoring.video_outputs import ScoreFormat, VideoOutputs
-
-MAX_LISTED = 20
 
 
 @click.command()
@@ -43,14 +51,7 @@ MAX_LISTED = 20
     show_default=True,
     help="Of the scores. parquet needs pyarrow.",
 )
-@click.option(
-    "--stride",
-    type=click.Choice([16, 8, 4, 2, 1]),
-    default=16,
-    show_default=True,
-    help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
-    "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
-)
+@stride_option
 @click.option(
     "--events",
     type=click.Path(path_type=Path),
@@ -62,27 +63,29 @@ MAX_LISTED = 20
     help="PNG of the curve to write, - for stdout; a folder for several videos.",
 )
 @click.option(
+    "--report",
+    "report_path",
+    type=click.Path(path_type=Path),
+    help="HTML page to write, with the video, its curve and its events, - for stdout; a folder of "
+    "pages and an index for several videos.",
+)
+@click.option(
+    "--clips", type=click.Path(path_type=Path), help="Folder to write a clip per event to."
+)
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Video to write, mp4 or mkv, with the score drawn below each frame; a folder for several "
+    "videos.",
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=1, min_open=True),
     callback=check_number,
-    help="The score that begins an event.  [default: 0.5]",
+    help="The score that begins an event.  [default: that of the run's calibration, else 0.5]",
 )
-@click.option(
-    "--merge-seconds",
-    type=click.FloatRange(min=0),
-    callback=check_number,
-    default=1.0,
-    show_default=True,
-    help="Merge events that follow each other within this time.",
-)
-@click.option(
-    "--min-seconds",
-    type=click.FloatRange(min=0),
-    callback=check_number,
-    default=0.0,
-    show_default=True,
-    help="Drop events that are shorter than this.",
-)
+@merge_seconds_option
+@min_seconds_option
 @click.option(
     "--run",
     "run_folder",
@@ -90,8 +93,7 @@ MAX_LISTED = 20
     help="Folder of the run to score with.  [default: the one trained last]",
 )
 @runs_option
-@click.option("--weights", help="The extractor's weights, where the run used a file of your own.")
-@click.option("--flow-weights", help="The same for RAFT's weights.")
+@extractor_weights_options
 @device_option
 def score(
     videos: tuple[Path, ...],
@@ -100,9 +102,12 @@ def score(
     stride: int,
     events: Path | None,
     plot: Path | None,
+    report_path: Path | None,
+    clips: Path | None,
+    overlay: Path | None,
     threshold: float | None,
-    merge_seconds: float,
-    min_seconds: float,
+    merge_seconds: float | None,
+    min_seconds: float | None,
     run_folder: Path | None,
     runs: Path,
     weights: str | None,
@@ -112,18 +117,20 @@ def score(
     """Give every frame of VIDEOS an anomaly score: frame,time_seconds,score.
 
     VIDEOS are video files, and folders that are searched for them. An event begins at --threshold
-    and ends where the score falls below 0.8 of it. With several videos, or a folder, --out,
-    --events and --plot are folders, and the exit code is 3 if some videos cannot be scored.
+    and ends where the score falls below 0.8 of it. With several videos, or a folder, all outputs
+    are folders, and the exit code is 3 if some videos cannot be scored.
 
     \b
     pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
     pipeline score cameras/ --out scores/ --format json
+    pipeline score video.mp4 --out scores.csv --report report.html --clips clips/
     pipeline score video.mp4 --stride 4 --out scores.csv
     """
     with errors_in_one_line():
         from extractors.snippets import SNIPPET_LEN
         from pipeline.device import describe_device
-        from pipeline.scoring.events import EventRule
+        from pipeline.reports.html_report import describe_run
+        from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
         from pipeline.scoring.score import find_run
         from pipeline.scoring.scorer import Scorer
         from pipeline.scoring.video_outputs import check_format
@@ -131,24 +138,46 @@ def score(
         check_format(score_format)
         run = find_run(run_folder, runs)
         files = [Path(name) for name in (weights, flow_weights) if name is not None]
+        are_folders = len(videos) > 1 or videos[0].is_dir()
+        media = MediaOutputs(report_path, clips, overlay, are_folders)
+        inputs = [run.checkpoint_path, *files]
         outputs = _plan_outputs(
-            videos, [run.checkpoint_path, *files], score_format, out=out, events=events, plot=plot
+            videos, inputs, score_format, media, out=out, events=events, plot=plot
         )
         scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
         say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
         for notice in scorer.notices:
             say(notice)
-        rule = EventRule(threshold or EventRule().threshold, merge_seconds, min_seconds)
+        rule = _event_rule(run, stride, threshold=threshold).with_values(
+            threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+        )
         if stride < SNIPPET_LEN:
             say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
-        failures = _score_all(scorer, outputs, score_format, stride, rule)
+        writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+        failures = _score_all(scorer, outputs, score_format, stride, rule, writer)
+        writer.write_index()
         _end(failures, len(outputs))
+
+
+def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
+    """The rule of the run's calibration, unless a threshold is given or there is none."""
+    from pipeline.scoring.calibration import read_calibration
+    from pipeline.scoring.events import EventRule
+
+    calibration = None if threshold is not None else read_calibration(run)
+    if calibration is None:
+        return EventRule()
+    say(f"calibrated {calibration.describe()}")
+    if calibration.stride != stride:
+        say(f"it was calibrated with stride {calibration.stride}: expect another rate of events")
+    return calibration.rule
 
 
 def _plan_outputs(
     paths: tuple[Path, ...],
     inputs: list[Path],
     score_format: ScoreFormat,
+    media: MediaOutputs,
     *,
     out: Path | None,
     events: Path | None,
@@ -163,9 +192,15 @@ def _plan_outputs(
     inputs = [*inputs, *(video.path for video in videos)]
     if len(paths) == 1 and not paths[0].is_dir():
         out = STDOUT if out is None else out
-        check_outputs({"--out": out, "--events": events, "--plot": plot}, inputs)
+        named = {"--report": media.report, "--overlay": media.overlay}
+        check_outputs({"--out": out, "--events": events, "--plot": plot, **named}, inputs)
+        check_output_folders({"--clips": media.clips}, [], inputs)
+        media.check_overlay(videos[0])
         return [VideoOutputs(videos[0], out, events, plot)]
-    folders = {"--out": out, "--events": events, "--plot": plot}
+    folders = {
+        **{"--out": out, "--events": events, "--plot": plot},
+        **{"--report": media.report, "--clips": media.clips, "--overlay": media.overlay},
+    }
     if STDOUT in folders.values() or not any(folders.values()):
         raise click.UsageError("several videos need a folder: give --out FOLDER")
     planned = [
@@ -182,6 +217,7 @@ def _score_all(
     score_format: ScoreFormat,
     stride: int,
     rule: EventRule,
+    media: MediaWriter,
 ) -> list[VideoFailure]:
     """Score all videos and write the outputs of each; Ctrl-C says which are left."""
     from pipeline.cli.terminal import show_progress
@@ -193,6 +229,7 @@ def _score_all(
         write_video_outputs(
             left[video], scores, score_format=score_format, rule=rule, note=scorer.note
         )
+        media.write(left[video].video, scores)
         del left[video]
 
     try:
@@ -201,7 +238,7 @@ def _score_all(
     except KeyboardInterrupt:
         if len(outputs) > 1:
             warn(f"{len(outputs) - len(left)} of {len(outputs)} videos are scored; left:")
-            _list([str(video) for video in left])
+            warn_list([str(video) for video in left])
         raise
 
 
@@ -210,13 +247,5 @@ def _end(failures: list[VideoFailure], n_videos: int) -> None:
     if failures and n_videos == 1:
         raise click.ClickException(printable(failures[0].reason))
     if failures:
-        warn(f"{n_videos - len(failures)} of {n_videos} videos are scored; failed:")
-        _list([failure.reason for failure in failures])
+        warn_of_failures([failure.reason for failure in failures], n_videos)
         sys.exit(SOME_VIDEOS_FAILED)
-
-
-def _list(lines: list[str]) -> None:
-    for line in lines[:MAX_LISTED]:
-        warn(f"  {line}")
-    if len(lines) > MAX_LISTED:
-        warn(f"  and {len(lines) - MAX_LISTED} more")

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from extractors.decoding.video import Video
 from pipeline.datasets.microworld.dataset import plan_microworld
-from pipeline.datasets.microworld.rendering import render, write_video
+from pipeline.datasets.microworld.rendering import render
+from pipeline.video_writer import write_video
 
 SHARED_VARIABLE = "LOOKAROUND_SHARED"  # names a folder of real videos, for tests and benchmarks
 MAX_SOURCES = 6  # more would only take time

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.reports.curve import Curve
-from pipeline.reports.html_page import format_seconds, relative_href, write_page
+from pipeline.reports.html_page import format_count, format_seconds, relative_href, write_page
 from pipeline.reports.html_report import ReportSummary, RunFacts
 
 # The coordinates of the small curves: 0 to 100 along the time, 0 to 30 down from score 1.
@@ -44,12 +44,8 @@ def write_index(path: Path, title: str, summaries: Sequence[ReportSummary], run:
 def _facts_line(summaries: Sequence[ReportSummary]) -> str:
     n_events = sum(len(summary.events) for summary in summaries)
     total = format_seconds(sum(summary.seconds for summary in summaries))
-    videos, events = _count(len(summaries), "video"), _count(n_events, "event")
+    videos, events = format_count(len(summaries), "video"), format_count(n_events, "event")
     return f"{videos} · {total} · {events}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _row(summary: ReportSummary, index: Path) -> dict[str, object]:
@@ -62,7 +58,7 @@ def _row(summary: ReportSummary, index: Path) -> dict[str, object]:
         "image": None if summary.thumbnail is None else summary.thumbnail.data_uri,
         "peak": summary.peak,
         "mistakes": summary.mistakes,
-        "events": _count(len(summary.events), "event"),
+        "events": format_count(len(summary.events), "event"),
         "event_seconds": format_seconds(seconds),
         "line": curve_path(summary.curve),
         "bands": [

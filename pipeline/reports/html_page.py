@@ -62,6 +62,15 @@ def format_seconds(seconds: float) -> str:
     return f"{head}:{rest // 10:02d}.{rest % 10}"
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> format_count(1, "event"), format_count(1234, "event")
+    ('1 event', '1,234 events')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 @cache
 def read_asset(name: str) -> str:
     """The text of a file of `assets/`."""

@@ -16,7 +16,13 @@ import numpy as np
 from extractors.decoding.seeking import StreamKind, stream_kind
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
-from pipeline.reports.html_page import format_seconds, read_asset, relative_href, write_page
+from pipeline.reports.html_page import (
+    format_count,
+    format_seconds,
+    read_asset,
+    relative_href,
+    write_page,
+)
 from pipeline.reports.thumbnails import Thumbnail, choose_frames, make_thumbnails
 from pipeline.scoring.events import (
     RELEASE_FRACTION,
@@ -144,6 +150,7 @@ def write_report(
     run: RunFacts,
     rule: EventRule | None = None,
     *,
+    name: Path | None = None,
     truth: Sequence[Interval] | None = None,
     index: Path | None = None,
 ) -> ReportSummary:
@@ -155,6 +162,7 @@ def write_report(
         scores: Its scores.
         run: What scored it.
         rule: When a score is an event; its threshold is where the slider begins.
+        name: What the video is called, such as its path in a folder; None for the file's name.
         truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
             has no labels.
         index: The page that lists this report among others.
@@ -167,6 +175,7 @@ def write_report(
         OSError: If the report cannot be written.
     """
     rule = rule or EventRule()
+    shown_name = printable(str(name or video.name))
     curve = make_curve(scores)
     thumbnails = make_thumbnails(video, scores, choose_frames(scores, rule))
     kind = stream_kind(video)
@@ -179,7 +188,7 @@ def write_report(
         "report.html.jinja",
         scripts=SCRIPTS,
         styles=STYLES,
-        name=printable(video.name),
+        name=shown_name,
         facts=_facts_line(scores, seconds),
         note=run.note,
         run_facts=run.facts,
@@ -199,7 +208,7 @@ def write_report(
     peak_frame = int(scores.per_frame.argmax())
     return ReportSummary(
         path=path,
-        name=printable(video.name),
+        name=shown_name,
         seconds=seconds,
         events=describe_events(scores.per_frame, scores.timestamps, rule),
         curve=make_curve(scores, max_runs=INDEX_CURVE_RUNS),
@@ -261,8 +270,10 @@ def _embedded(video: Path) -> str | None:
 
 
 def _facts_line(scores: Scores, seconds: float) -> str:
-    fps = scores.n_frames / seconds if seconds > 0 else 0.0
-    return f"{format_seconds(seconds)} · {scores.n_frames:,} frames · {fps:.4g} fps"
+    facts = [format_seconds(seconds), format_count(scores.n_frames, "frame")]
+    if seconds > 0:
+        facts.append(f"{scores.n_frames / seconds:.4g} fps")
+    return " · ".join(facts)
 
 
 def _in_seconds(scores: Scores, intervals: Sequence[Interval]) -> tuple[tuple[float, float], ...]:

@@ -7,7 +7,7 @@ merged; events that are shorter than a minimum length are then dropped. `score`,
 `calibrate` all use this rule.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,14 @@ class EventRule:
         for name in ("merge_seconds", "min_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, instead got {getattr(self, name)}")
+
+    def with_values(self, **values: float | None) -> "EventRule":
+        """The same rule with other values of some attributes; None keeps an attribute.
+
+        Raises:
+            ValueError: If a value is out of its range.
+        """
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     @property
     def release(self) -> float:

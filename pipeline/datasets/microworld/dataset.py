@@ -132,7 +132,8 @@ def make_microworld(
         OSError: If a file cannot be written.
     """
     # OpenCV and PyAV are loaded only where videos are made.
-    from pipeline.datasets.microworld.rendering import render, write_video  # noqa: PLC0415
+    from pipeline.datasets.microworld.rendering import render  # noqa: PLC0415
+    from pipeline.video_writer import write_video  # noqa: PLC0415
 
     plans = plan_microworld(seed=seed, n_videos=n_videos)
     manifest = folder / "manifest.csv"

@@ -1,9 +1,7 @@
-"""Rendering microworld: the frames of a planned video, and the video file that they become."""
+"""Render the frames of a planned video of microworld."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,25 +27,3 @@ def render(plan: VideoPlan) -> Iterator[NDArray[np.uint8]]:
                 draw_actor(frame, actor, n_frames_since_start)
             noise = NOISE * noise_rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32)
             yield to_pixels(frame + noise)
-
-
-def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int) -> None:
-    """Encode frames as H.264 in mp4, the same bytes on any number of cores.
-
-    Args:
-        path: Where to.
-        frames: At least one, each (H, W, 3) uint8 RGB with even sides.
-        fps: Frames per second.
-    """
-    with av.open(path, "w", format="mp4") as container:
-        # Frames in the order of presentation, as cameras write them.
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "bf": "0"}
-        )
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        for index, frame in enumerate(frames):
-            if index == 0:
-                stream.height, stream.width = frame.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

@@ -7,7 +7,8 @@
   const curve = decodeCurve(data.curve);
   const thumbnails = data.thumbnails;
   const first = curve.starts[0];
-  const last = curve.endSeconds;
+  // The duration of a single frame is not known.
+  const last = Math.max(curve.endSeconds, first + 0.04);
   const rule = { ...data.rule };
   const plot = byId("plot");
 

@@ -201,3 +201,48 @@ def test_another_stride_is_a_usage_error(world, stride):
     result = score("cameras/a.mp4", "--stride", stride)
     assert result.exit_code == 2
     assert "'--stride'" in result.stderr
+
+
+def calibrate(*arguments: object):
+    return CliRunner().invoke(main, ["calibrate", *map(str, arguments)])
+
+
+def test_a_calibration_is_stored_with_the_run_and_used_by_score(world):
+    (world / "run").mkdir()
+    result = calibrate("run", "cameras", "--false-alarms-per-hour", 2, "--min-seconds", 0.25)
+    assert result.exit_code == 0, result.output
+    stored = json.loads((world / "run/calibration.json").read_text())
+    assert (stored["n_videos"], stored["n_events"], stored["min_seconds"]) == (2, 0, 0.25)
+    assert f"threshold {stored['threshold']:g}: 0 false alarms in 0.00 hours" in result.stdout
+    assert "with 95% confidence" in result.stdout
+    events = ["cameras/a.mp4", "--out", "s.csv", "--events", "e.json"]
+    used = score(*events)
+    assert f"calibrated threshold {stored['threshold']:g}" in used.stderr
+    rule = json.loads((world / "e.json").read_text())["rule"]
+    assert (rule["threshold"], rule["min_seconds"]) == (stored["threshold"], 0.25)
+    assert "calibrated with stride 16" in score(*events, "--stride", 8).stderr
+    given = score(*events, "--threshold", 0.25)
+    assert "calibrated" not in given.stderr
+    assert json.loads((world / "e.json").read_text())["rule"]["threshold"] == 0.25
+
+
+def test_without_a_calibration_the_threshold_is_a_half(world):
+    score("cameras/a.mp4", "--out", "s.csv", "--events", "e.json")
+    rule = json.loads((world / "e.json").read_text())["rule"]
+    assert rule == {"threshold": 0.5, "merge_seconds": 1.0, "min_seconds": 0.0, "release": 0.4}
+
+
+def test_a_normal_video_that_fails_is_left_out_of_the_calibration_with_exit_code_3(world):
+    (world / "run").mkdir()
+    (world / "bad.mp4").write_bytes(b"no video")
+    result = calibrate("run", "bad.mp4", "cameras/a.mp4")
+    assert result.exit_code == 3
+    assert "1 of 2 videos are scored; failed:" in result.stderr
+    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 1
+
+
+@pytest.mark.parametrize("rate", ["0", "nan", "-1"])
+def test_a_rate_of_false_alarms_that_is_none_is_a_usage_error(world, rate):
+    result = calibrate("run", "cameras", f"--false-alarms-per-hour={rate}")
+    assert result.exit_code == 2
+    assert "'--false-alarms-per-hour'" in result.stderr

@@ -298,6 +298,34 @@ def test_the_page_fits_phones_and_screens_in_light_and_dark(open_page, report, s
     assert (background < 60 and text > 200) if scheme == "dark" else (background > 200 > text)
 
 
+def test_a_video_of_one_frame_has_a_report(open_page, tmp_path, write_clip, run_facts):
+    clip = write_clip(tmp_path / "one.mp4", n_frames=1)
+    scores = Scores(np.array([0.7], np.float32), 16, np.array([0.0]))
+    write_report(tmp_path / "report.html", clip, scores, run_facts)
+    page = open_page(tmp_path / "report.html")
+    expect(page.locator("#event-list li")).to_have_count(1)
+    click_curve(page, 0.9)
+    assert playhead_seconds(page) == pytest.approx(0.036, abs=0.01)
+    assert page.locator("header p").first.text_content() == "0:00.0 · 1 frame"
+
+
+def test_a_day_of_scores_can_be_zoomed_to_a_second(open_page, tmp_path, write_clip, run_facts):
+    clip = write_clip(tmp_path / "old.avi", codec="mpeg4", options={})  # stills stand for a day
+    per_snippet = np.zeros(135_000, np.float32)
+    per_snippet[100_000] = 0.97
+    scores = Scores(per_snippet, 16, np.arange(2_160_000) / 25)
+    write_report(tmp_path / "report.html", clip, scores, run_facts)
+    page = open_page(tmp_path / "report.html")
+    expect(page.locator("#event-list li")).to_have_count(1)
+    assert page.locator("#event-list strong").text_content().startswith("17:46:40.0")
+    page.locator("#event-list button").click()
+    for _ in range(15):
+        page.locator("#zoom-in").click()
+    box = page.locator("#plot .u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + 20)
+    expect(page.locator(".tip")).to_contain_text("17:46:40.0 · score 0.970")
+
+
 def test_a_tap_on_a_phone_seeks(open_page, report):
     page = open_page(report, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     wait_for_video(page)

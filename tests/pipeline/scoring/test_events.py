@@ -104,3 +104,10 @@ def test_an_event_at_the_end_lasts_until_the_last_frame_has_been_shown():
     (event,) = describe_events(array(0, 0, 1), np.array([0, 2, 4.0]), EventRule())
     assert event == Event(2, 3, 4.0, 6.0, 1.0, 2, 1.0)
     assert frame_ends(np.array([3.0])).tolist() == [3.0]
+
+
+def test_some_values_of_a_rule_are_replaced_and_checked():
+    rule = EventRule(0.25, 2.0, 3.0)
+    assert rule.with_values(threshold=None, min_seconds=0.0) == EventRule(0.25, 2.0, 0.0)
+    with pytest.raises(ValueError, match="threshold"):
+        rule.with_values(threshold=2.0)

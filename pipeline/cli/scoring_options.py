@@ -1,0 +1,53 @@
+"""Options of the commands that score videos."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from pipeline.cli.shared import check_number, warn
+
+MAX_LISTED = 20
+
+stride_option = click.option(
+    "--stride",
+    type=click.Choice([16, 8, 4, 2, 1]),
+    default=16,
+    show_default=True,
+    help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
+    "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
+)
+merge_seconds_option = click.option(
+    "--merge-seconds",
+    type=click.FloatRange(min=0),
+    callback=check_number,
+    help="Merge events that follow each other within this time.  [default: 1]",
+)
+min_seconds_option = click.option(
+    "--min-seconds",
+    type=click.FloatRange(min=0),
+    callback=check_number,
+    help="Drop events that are shorter than this.  [default: 0]",
+)
+
+
+def extractor_weights_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --weights and --flow-weights."""
+    command = click.option("--flow-weights", help="The same for RAFT's weights.")(command)
+    return click.option(
+        "--weights", help="The extractor's weights, where the run used a file of your own."
+    )(command)
+
+
+def warn_of_failures(reasons: Sequence[str], n_videos: int) -> None:
+    """Say how many videos were scored, and which failed for which reason."""
+    warn(f"{n_videos - len(reasons)} of {n_videos} videos are scored; failed:")
+    warn_list(reasons)
+
+
+def warn_list(lines: Sequence[str]) -> None:
+    """Write the first of some lines to stderr, and how many more there are."""
+    for line in lines[:MAX_LISTED]:
+        warn(f"  {line}")
+    if len(lines) > MAX_LISTED:
+        warn(f"  and {len(lines) - MAX_LISTED} more")

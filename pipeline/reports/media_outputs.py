@@ -1,0 +1,112 @@
+"""The outputs of `pipeline score` that show the video itself: HTML report, clips and overlay."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.progress import ReportProgress, no_report
+from pipeline.reports.clips import write_clips
+from pipeline.reports.html_index import write_index
+from pipeline.reports.html_report import ReportSummary, RunFacts, write_report
+from pipeline.reports.overlay import write_overlay
+from pipeline.scoring.events import EventRule, describe_events
+from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.video_outputs import NamedVideo
+from pipeline.video_writer import container_for, suffix_for_sound
+
+INDEX_NAME = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOutputs:
+    """Where the report, the clips and the overlay of scored videos go; None for what is not wanted.
+
+    Attributes:
+        report: The HTML file; for several videos a folder of one file each and `INDEX_NAME`.
+        clips: The folder of clips; for several videos of one folder each.
+        overlay: The video file; for several videos a folder of one file each.
+        are_folders: Whether it is for several videos.
+    """
+
+    report: Path | None = None
+    clips: Path | None = None
+    overlay: Path | None = None
+    are_folders: bool = False
+
+    @property
+    def index(self) -> Path | None:
+        """The page that lists the reports of several videos."""
+        return self.report / INDEX_NAME if self.report is not None and self.are_folders else None
+
+    def report_of(self, video: NamedVideo) -> Path | None:
+        """Where a video's report goes."""
+        if self.report is None or not self.are_folders:
+            return self.report
+        return self.report / f"{video.name}.html"
+
+    def clips_of(self, video: NamedVideo) -> Path | None:
+        """The folder of a video's clips."""
+        if self.clips is None or not self.are_folders:
+            return self.clips
+        return self.clips / video.name
+
+    def overlay_of(self, video: NamedVideo) -> Path | None:
+        """Where a video's overlay goes.
+
+        Raises:
+            VideoError: If the video cannot be opened.
+        """
+        if self.overlay is None or not self.are_folders:
+            return self.overlay
+        return self.overlay / f"{video.name}{suffix_for_sound(video.path)}"
+
+    def check_overlay(self, video: NamedVideo) -> None:
+        """Find out before the work that the overlay's container cannot be written.
+
+        Raises:
+            VideoWriterError: If it is unknown or cannot hold the video's sound.
+            VideoError: If the video cannot be opened.
+        """
+        if (overlay := self.overlay_of(video)) is not None:
+            container_for(overlay, video.path)
+
+
+class MediaWriter:
+    """Writes the media outputs of videos one after the other, and their index at the end."""
+
+    def __init__(self, outputs: MediaOutputs, run: RunFacts, rule: EventRule) -> None:
+        self._outputs, self._run, self._rule = outputs, run, rule
+        self._summaries: list[ReportSummary] = []
+
+    def write(self, video: NamedVideo, scores: Scores, report: ReportProgress = no_report) -> None:
+        """Write what is wanted of one video; each file appears whole or not at all.
+
+        Raises:
+            VideoError: If the video cannot be read again.
+            VideoWriterError: If a clip or the overlay cannot be written.
+            OSError: If a file cannot be written.
+        """
+        if (page := self._outputs.report_of(video)) is not None:
+            summary = write_report(
+                page,
+                video.path,
+                scores,
+                self._run,
+                self._rule,
+                name=video.name,
+                index=self._outputs.index,
+            )
+            self._summaries.append(summary)
+        if (folder := self._outputs.clips_of(video)) is not None:
+            events = describe_events(scores.per_frame, scores.timestamps, self._rule)
+            write_clips(folder, video.path, events, report=report)
+        if (overlay := self._outputs.overlay_of(video)) is not None:
+            write_overlay(overlay, video.path, scores, self._rule, report=report)
+
+    def write_index(self) -> None:
+        """Write the index of the reports of several videos, if reports are wanted.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        if (index := self._outputs.index) is not None:
+            write_index(index, "Scored videos", self._summaries, self._run)

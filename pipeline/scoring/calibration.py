@@ -1,0 +1,106 @@
+"""The threshold that a run was calibrated to, stored in the run's folder as `calibration.json`."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pipeline.atomic import replacing
+from pipeline.runs.checkpoints import CheckpointError
+from pipeline.runs.run_folder import Run
+from pipeline.scoring.events import EventRule
+
+FORMAT = "lookaround calibration"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A threshold and the normal footage that supports it.
+
+    Attributes:
+        threshold: In (0, 1]; the score that begins an event.
+        merge_seconds: As in `EventRule`.
+        min_seconds: As in `EventRule`.
+        stride: Of the scores, in frames.
+        false_alarms_per_hour: What was asked for.
+        n_videos: Normal videos that were scored.
+        n_hours: Their length together.
+        n_events: Events in them at the threshold: false alarms.
+        max_false_alarms_per_hour: One-sided upper bound of the rate at the threshold.
+        confidence: Of the bound, in (0, 1).
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    threshold: float
+    merge_seconds: float
+    min_seconds: float
+    stride: int
+    false_alarms_per_hour: float
+    n_videos: int
+    n_hours: float
+    n_events: int
+    max_false_alarms_per_hour: float
+    confidence: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{field.name} must be a number, at least 0, instead got {value}")
+        EventRule(self.threshold, self.merge_seconds, self.min_seconds)
+
+    @property
+    def rule(self) -> EventRule:
+        """When a score is an event."""
+        return EventRule(self.threshold, self.merge_seconds, self.min_seconds)
+
+    def describe(self) -> str:
+        """The threshold, the footage and the bound that it allows, in two lines."""
+        return (
+            f"threshold {self.threshold:g}: {self.n_events} false alarms in {self.n_hours:.2f} "
+            f"hours of {self.n_videos} normal videos, "
+            f"{self.false_alarms_per_hour:g} per hour were asked for\n"
+            f"at most {self.max_false_alarms_per_hour:.2g} per hour with {self.confidence:.0%} "
+            "confidence, for footage like this"
+        )
+
+
+def calibration_path(run: Run) -> Path:
+    """The file of a run's calibration."""
+    return run.folder / "calibration.json"
+
+
+def write_calibration(run: Run, calibration: Calibration) -> None:
+    """Store a calibration with its run; the file appears whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    values = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(calibration)}
+    with replacing(calibration_path(run)) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_calibration(run: Run) -> Calibration | None:
+    """A run's calibration; None if it was not calibrated.
+
+    Raises:
+        CheckpointError: If the file cannot be understood.
+    """
+    path = calibration_path(run)
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+            raise ValueError("it is of another program or version")
+        return Calibration(**{field.name: values[field.name] for field in fields(Calibration)})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"{path}: is not a calibration ({' '.join(reason.split())}); "
+            "remove it and run `pipeline calibrate`"
+        ) from error

@@ -1,0 +1,143 @@
+"""Calibration: the threshold by brute force, the bound by simulation, and the stored file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.runs.checkpoints import CheckpointError
+from pipeline.runs.run_folder import Run
+from pipeline.scoring.calibrate import CalibrationError, calibrate, choose_threshold
+from pipeline.scoring.calibration import (
+    Calibration,
+    calibration_path,
+    read_calibration,
+    write_calibration,
+)
+from pipeline.scoring.events import EventRule, find_events
+from pipeline.scoring.frame_scores import Scores
+
+SECONDS_PER_SNIPPET = 10.0
+
+
+def make_scores(per_snippet):
+    """A video whose snippets are one frame of ten seconds each."""
+    n = len(per_snippet)
+    return Scores(np.array(per_snippet, np.float32), 1, np.arange(n) * SECONDS_PER_SNIPPET)
+
+
+def n_events(videos, threshold, rule):
+    tried = EventRule(threshold, rule.merge_seconds, rule.min_seconds)
+    return sum(len(find_events(video.per_frame, video.timestamps, tried)) for video in videos)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("rule", [EventRule(), EventRule(merge_seconds=25, min_seconds=35)])
+@pytest.mark.parametrize("rate", [1, 4, 12])
+def test_the_threshold_is_the_lowest_with_few_enough_events_there_and_above(seed, rule, rate):
+    rng = np.random.default_rng(seed)
+    smooth = np.convolve(rng.random(800), np.ones(4) / 4, mode="valid")
+    videos = [make_scores(smooth[:500].round(2)), make_scores(smooth[500:].round(2))]
+    n_hours = sum(video.n_frames for video in videos) * SECONDS_PER_SNIPPET / 3600
+    found = choose_threshold(videos, rate, rule)
+    allowed = int(rate * n_hours)
+    grid = np.arange(1, 2001) / 2000  # finer than the scores, which have two decimals
+    too_many = [t for t in grid if n_events(videos, float(t), rule) > allowed]
+    assert max(too_many) < found.threshold <= max(too_many) + 1e-3
+    assert found.n_events == n_events(videos, found.threshold, rule) <= allowed
+    assert found.n_hours == pytest.approx(n_hours)
+    assert (found.n_videos, found.stride) == (2, 1)
+
+
+def test_a_score_that_float32_rounds_down_does_not_reach_the_threshold():
+    # 0.7 as a float32 is below 0.7, and 0.7 as a threshold is rounded to the same float32.
+    found = choose_threshold([make_scores([0.1, 0.7, 0.1])], 1, EventRule())
+    assert found.threshold == pytest.approx(0.700001)
+    assert found.n_events == 0
+
+
+@pytest.mark.parametrize("n_allowed", [0, 1, 5])
+def test_the_bound_holds_in_95_of_100_calibrations(n_allowed):
+    """Alarms are rare and independent, with uniform peaks: 9 (1 - t) an hour are above t."""
+    rng = np.random.default_rng(n_allowed)
+    n_hours, n_alarms_per_hour, n_held = 10.0, 9, 0
+    n_places = int(n_hours * 3600 / SECONDS_PER_SNIPPET) // 2  # with a snippet of silence between
+    for _ in range(400):
+        is_alarm = rng.random(n_places) < n_hours * n_alarms_per_hour / n_places
+        per_snippet = np.zeros(2 * n_places)
+        per_snippet[::2] = is_alarm * rng.random(n_places)
+        # The rate that is asked for allows just so many events.
+        rate = (n_allowed + 0.5) / n_hours
+        found = choose_threshold([make_scores(per_snippet)], rate, EventRule(merge_seconds=0))
+        true_rate = n_alarms_per_hour * (1 - found.threshold)
+        n_held += true_rate <= found.max_false_alarms_per_hour
+    assert 0.95 - 0.022 <= n_held / 400 <= 0.95 + 0.022  # two standard deviations of a binomial
+
+
+def test_the_bound_without_false_alarms_is_the_rule_of_three():
+    found = choose_threshold([make_scores([0.2] * 720)], 0.4, EventRule())  # two hours
+    assert found.max_false_alarms_per_hour == pytest.approx(3.0 / 2, rel=2e-3)
+    assert "0 false alarms in 2.00 hours of 1 normal videos" in found.describe()
+    assert "at most 1.5 per hour with 95% confidence" in found.describe()
+
+
+def test_footage_whose_alarms_have_a_score_of_1_is_refused():
+    with pytest.raises(CalibrationError, match="have a score of 1; no threshold gives fewer"):
+        choose_threshold([make_scores([0, 1, 0, 0, 1, 0])], 1, EventRule())
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="false_alarms_per_hour must be above 0"):
+        choose_threshold([make_scores([0.5] * 9)], rate, EventRule())
+
+
+def test_normal_videos_that_cannot_be_read_do_not_count(brightness_scorer, counting_clip, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    found, failures = calibrate(
+        brightness_scorer, [bad, counting_clip], false_alarms_per_hour=1, stride=8
+    )
+    assert [failure.video for failure in failures] == [bad]
+    assert (found.n_videos, found.stride) == (1, 8)
+    assert found.n_hours == pytest.approx(40 / 25 / 3600)
+    with pytest.raises(CalibrationError, match=r"no normal video could be scored; .*bad\.mp4"):
+        calibrate(brightness_scorer, [bad], false_alarms_per_hour=1)
+
+
+CALIBRATION = Calibration(0.625, 2.0, 0.5, 8, 0.5, 3, 12.5, 6, 0.9, 0.95)
+
+
+def test_a_calibration_is_stored_with_its_run(tmp_path):
+    run = Run(tmp_path)
+    assert read_calibration(run) is None
+    write_calibration(run, CALIBRATION)
+    assert read_calibration(run) == CALIBRATION
+    assert CALIBRATION.rule == EventRule(0.625, 2.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0},
+        {"threshold": "high"},
+        {"n_hours": None},
+        {"merge_seconds": float("nan")},
+        {"format": "other"},
+        {"format_version": 99},
+    ],
+)
+def test_a_damaged_calibration_is_named(tmp_path, change):
+    run = Run(tmp_path)
+    write_calibration(run, CALIBRATION)
+    values = json.loads(calibration_path(run).read_text())
+    calibration_path(run).write_text(json.dumps(values | change))
+    with pytest.raises(CheckpointError, match=r"calibration\.json: is not a calibration"):
+        read_calibration(run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 10**5, "{}"])
+def test_what_is_no_calibration_is_named(tmp_path, content):
+    calibration_path(Run(tmp_path)).write_text(content)
+    with pytest.raises(CheckpointError, match=r"calibration\.json: is not a calibration"):
+        read_calibration(Run(tmp_path))
