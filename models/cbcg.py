@@ -54,7 +54,7 @@ class CbcgConfig(ModelConfig):
             always its highest snippet; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
         memory_len: Earlier batches whose centers are kept.
-        memory_share: Of the memory in the centers of a batch; 0 clusters each batch for itself.
+        memory_fraction: Of the memory in the centers of a batch; 0 clusters each batch for itself.
         memory_start: Steps before the memory is first used.
         guide_start: Steps before the cluster probability first guides the scores.
         guide_confidence: It guides where it is above this or below 1 minus this.
@@ -73,7 +73,7 @@ class CbcgConfig(ModelConfig):
     max_fraction: float = 0.25
     temperature: float = 0.1
     memory_len: int = 16
-    memory_share: float = 0.5
+    memory_fraction: float = 0.5
     memory_start: int = 100
     guide_start: int = 500
     guide_confidence: float = 0.8
@@ -91,7 +91,7 @@ class CbcgConfig(ModelConfig):
             self,
             at_least_1=(*sizes, "top_k_divisor", "memory_len"),
             at_least_0=("memory_start", "guide_start", *(f"{weight}_weight" for weight in weights)),
-            below_1=("dropout", "memory_share"),
+            below_1=("dropout", "memory_fraction"),
         )
         if not 0 < self.max_fraction <= 1:
             raise ValueError(f"max_fraction must be in (0, 1], instead got {self.max_fraction}")
@@ -255,7 +255,7 @@ class Cbcg(AnomalyModel):
 
     def _across_batches(self, of_batch: Tensor) -> Tensor:
         """(2, cluster_dim) this batch's centers drawn toward those of earlier batches."""
-        share = self.config.memory_share
+        share = self.config.memory_fraction
         n_kept = self.n_steps.clamp(min=1, max=self.config.memory_len)
         mixed = F.normalize((1 - share) * of_batch + share * self.memory.sum(dim=0) / n_kept, dim=1)
         return torch.where(self.n_steps >= self.config.memory_start, mixed, of_batch)

@@ -1,8 +1,9 @@
 """What a training is made of: typed, checked, and refused by name where a key is not known.
 
-A setting is looked for in this order, the later wins: the defaults below and those of the model's
-own config, the recipe of model and dataset in `pipeline/recipes`, a recipe file that the user
-names, and single settings `key=value`. The model's settings lie in the table `model`.
+A setting is looked up in this order, the later wins: the defaults below and those of the model's
+own config, a recipe in `pipeline/recipes` (of model and dataset or, for a dataset without one that
+has few training videos, of the model for few videos), a recipe file that the user names, and single
+settings `key=value`. The model's settings are in the table `model`.
 """
 
 import dataclasses
@@ -26,6 +27,9 @@ from models.interface import MAX_SIZE, ModelConfig
 Sampler = Literal["bins", "sequence"]
 
 RECIPES = Path(__file__).with_name("recipes")
+# Fewer training videos than this are trained on with `<model>-few-videos.toml`. Not measured: where
+# between some fifty videos and some thousands the larger network begins to pay.
+FEW_VIDEOS = 200
 
 # 1 GB as float32; a training holds five times as much.
 MAX_PARAMETERS = 250_000_000
@@ -57,8 +61,8 @@ class TrainConfig:
         steps_per_epoch: After so many steps a line is logged and the state is saved.
         selection: `budget` keeps the weights after the last step; `held_out` keeps those of the
             epoch that ranks held-out videos best by their labels: the `val` split where the dataset
-            has one, else a share of the training videos.
-        held_out_share: That share, of normal and of anomalous videos alike.
+            has one, else a fraction of the training videos.
+        held_out_fraction: That fraction, of normal and of anomalous videos alike.
         keep_epochs: Keep the weights of every epoch, for `pipeline evaluate --best-on-test`.
         ema_decay: Of the moving average of the weights, which is what is kept.
         max_grad_norm: The gradient is scaled down to this norm.
@@ -84,7 +88,7 @@ class TrainConfig:
     # A video's label is learned long before the place of its anomaly, so the label ranks epochs
     # poorly: hence a fixed budget is the default.
     selection: Literal["budget", "held_out"] = "budget"
-    held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    held_out_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     keep_epochs: bool = False
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -108,6 +112,7 @@ def resolve_config(
     model_name: str,
     dataset_name: str,
     *,
+    n_videos: int | None = None,
     recipe: Path | None = None,
     settings: Sequence[str] = (),
 ) -> TrainConfig:
@@ -116,6 +121,8 @@ def resolve_config(
     Args:
         model_name: Key of `MODELS`.
         dataset_name: Chooses the recipe `<model>-<dataset>.toml`, where there is one.
+        n_videos: Training videos; below `FEW_VIDEOS` a dataset without a recipe of its own has
+            `<model>-few-videos.toml`. None for the defaults.
         recipe: A TOML file whose settings win over that recipe's.
         settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
 
@@ -126,9 +133,11 @@ def resolve_config(
     if model_name not in MODELS:
         raise ConfigError(f"--model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
     layers: list[tuple[str, dict[str, Any]]] = []
-    own_recipe = RECIPES / f"{model_name}-{dataset_name}.toml"
-    for path in [own_recipe] if own_recipe.is_file() else []:
-        layers.append((path.name, _read_toml(path)))
+    candidates = [f"{model_name}-{dataset_name}.toml"]
+    if n_videos is not None and n_videos < FEW_VIDEOS:
+        candidates.append(f"{model_name}-few-videos.toml")
+    found = [RECIPES / name for name in candidates if (RECIPES / name).is_file()]
+    layers += [(path.name, _read_toml(path)) for path in found[:1]]
     if recipe is not None:
         layers.append((str(recipe), _read_toml(recipe)))
     layers += [(f"--set {setting}", _parse_setting(setting)) for setting in settings]

@@ -112,9 +112,13 @@ def ablate(
         ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
         DatasetError, FeatureFileError: If a dataset cannot be read.
     """
-    name = dataset if dataset in SYNTHETIC else load_dataset(dataset, allow_outside=True).name
+    name, n_videos = dataset, None  # a synthetic one has a recipe of its own
+    if dataset not in SYNTHETIC:
+        loaded = load_dataset(dataset, allow_outside=True)
+        name, n_videos = loaded.name, len(loaded.split("train"))
     configs = [
-        resolve_config(model_name, name, settings=[*settings, *arm.settings]) for arm in arms
+        resolve_config(model_name, name, n_videos=n_videos, settings=[*settings, *arm.settings])
+        for arm in arms
     ]
     for arm, config in zip(arms, configs, strict=True):
         for seed in seeds:

@@ -70,7 +70,7 @@ _LA_NET = (
 )
 
 _NO_CLUSTERS = ("cluster_weight=0", "fuse_scores=false")
-_ALONE, _UNGUIDED, _UNFUSED = "memory_share=0", "guide_weight=0", "fuse_scores=false"
+_ALONE, _UNGUIDED, _UNFUSED = "memory_fraction=0", "guide_weight=0", "fuse_scores=false"
 
 
 def _of_batch_size(n: int, *settings: str) -> Arm:

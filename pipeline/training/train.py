@@ -48,7 +48,8 @@ def train(
         model: Key of `MODELS`.
         seed: Of everything that is random.
         seeds: How many runs to train, with `seed`, `seed` + 1, ...
-        recipe: TOML file of settings.
+        recipe: TOML file of settings, which override the defaults and the package's own recipe; see
+            `pipeline.config` for how the number of training videos chooses that.
         settings: Single settings, each `key=value`; they override the recipe.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         features: Folder of feature files, as `pipeline extract` writes it.
@@ -79,7 +80,13 @@ def train(
             config = read_description(to_train[0]).config
             bags, held_out = training_bags(loaded, Path(features), config)
         else:
-            config = resolve_config(model, loaded.name, recipe=recipe, settings=settings)
+            config = resolve_config(
+                model,
+                loaded.name,
+                n_videos=len(loaded.split("train")),
+                recipe=recipe,
+                settings=settings,
+            )
             configs = [with_seed(config, number) for number in range(seed, seed + seeds)]
             bags, held_out = training_bags(loaded, Path(features), config)
             with_streams(config, bags.stream_dims)  # refuses what cannot be built

@@ -43,7 +43,7 @@ def training_bags(
             dataset, features_folder, sampler=config.sampler, bag_len=config.bag_len, split="val"
         )
         return bags, held_out
-    return hold_out(bags, config.held_out_share)
+    return hold_out(bags, config.held_out_fraction)
 
 
 def hold_out(bags: BagSet, share: float) -> tuple[BagSet, BagSet]:

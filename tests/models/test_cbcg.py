@@ -254,7 +254,7 @@ def test_without_clusters_there_is_neither_branch_nor_memory():
     ("changes", "message"),
     [
         ({"memory_len": 0}, "memory_len must be at least 1, instead got 0"),
-        ({"memory_share": 1.0}, r"memory_share must be in \[0, 1\), instead got 1.0"),
+        ({"memory_fraction": 1.0}, r"memory_fraction must be in \[0, 1\), instead got 1.0"),
         ({"max_fraction": 0.0}, r"max_fraction must be in \(0, 1\], instead got 0.0"),
         ({"temperature": 0.0}, r"temperature must be in \[0.001, 1000\], instead got 0.0"),
         ({"guide_confidence": 1.0}, r"guide_confidence must be in \[0.5, 1\), instead got 1.0"),

@@ -8,6 +8,7 @@ import pytest
 from models import MODELS
 from pipeline import config as config_module
 from pipeline.config import (
+    FEW_VIDEOS,
     RECIPES,
     ConfigError,
     config_from_json,
@@ -236,3 +237,21 @@ def test_a_config_of_too_many_streams_is_refused_at_once_and_in_one_short_line(n
     with pytest.raises(ConfigError, match="stream_dims must name") as caught:
         model_config_from_json("clav-como", {"stream_dims": streams})
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("model_name", list(MODELS))
+def test_few_training_videos_have_a_small_network_few_steps_and_noise(model_name):
+    few = resolve_config(model_name, "mine", n_videos=FEW_VIDEOS - 1)
+    many = resolve_config(model_name, "mine", n_videos=FEW_VIDEOS)
+    assert many == resolve_config(model_name, "mine")
+    assert few == resolve_config(model_name, "few-videos")
+    assert few.steps < many.steps
+    assert few.model.input_noise > many.model.input_noise == 0
+    assert few.model.embedding_dim < many.model.embedding_dim
+
+
+def test_a_recipe_of_the_dataset_and_settings_win_over_that_for_few_videos():
+    config = resolve_config("clav-como", "exclusive-or", n_videos=50, settings=["steps=7"])
+    assert (config.steps, config.sampler, config.model.input_noise) == (7, "bins", 0)
+    config = resolve_config("clav-como", "mine", n_videos=50, settings=["steps=7"])
+    assert (config.steps, config.sampler, config.model.input_noise) == (7, "sequence", 2)

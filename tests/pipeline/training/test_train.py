@@ -484,7 +484,7 @@ def test_losses_are_computed_in_float32_whatever_the_forward_pass_gave():
     exact = model.losses(model(batch.features, batch.mask), batch)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     for name, loss in losses.items():
-        assert float(loss) == pytest.approx(float(exact[name]), rel=0.05, abs=1e-4)
+        assert float(loss) == pytest.approx(float(exact[name]), rel=0.1, abs=1e-4)
 
 
 @pytest.mark.gpu
