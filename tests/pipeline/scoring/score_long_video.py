@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from extractors.decoding.decode_pool import SnippetDecoded, VideoEnded, VideoOpened
-from extractors.decoding.decode_worker import Opened
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.scoring import score_streams as module
 
@@ -32,9 +31,8 @@ class LongVideo:
     def decode(self, paths):
         (path,) = paths
         frames = np.zeros((17, 4, 4, 3), np.uint8)
-        opened = Opened.__new__(Opened)
-        object.__setattr__(opened, "n_frames_expected", 16 * self.n_snippets)
-        yield VideoOpened(path, opened)
+        n_frames = 16 * self.n_snippets
+        yield VideoOpened(path, 4, 4, 25.0, n_frames, "none", slot_len=17, n_slots=1)
         for index in range(self.n_snippets):
             yield SnippetDecoded(path, frames, (16 * index + np.arange(16.0)) / 25)
         yield VideoEnded(path, 0)
