@@ -102,24 +102,19 @@ def evaluate(
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
 
-        allow_outside = allow_outside or not controls  # which alone open videos
-        # Before torch is loaded, which takes seconds.
-        loaded = (
-            None if dataset is None else load_dataset(dataset, videos, allow_outside=allow_outside)
-        )
+        allow_outside = allow_outside or not controls  # only controls open videos
+        # A dataset that is named is read before torch is loaded, which takes seconds.
+        loaded = dataset and load_dataset(dataset, videos, allow_outside=allow_outside)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
         from pipeline.evaluation.evaluate import finished_seeds
-        from pipeline.evaluation.split_videos import default_ground_truth
-        from pipeline.reports.model_card import keep_evaluation
         from pipeline.runs.run_folder import read_description
         from pipeline.scoring.score import find_run
 
         run = find_run(run_folder, runs)
         source = dataset or read_description(run).dataset_source
-        if loaded is None:
-            loaded = load_dataset(source, videos, allow_outside=allow_outside)
+        loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
         _check_outputs(json_path, plot, Path(source), loaded, features)
         with show_progress() as report:
             evaluation = evaluate_run(
@@ -134,9 +129,6 @@ def evaluate(
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
-        default = default_ground_truth(loaded.name, read_description(run).provenance)
-        for seed in finished_seeds(run) if evaluation.ground_truth == default else ():
-            keep_evaluation(seed, evaluation)
     if any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
@@ -157,10 +149,12 @@ def _check_outputs(
 def _show(
     evaluation: Evaluation, runs: Sequence[Run], json_path: Path | None, plot: Path | None
 ) -> None:
-    """Print the tables and write what was asked for."""
+    """Print the tables, write the outputs and store the evaluation with its runs."""
     from pipeline.cli.terminal import format_table
     from pipeline.evaluation.results import alarms_table, as_json, metrics_table, write_json
+    from pipeline.evaluation.split_videos import default_ground_truth
     from pipeline.evaluation.verdict import describe_unbeaten
+    from pipeline.reports.model_card import keep_evaluation
     from pipeline.reports.plots import plot_evaluation
     from pipeline.runs.run_folder import read_description
 
@@ -178,3 +172,6 @@ def _show(
         write_json(evaluation, json_path)
     if plot is not None:
         plot_evaluation(evaluation, plot)
+    default = default_ground_truth(evaluation.dataset, read_description(runs[0]).provenance)
+    for run in runs if evaluation.ground_truth == default else ():
+        keep_evaluation(run, evaluation)

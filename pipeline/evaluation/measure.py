@@ -1,4 +1,4 @@
-"""Checkpoints against a test split: frame-level metrics and alarms, with controls beside them.
+"""Frame-level metrics and alarms of checkpoints on a test split, and of controls.
 
 Scores and labels are kept; features are read from their files one video at a time.
 """
