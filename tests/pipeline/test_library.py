@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pipeline
+from pipeline.evaluation import evaluate as evaluation
+from pipeline.extraction import extract as extraction
+from pipeline.scoring import score as scoring
+from pipeline.training import train as training
 
 REPOSITORY = Path(__file__).parents[2]
 SLOW_MODULES = ("torch", "cv2", "av", "decord", "h5py", "matplotlib", "sklearn")
@@ -25,11 +29,6 @@ def test_importing_the_library_loads_none_of_the_slow_modules():
 
 
 def test_each_function_is_the_one_that_its_command_calls():
-    from pipeline.evaluation import evaluate as evaluation
-    from pipeline.extraction import extract as extraction
-    from pipeline.scoring import score as scoring
-    from pipeline.training import train as training
-
     assert pipeline.extract is extraction.extract
     assert pipeline.train is training.train
     assert pipeline.evaluate is evaluation.evaluate
