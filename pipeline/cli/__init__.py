@@ -1,4 +1,4 @@
-"""The command line: parse, call a stage, show what it yields. Nothing else.
+"""The command line: each command parses its options, calls one function and prints the result.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error in one line,
 2 a usage error, 3 finished but some videos failed, 130 interrupted.
@@ -31,7 +31,7 @@ BROKEN_PIPE = 141  # as if SIGPIPE had ended the process
 
 
 class Commands(click.Group):
-    """All commands: how each of them ends when it is interrupted or nobody reads on."""
+    """All commands: exit codes of an interrupt (Ctrl-C) and of a closed pipe."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, with the options that all have."""
@@ -61,7 +61,7 @@ def _give_options(command: click.Command) -> None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pipeline.__version__, prog_name="lookaround")
-@click.option("-v", "--verbose", is_flag=True, help="Say more of what is done and why.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more of what is done.")
 def main(verbose: bool) -> None:
     """From raw video to an anomaly score for every frame.
 
@@ -80,7 +80,7 @@ def main(verbose: bool) -> None:
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
     set_verbose(verbose)
-    # Libraries below may log at their own pleasure; only this program's words are for the user.
+    # Warnings of libraries go to the log.
     logging.captureWarnings(True)
 
 

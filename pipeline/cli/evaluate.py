@@ -93,23 +93,19 @@ def evaluate(
     with errors_in_one_line():
         from pipeline.datasets import load_dataset
 
-        allow_outside = allow_outside or not controls  # which alone open videos
-        # Before torch is loaded, which takes seconds.
-        loaded = (
-            None if dataset is None else load_dataset(dataset, videos, allow_outside=allow_outside)
-        )
+        allow_outside = allow_outside or not controls  # only controls open videos
+        # A dataset that is named is read before torch is loaded, which takes seconds.
+        loaded = dataset and load_dataset(dataset, videos, allow_outside=allow_outside)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
         from pipeline.evaluation.evaluate import finished_seeds
-        from pipeline.reports.model_card import keep_evaluation
         from pipeline.runs.run_folder import read_description
         from pipeline.scoring.score import find_run
 
         run = find_run(run_folder, runs)
         source = dataset or read_description(run).dataset_source
-        if loaded is None:
-            loaded = load_dataset(source, videos, allow_outside=allow_outside)
+        loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
         _check_outputs(json_path, plot, Path(source), loaded, features)
         with show_progress() as report:
             evaluation = evaluate_run(
@@ -123,8 +119,6 @@ def evaluate(
                 report=report,
             )
         _show(evaluation, finished_seeds(run), json_path, plot)
-        for seed in finished_seeds(run):
-            keep_evaluation(seed, evaluation)
     if evaluation.left_out:
         sys.exit(SOME_VIDEOS_FAILED)
 
@@ -145,9 +139,10 @@ def _check_outputs(
 def _show(
     evaluation: Evaluation, runs: Sequence[Run], json_path: Path | None, plot: Path | None
 ) -> None:
-    """Print the tables and write what was asked for."""
+    """Print the tables, write the outputs and store the evaluation with its runs."""
     from pipeline.cli.terminal import format_table
     from pipeline.evaluation.results import alarms_table, metrics_table, write_json
+    from pipeline.reports.model_card import keep_evaluation
     from pipeline.reports.plots import plot_evaluation
     from pipeline.runs.run_folder import read_description
 
@@ -163,3 +158,5 @@ def _show(
         write_json(evaluation, json_path)
     if plot is not None:
         plot_evaluation(evaluation, plot)
+    for run in runs:
+        keep_evaluation(run, evaluation)

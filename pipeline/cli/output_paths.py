@@ -1,4 +1,4 @@
-"""Check the outputs of a command before its work begins: none may replace an input or a run."""
+"""Checks of a command's output files before it starts: none may replace an input or a run."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from pipeline.runs.run_folder import is_run_folder
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None] = ()) -> None:
-    """Find out before the work, and not after, what is wrong with the outputs of a command.
+    """Check the outputs of a command before it starts.
 
     Args:
         outputs: By the option that names them; None where it was not given. `-` is stdout.
@@ -40,7 +40,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | No
 def check_output_folders(
     folders: Mapping[str, Path | None], files: Iterable[Path], inputs: Iterable[Path]
 ) -> None:
-    """Find out before the work what is wrong with folders that a command writes files into.
+    """Check the folders that a command writes files into before it starts.
 
     Args:
         folders: By the option that names them; None where it was not given. One that does not

@@ -1,4 +1,4 @@
-"""What several commands share: options, notes, and errors that take one line."""
+"""Shared by several commands: options, messages, and errors shown as one line."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ OWN_PACKAGES = ("pipeline", "extractors", "models")
 
 
 def check_device_names(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Refuse what names no device, or, of several, one; if there is such is found out later."""
+    """Refuse names that are not of devices; whether this machine has them is checked later."""
     for name in [] if value is None else value.split(","):
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name.strip()):
             raise click.BadParameter(
@@ -30,7 +30,7 @@ def check_device_names(ctx: click.Context, param: click.Parameter, value: str | 
 
 
 def check_model_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Refuse what is no key of `MODELS`."""
+    """Refuse names that are not in `MODELS`."""
     if value not in (None, param.default):  # torch takes seconds to load: not for the default
         from models import MODELS
 
@@ -92,12 +92,12 @@ seed_option = click.option(
     type=click.IntRange(min=0, max=2**63 - 1),
     default=0,
     show_default=True,
-    help="Of everything that is random.",
+    help="Of all random numbers.",
 )
 
 
 def set_verbose(is_verbose: bool) -> None:
-    """Log what this program does and why; what libraries say stays at warnings."""
+    """Log what this program does; libraries log warnings only."""
     for name in OWN_PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO if is_verbose else logging.WARNING)
 
@@ -112,7 +112,7 @@ verbose_option = click.Option(
     is_flag=True,
     expose_value=False,
     callback=_be_verbose,
-    help="Say more of what is done and why.",
+    help="Log more of what is done.",
 )
 
 
@@ -138,14 +138,14 @@ def is_quiet() -> bool:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn the errors that a user can mend into one line on stderr and exit code 1.
+    """Show an error that a user can fix as one line on stderr, with exit code 1.
 
     Everything else is a bug and keeps its traceback.
     """
     try:
         yield
     except BrokenPipeError:
-        raise  # nobody reads what is printed: see `Commands`
+        raise  # a closed pipe: see `Commands`
     except (LookaroundError, OSError) as error:
         raise click.ClickException(_one_line(error)) from error
 

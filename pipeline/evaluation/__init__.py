@@ -1,1 +1,1 @@
-"""How well scores find the anomalies of a test split: metrics, baselines, results."""
+"""Evaluation on a test split: ground truth, metrics, baselines, results."""

@@ -84,7 +84,7 @@ class ScoredVideo:
         labels: (n_frames,) True where the frame is anomalous.
         timestamps: (n_frames,) seconds.
         duration_seconds: Length of the video.
-        is_abnormal: Whether the video is labelled anomalous.
+        is_abnormal: Whether the video is labeled anomalous.
     """
 
     scores: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Checkpoints against a test split: frame-level metrics and alarms, with controls beside them.
+"""Frame-level metrics and alarms of checkpoints on a test split, and of controls.
 
 Scores and labels are kept; features are read from their files one video at a time.
 """
@@ -81,8 +81,8 @@ def measure(
 
     Raises:
         CheckpointError: If an epoch's checkpoint cannot be read.
-        DatasetError: If there is no test video, one's anomalous frames are not known, or the frames
-            of all of them are of one class.
+        DatasetError: If there is no test video, the anomalous frames of one are not known,
+            or the frames of all of them are of one class.
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
     """

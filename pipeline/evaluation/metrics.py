@@ -1,4 +1,4 @@
-"""Frame-level figures of merit, as the field computes them.
+"""Frame-level metrics, as the field computes them: ROC AUC and average precision.
 
 All of them take the frames of all test videos pooled into one array ("micro"), in any order.
 """
@@ -29,8 +29,8 @@ class FrameMetrics:
 
     Attributes:
         auc: Area under the ROC curve over all frames, in [0, 1].
-        auc_abnormal: The same over the frames of abnormal videos only. The pooled figure is
-            dominated by long normal videos; this one tells whether anomalies are *localised*.
+        auc_abnormal: The same over the frames of abnormal videos only. The pooled AUC is
+            dominated by long normal videos; this one measures whether anomalies are *localized*.
         ap_trapezoid: Area under the precision-recall curve by the trapezoidal rule, as in
             XDVioDet, RTFM, UR-DMU and PEL4VAD.
         ap_step: Average precision without interpolation (scikit-learn's definition), as in VadCLIP.
@@ -46,7 +46,7 @@ class FrameMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """The curves whose areas are the metrics, thinned to what a picture can show.
+    """The ROC and precision-recall curves, with as many points as a plot can show.
 
     Attributes:
         false_positive_rate: (n,) in [0, 1], rising.
@@ -64,7 +64,7 @@ class Curves:
 def frame_metrics(
     scores: FloatArray, labels: BoolArray, in_abnormal_video: BoolArray
 ) -> FrameMetrics:
-    """Compute all frame-level figures of one test set.
+    """Compute all frame-level metrics of one test set.
 
     Args:
         scores: (n_frames,) higher is more anomalous.
@@ -72,7 +72,7 @@ def frame_metrics(
         in_abnormal_video: (n_frames,) True where the frame's video holds an anomaly.
 
     Raises:
-        ValueError: If the shapes differ, a score is not finite, or only one class is there.
+        ValueError: If the shapes differ, a score is not finite, or there is only one class.
     """
     if not scores.shape == labels.shape == in_abnormal_video.shape or scores.ndim != 1:
         raise ValueError(
@@ -87,7 +87,7 @@ def frame_metrics(
             f"{int(labels.sum())} anomalous among {labels.size}"
         )
     abnormal_scores, abnormal_labels = scores[in_abnormal_video], labels[in_abnormal_video]
-    # Without a normal frame in them the figures of abnormal videos have no meaning.
+    # Without a normal frame the metrics of abnormal videos are not defined.
     is_mixed = not abnormal_labels.all()
     return FrameMetrics(
         auc=ranking_auc(scores, labels),
@@ -99,7 +99,7 @@ def frame_metrics(
 
 
 def ranking_auc(scores: FloatArray, labels: BoolArray) -> float:
-    """Area under the ROC curve: the share of pairs that are ranked right, ties counting half.
+    """Area under the ROC curve: the fraction of pairs ranked correctly; ties count half.
 
     Args:
         scores: (n,)
@@ -128,13 +128,13 @@ def _trapezoid_ap(scores: FloatArray, labels: BoolArray) -> float:
 def _thinned(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points at even places of the curve, its ends included."""
+    """Evenly spaced points of the curve, both ends included."""
     places = np.linspace(0, len(x) - 1, min(len(x), MAX_CURVE_POINTS)).round().astype(int)
     return x[places], y[places]
 
 
 def silhouette(vectors: FloatArray, labels: BoolArray) -> float:
-    """How much nearer vectors are to their own class than to the other, in [-1, 1].
+    """Silhouette coefficient of two classes: how well vectors are separated, in [-1, 1].
 
     Args:
         vectors: (n, E).

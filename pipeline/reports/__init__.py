@@ -1,1 +1,1 @@
-"""What people read: plots, model cards, the table of runs."""
+"""Reports for people: plots, model cards, the table of runs."""

@@ -1,4 +1,4 @@
-"""The `README.md` of a run: what the model is, what it learned from, how good it is, its limits.
+"""The model card of a run (`README.md`): data, features, metrics, limits, license of the weights.
 
 It is written from the files of the run alone, so it can be written again at any time.
 """
@@ -26,24 +26,24 @@ CARD_METRICS = {
     "delay_seconds": "detection delay in seconds",
 }
 
-LIST_METRICS = ("auc", "auc_abnormal", "ap_trapezoid")  # of `pipeline runs`
+LIST_METRICS = ("auc", "auc_abnormal", "ap_trapezoid")  # in the table of `pipeline runs`
 
 LIMITS = """\
-- It learned from labels of whole videos and has not seen which of their frames are anomalous.
-- A score ranks moments; it is no probability. Choose a threshold on normal video of your own
-  cameras.
-- Figures hold for the videos they were measured on. On other cameras expect them to fall: published
+- It was trained with labels of whole videos, without knowing which frames are anomalous.
+- A score ranks frames; it is not a probability. Choose a threshold on normal video of your own
+  cameras: `pipeline calibrate`.
+- Metrics hold for the videos they were measured on. Expect lower ones on other cameras: published
   models of this kind lose 16 to 42 points from one dataset to another.
-- Its scores must not be the only ground for a decision about a person."""
+- Its scores must not be the only basis of a decision about a person."""
 
 logger = logging.getLogger(__name__)
 
 
 def keep_evaluation(run: Run, evaluation: Evaluation) -> None:
-    """Put what an evaluation found into the run's folder and its card.
+    """Store an evaluation in the run's folder and in its card.
 
-    A folder that cannot be written to is left as it is, with a warning in the log: the run may be
-    somebody else's, or on a file system that is read-only.
+    If the folder cannot be written to, nothing is stored and a warning is logged: the run may
+    belong to another user or lie on a read-only file system.
     """
     try:
         write_json(evaluation, run.evaluation_path(evaluation.dataset))
@@ -55,7 +55,7 @@ def keep_evaluation(run: Run, evaluation: Evaluation) -> None:
 
 
 def read_evaluations(run: Run) -> list[dict[str, Any]]:
-    """What was found on each dataset, as `results.as_json` gave it.
+    """The stored evaluation of each dataset, as `results.as_json` wrote it.
 
     Raises:
         CheckpointError: If a file is not such an evaluation of the run.
@@ -77,7 +77,7 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
 
 
 def _check_evaluation(values: dict[str, Any], seed: int) -> None:
-    """Find out that something is missing which the card or the list of runs reads."""
+    """Refuse an evaluation that lacks what the card or the table of runs reads."""
     if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
         raise ValueError("it is of another program or version")
     if not isinstance(values["dataset"], str):
@@ -125,7 +125,7 @@ def card_text(run: Run) -> str:
         f"## Features\n\n{_features(description)}",
         f"## Metrics\n\n{_metrics(run, config.seed)}",
         f"## Limits\n\n{_limits(description)}",
-        f"## Licence of the weights\n\n{_licence(description)}",
+        f"## License of the weights\n\n{_license(description)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -136,7 +136,7 @@ def _data(run: Run, description: RunDescription) -> str:
         lines.append(_training(run))
     epochs = read_epochs(run)
     if epochs:
-        lines.append(f"The loss came to {epochs[-1]['loss']:.4f} after {epochs[-1]['step']} steps.")
+        lines.append(f"The loss was {epochs[-1]['loss']:.4f} after {epochs[-1]['step']} steps.")
     return " ".join(lines)
 
 
@@ -193,11 +193,11 @@ def _limits(description: RunDescription) -> str:
     return f"- Extractor with {RANDOM_WEIGHTS_NOTE}. Use the run for tests only.\n{LIMITS}"
 
 
-def _licence(description: RunDescription) -> str:
-    """Of the weights that made the features; the model's own are the work of who trained it."""
+def _license(description: RunDescription) -> str:
+    """The license of the extractor's weights; the model's own belong to whoever trained it."""
     weights = str(description.provenance.get("weights", "unknown"))
     if weights in NAMED:
         return f"Features: {NAMED[weights].licence} ({NAMED[weights].source})."
     if weights.startswith("random:"):
-        return "Features: random numbers, no licence needed."
-    return f"Features: weights `{weights}` of unknown licence; ask who made them."
+        return "Features: random numbers, no license needed."
+    return f"Features: weights `{weights}` of unknown license; ask their authors."

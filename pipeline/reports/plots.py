@@ -21,7 +21,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         OSError: If the file cannot be written.
     """
     drawn = [row for row in evaluation.rows if row.per_seed[0].curves is not None]
-    share = evaluation.n_anomalous / evaluation.n_frames
+    fraction = evaluation.n_anomalous / evaluation.n_frames
     with png_figure(path, inches=(11, 5.2), dpi=120, font_size=10) as figure:
         title = (
             f"{evaluation.dataset}: {evaluation.n_frames} frames of {evaluation.n_videos} videos"
@@ -31,7 +31,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
         for row, color in zip(drawn, ROW_COLORS, strict=False):
             _draw_curves(row, roc, recall, color)
         roc.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="chance")
-        recall.axhline(share, color="black", linewidth=0.8, linestyle=":", label="chance")
+        recall.axhline(fraction, color="black", linewidth=0.8, linestyle=":", label="chance")
         roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
         recall.set(xlabel="recall", ylabel="precision", title="precision and recall")
         for axes, place in ((roc, "lower right"), (recall, "upper right")):

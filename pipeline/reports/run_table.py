@@ -32,7 +32,7 @@ class RunSummary:
 
 
 def summarize(run: Run) -> RunSummary:
-    """Sum up a run.
+    """Summarize a run.
 
     Raises:
         CheckpointError: If it cannot be read.

@@ -1,1 +1,1 @@
-"""Features to snippet scores, frame scores and events."""
+"""Scoring of videos: snippet scores, frame scores, events, calibration."""

@@ -173,19 +173,19 @@ def extractor_of_run(
     device: torch.device,
     flow_weights: str | None = None,
 ) -> Extractor:
-    """Rebuild the extractor whose features a run was trained on, in its precision if possible.
+    """Rebuild the extractor whose features a run was trained on, in the same precision if possible.
 
-    Where the device does not compute in that precision, `compare_with_run` has a notice.
+    If the device does not compute in that precision, `compare_with_run` has a notice.
 
     Args:
         provenance: The run's.
-        weights: What `--weights` would say; None takes the name that the provenance remembers.
+        weights: A name or a path; None for the name in the provenance.
         device: Where it runs.
-        flow_weights: What `--flow-weights` would say; None as above.
+        flow_weights: The same for a flow method that is a network.
 
     Raises:
-        CheckpointError: If the provenance is not one of an extractor, or what was built is not what
-            the run was trained on.
+        CheckpointError: If the provenance does not describe an extractor, or the extractor that was
+            built has another provenance.
         WeightsError: If the weights cannot be had.
     """
     try:
@@ -209,8 +209,8 @@ def extractor_of_run(
     differences, _ = compare_with_run(provenance, extractor.provenance())
     if differences:
         raise CheckpointError(
-            "the run was trained on features made in another way than this program would make "
-            f"them now: {'; '.join(differences)}; for weights of your own give "
+            "the run was trained on features that were extracted with other settings than "
+            f"this program would use now: {'; '.join(differences)}; for weights of your own give "
             "--weights PATH or --flow-weights PATH"
         )
     return extractor

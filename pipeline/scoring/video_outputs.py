@@ -1,4 +1,4 @@
-"""What `pipeline score` writes of each video: its scores, its events and its plot."""
+"""The output files of `pipeline score`: scores as CSV, JSON or Parquet, events as JSON, a plot."""
 
 import importlib.util
 import json
@@ -95,7 +95,7 @@ def _check_names(videos: Iterable[NamedVideo]) -> None:
 
 
 def check_format(score_format: ScoreFormat) -> None:
-    """Find out before the work that a format cannot be written.
+    """Check before the work that a format can be written.
 
     Raises:
         OutputError: If it needs a package that is not installed.

@@ -69,12 +69,12 @@ def test_random_weights_are_owned_up_to(tmp_path):
     provenance = {**PROVENANCE, "weights": "random:0", "is_pretrained": False}
     run, _ = make_runs(tmp_path, provenance=provenance)
     assert "random weights: not pretrained" in card_text(run)
-    assert "no licence needed" in card_text(run)
+    assert "no license needed" in card_text(run)
 
 
 def test_weights_of_ones_own_have_a_licence_that_only_their_maker_knows(tmp_path):
     run, _ = make_runs(tmp_path, provenance={**PROVENANCE, "weights": "mine.pt"})
-    assert "weights `mine.pt` of unknown licence" in card_text(run)
+    assert "weights `mine.pt` of unknown license" in card_text(run)
 
 
 def test_an_evaluation_goes_into_the_card_of_each_seed(tmp_path):

@@ -1,5 +1,8 @@
 """Videos scored as they are decoded: which frames are in which snippet, at every stride."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -170,3 +173,25 @@ def test_a_stride_that_does_not_divide_the_snippet_is_refused(
 ):
     with pytest.raises(ValueError, match="stride must be a divisor of 16"):
         brightness_scorer.score(counting_clip, stride=stride)
+
+
+def peak_mebibytes(n_snippets: int, max_window_len: int) -> float:
+    program = Path(__file__).with_name("score_long_video.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(n_snippets), str(max_window_len)],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(done.stdout)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_video_except_by_scores_and_times():
+    short, long = (peak_mebibytes(n, 2048) for n in (4096, 40960))
+    # The features that are not held are 8 KiB a snippet: 288 MiB. Scores and times are 20 MiB.
+    assert long - short < 40
+    whole = peak_mebibytes(12288, 16384)  # the measurement sees features that are held: 96 MiB
+    assert whole - short > 70
