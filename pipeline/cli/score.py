@@ -154,8 +154,12 @@ def score(
         if stride < SNIPPET_LEN:
             say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
         writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
-        failures = _score_all(scorer, outputs, score_format, stride, rule, writer)
-        writer.write_index()
+        try:
+            failures = _score_all(scorer, outputs, score_format, stride, rule, writer)
+        finally:  # Ctrl-C leaves an index of the reports that are finished
+            writer.write_index()
+        if (page := writer.page) is not None:
+            say(f"report: open {page} in a browser")
         _end(failures, len(outputs))
 
 

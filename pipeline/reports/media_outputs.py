@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.outputs import STDOUT
 from pipeline.progress import ReportProgress, no_report
 from pipeline.reports.clips import write_clips
 from pipeline.reports.html_index import write_index
@@ -103,10 +104,17 @@ class MediaWriter:
             write_overlay(overlay, video.path, scores, self._rule, report=report)
 
     def write_index(self) -> None:
-        """Write the index of the reports of several videos, if reports are wanted.
+        """Write the index of the reports of several videos, if there are any.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        if (index := self._outputs.index) is not None:
+        if (index := self._outputs.index) is not None and self._summaries:
             write_index(index, "Scored videos", self._summaries, self._run)
+
+    @property
+    def page(self) -> Path | None:
+        """The page to open: the index, or the only report; None where no report was written."""
+        if not self._summaries or self._outputs.report == STDOUT:
+            return None
+        return self._outputs.index or self._outputs.report

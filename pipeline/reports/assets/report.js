@@ -146,8 +146,8 @@
   function zoom(factor) {
     const { min, max } = chart.scales.x;
     const span = Math.min((max - min) * factor, last - first);
-    const centre = now >= min && now <= max ? now : (min + max) / 2;
-    const begin = Math.min(Math.max(centre - span / 2, first), last - span);
+    const center = now >= min && now <= max ? now : (min + max) / 2;
+    const begin = Math.min(Math.max(center - span / 2, first), last - span);
     chart.setScale("x", { min: begin, max: begin + span });
   }
 

@@ -39,6 +39,7 @@ def test_one_video_gets_its_report_clips_and_overlay(world):
     page = (world / "out/a.html").read_text()
     assert "<h1>a.mp4</h1>" in page
     assert 'value="0.01"' in page
+    assert "report: open out/a.html in a browser" in result.stderr
 
 
 def test_a_folder_of_videos_gets_an_index(world):
@@ -47,6 +48,28 @@ def test_a_folder_of_videos_gets_an_index(world):
     assert files_below(world / "reports") == {"index.html", "a.mp4.html", "gate/b.mp4.html"}
     assert files_below(world / "overlays") == {"a.mp4.mp4", "gate/b.mp4.mp4"}
     assert "2 videos" in (world / "reports/index.html").read_text()
+    assert "report: open reports/index.html in a browser" in result.stderr
+
+
+def test_an_interrupted_folder_has_an_index_of_the_finished_reports(world, monkeypatch):
+    score_all = Scorer.score_all
+
+    def interrupted(scorer, videos, receive, **options):
+        score_all(scorer, videos[:1], receive, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "score_all", interrupted)
+    result = score("cameras", "--report", "reports")
+    assert result.exit_code == 130
+    assert files_below(world / "reports") == {"index.html", "a.mp4.html"}
+
+
+def test_videos_that_all_fail_have_no_index(world):
+    (world / "bad.mp4").write_bytes(b"no video")
+    result = score("bad.mp4", "absent.mp4", "--report", "reports")
+    assert result.exit_code == 3
+    assert files_below(world / "reports") == set()
+    assert "in a browser" not in result.stderr
 
 
 def test_a_video_that_fails_is_not_in_the_index(world):
@@ -76,3 +99,4 @@ def test_a_page_can_go_to_stdout(world):
     result = score("cameras/a.mp4", "--out", "a.csv", "--report", "-")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("<!doctype html>")
+    assert "in a browser" not in result.stderr
