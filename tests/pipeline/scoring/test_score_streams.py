@@ -195,3 +195,19 @@ def test_memory_does_not_grow_with_the_length_of_a_video_except_by_scores_and_ti
     assert long - short < 40
     whole = peak_mebibytes(12288, 16384)  # the measurement sees features that are held: 96 MiB
     assert whole - short > 70
+
+
+def test_videos_that_are_decoded_side_by_side_have_the_scores_of_each_alone(
+    brightness_scorer, write_clip, tmp_path, monkeypatch
+):
+    clips = [write_clip(tmp_path / f"{n}.mp4", n_frames=n) for n in (5, 90, 33, 16)]
+    alone = {clip: brightness_scorer.score(clip, stride=8).per_snippet.tolist() for clip in clips}
+    monkeypatch.setattr("pipeline.scoring.score_streams.default_workers", lambda device: 3)
+    together = {}
+    failures = brightness_scorer.score_all(
+        clips,
+        lambda path, scores: together.update({path: scores.per_snippet.tolist()}),
+        stride=8,
+    )
+    assert failures == []
+    assert together == alone
