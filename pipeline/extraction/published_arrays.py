@@ -1,31 +1,28 @@
 """Arrays in the file formats of published features: npy, mat and text, read as data only.
 
-Nothing is unpickled or executed, and sizes are checked before anything is allocated. The only
-module that imports scipy.io.
+Nothing is unpickled or executed, and sizes are checked before anything is allocated.
 """
 
 import math
-import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
-import scipy.io
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
 from pipeline.extraction.hdf5 import read_only_array
+from pipeline.extraction.matlab import read_matlab_5
 from pipeline.extraction.releases import ImportFeaturesError
 
 SUFFIXES = (".npy", ".mat", ".txt")
 MAX_ARRAY_BYTES = 2**32
 MAX_TEXT_BYTES = 2**26
 MAX_DEFLATE_RATIO = 1100  # zlib cannot do better than 1032 to 1
-_MATLAB_CLASSES = {"double": 8, "single": 4}  # bytes of a value
 _READ_ERRORS = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
-    *(AttributeError, NotImplementedError, MatReadError, zlib.error),
+    *(AttributeError, RuntimeError, SyntaxError, TokenError),
 )
 
 
@@ -81,19 +78,8 @@ def _read_mat(path: Path) -> NDArray[np.floating[Any]]:
     max_bytes = min(MAX_ARRAY_BYTES, MAX_DEFLATE_RATIO * path.stat().st_size)
     if is_hdf5:
         return read_only_array(path, max_bytes).T  # MATLAB counts the axes the other way around
-    arrays = [
-        (name, shape, _MATLAB_CLASSES[kind])
-        for name, shape, kind in scipy.io.whosmat(path)
-        if kind in _MATLAB_CLASSES
-    ]
-    if len(arrays) != 1:
-        raise ValueError(f"it must hold one array, instead got {[name for name, *_ in arrays]}")
-    name, shape, itemsize = arrays[0]
-    if _check_size(shape, itemsize) > max_bytes:
-        raise ValueError(f"its array {shape} cannot come from a file of so few bytes")
-    values: NDArray[np.floating[Any]] = scipy.io.loadmat(path, variable_names=[name])[name]
-    if values.dtype.kind not in "fiu":  # MATLAB stores small whole numbers as integers
-        raise ValueError(f"its values must be real numbers, instead got {values.dtype}")
+    values = read_matlab_5(path, max_bytes)
+    _check_size(values.shape, values.itemsize)
     return values
 
 
