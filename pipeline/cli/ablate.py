@@ -1,6 +1,5 @@
 """`pipeline ablate`: what each part of a model is worth."""
 
-import json
 from pathlib import Path
 
 import click
@@ -70,42 +69,26 @@ def ablate(
         from pipeline.cli.output_paths import check_outputs
         from pipeline.cli.terminal import show_progress
         from pipeline.device import choose_device, describe_device
-        from pipeline.experiments.ablate import DEFAULT_DATASETS, as_json, as_table, choose_arms
+        from pipeline.experiments.ablate import DEFAULT_DATASETS, as_table, choose_arms
         from pipeline.experiments.ablate import ablate as ablate_arms
-        from pipeline.outputs import is_replaced, write_output
-        from pipeline.progress import Progress
 
         arms = choose_arms(model, names)
         chosen_dataset = dataset or DEFAULT_DATASETS.get(model, "bursts")
         check_outputs({"--json": json_path}, [Path(chosen_dataset)])
         chosen = choose_device(device)
         say(f"device: {describe_device(chosen)}")
-        records = ablate_arms(
-            model,
-            chosen_dataset,
-            features,
-            arms=arms,
-            seeds=range(seed, seed + n_seeds),
-            settings=settings,
-            device=chosen,
-        )
-        named = {"model_name": model, "dataset": chosen_dataset}
-        measured = []
-        n_runs = len(arms) * n_seeds
         with show_progress() as report:
-            for record in records:
-                measured.append(record)
-                detail = f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
-                report(Progress("ablate", len(measured), n_runs, "runs", detail))
-                # Each time, because hours of training end in many ways.
-                if json_path is not None and is_replaced(json_path):
-                    write_output(json_path, _json_bytes(as_json(measured, **named)))
-        if json_path is not None:
-            write_output(json_path, _json_bytes(as_json(measured, **named)))
+            measured = ablate_arms(
+                model,
+                chosen_dataset,
+                features,
+                arms=arms,
+                seeds=range(seed, seed + n_seeds),
+                settings=settings,
+                device=chosen,
+                json_path=json_path,
+                report=report,
+            )
         click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and shares in percent,")
         click.echo("parameters in thousands; mean and deviation over seeds")
         click.echo(as_table(measured))
-
-
-def _json_bytes(content: dict[str, object]) -> bytes:
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

@@ -1,5 +1,6 @@
 """Train every arm of an ablation with several seeds, and put what was measured in a table."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipeline.evaluation.split_videos import TestVideo, load_test_videos
 from pipeline.experiments.ablation_measures import measure, measure_scores
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
 from pipeline.experiments.synthetic_bags import SYNTHETIC
+from pipeline.outputs import is_replaced, write_output
+from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import Trainer
@@ -90,8 +93,10 @@ def ablate(
     seeds: Sequence[int],
     settings: Sequence[str],
     device: torch.device,
-) -> Iterator[Measured]:
-    """Train and measure every arm with every seed.
+    json_path: Path | None = None,
+    report: ReportProgress = no_report,
+) -> tuple[Measured, ...]:
+    """Train and measure every arm with every seed, then the linear baselines on the same videos.
 
     A seed draws the same videos and batches for every arm.
 
@@ -103,15 +108,47 @@ def ablate(
         seeds: At least one.
         settings: Each `key=value`, for all arms; the arm's own win.
         device: Where to train.
+        json_path: File for every single training, written after each: hours of training end in many
+            ways. A device such as /dev/stdout is written once, at the end.
+        report: Called after each training.
 
-    Yields:
-        A record after each training, then those of the linear baselines on the same videos: one per
-        scorer, and per seed where a seed draws the videos.
+    Returns:
+        A record of each training, then of each linear scorer; of these one per seed where a seed
+        draws the videos.
 
     Raises:
         ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
         DatasetError, FeatureFileError: If a dataset cannot be read.
+        OSError: If the JSON cannot be written.
     """
+    measured: list[Measured] = []
+    n_trainings = len(arms) * len(seeds)
+    for record in _measurements(model_name, dataset, features, arms, seeds, settings, device):
+        measured.append(record)
+        detail = f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
+        n_done = min(len(measured), n_trainings)
+        report(Progress("ablate", n_done, n_trainings, "trainings", detail))
+        if json_path is not None and is_replaced(json_path):
+            _write_json(json_path, measured, model_name, dataset)
+    if json_path is not None:
+        _write_json(json_path, measured, model_name, dataset)
+    return tuple(measured)
+
+
+def _write_json(path: Path, measured: Sequence[Measured], model_name: str, dataset: str) -> None:
+    content = as_json(measured, model_name=model_name, dataset=dataset)
+    write_output(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _measurements(
+    model_name: str,
+    dataset: str,
+    features: Path,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    device: torch.device,
+) -> Iterator[Measured]:
     name, n_videos = dataset, None  # a synthetic one has a recipe of its own
     if dataset not in SYNTHETIC:
         loaded = load_dataset(dataset, allow_outside=True)

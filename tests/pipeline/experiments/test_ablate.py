@@ -22,6 +22,7 @@ from pipeline.experiments.ablate import COLUMNS, Measured, as_json, as_table, ch
 from pipeline.experiments.ablation_measures import measure
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
 from pipeline.experiments.synthetic_bags import bursts, exclusive_or
+from pipeline.training.bag_loading import Bag, collect_bags
 
 CPU = torch.device("cpu")
 FEW = ["--set", "steps=2", "--set", "bags_per_class=4", "--set", "steps_per_epoch=2"]
@@ -138,8 +139,13 @@ def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds(
         videos.append(TestVideo(entry, features, labels))
     torch.manual_seed(0)
     model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), embedding_dim=16)).eval()
-    drawn = exclusive_or(0, n_train=8, n_test=6)
-    bags = drawn.bags(resolve_config("clav-como", "exclusive-or"))
+    bags = collect_bags(
+        [Bag(str(i), rng.normal(size=(5, 6)).astype("float32"), i % 2) for i in range(8)],
+        sampler="sequence",
+        bag_len=8,
+        stream_dims=(("rgb", 6),),
+        provenance={"extractor": "none"},
+    )
     values = measure(model, videos, bags, CPU)
     positive, negative = [], []
     for video in videos:
