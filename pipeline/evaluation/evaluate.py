@@ -137,8 +137,7 @@ def evaluate(
         dataset: Any dataset with a test split; need not be the one the model was trained on.
         features_folder: Holds the dataset's features.
         device: Where the model runs.
-        controls: Also measure motion energy, linear scorers and, where a model accepts another
-            context, the model with shuffled context.
+        controls: Also measure motion energy, linear scorers and, if accepted, shuffled context.
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, where the epoch that is best on the test
             videos is wanted too.
@@ -306,11 +305,7 @@ def _floor_row(videos: Sequence[TestVideo]) -> Row:
 def _linear_row(
     linear: LinearBaselines, name: str, videos: Sequence[TestVideo], rule: EventRule
 ) -> Row:
-    per_snippet = [linear.score(name, video.features) for video in videos]
-    scores = [
-        scores_of_video(each, video.features).per_frame
-        for each, video in zip(per_snippet, videos, strict=True)
-    ]
+    scores = [linear.frame_scores(name, video.features) for video in videos]
     return Row(name, "control", (_measure(videos, scores, rule),))
 
 

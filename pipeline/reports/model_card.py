@@ -13,7 +13,8 @@ from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, Evaluation, write_json
 from pipeline.evaluation.verdict import describe_unbeaten
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run, RunDescription, read_description, read_epochs
+from pipeline.runs.epochs import read_epochs
+from pipeline.runs.run_folder import Run, RunDescription, read_description
 
 CARD_METRICS = {
     "auc": "frame AUC",
