@@ -30,6 +30,7 @@ from pipeline.extraction.feature_file import (
 )
 from pipeline.runs.checkpoints import Checkpoint
 from pipeline.runs.compatibility import compare_with_run
+from pipeline.scoring.frame_scores import scores_of_video
 
 N_SEEDS = 3
 N_STEPS = 200
@@ -193,8 +194,8 @@ class LinearBaselines:
         self.names = tuple(scored_columns(self._stream_dims))
         self._fitted: dict[str, LinearScorer] = {}
 
-    def score(self, name: str, features: Features) -> NDArray[np.float32]:
-        """(n_snippets,) scores in [0, 1] of one video.
+    def frame_scores(self, name: str, features: Features) -> NDArray[np.float32]:
+        """(n_frames,) scores in [0, 1] of one video.
 
         Raises:
             ControlError: If the training features cannot be read; see `load_labeled_bags`.
@@ -202,7 +203,7 @@ class LinearBaselines:
         if not self._fitted:
             bags = load_labeled_bags(self._dataset, self._folder, self._provenance)
             self._fitted = fit_linear_scorers(bags, self._stream_dims)
-        return self._fitted[name].score(features)
+        return scores_of_video(self._fitted[name].score(features), features).per_frame
 
 
 def load_labeled_bags(

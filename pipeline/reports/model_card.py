@@ -14,7 +14,8 @@ from pipeline.evaluation.results import FORMAT, FORMAT_VERSION, Evaluation, writ
 from pipeline.evaluation.verdict import describe_unbeaten
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run, RunDescription, read_description, read_epochs
+from pipeline.runs.epochs import read_epochs
+from pipeline.runs.run_folder import Run, RunDescription, read_description
 
 CARD_METRICS = {
     "auc": "frame AUC",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.reports.model_card import LIST_METRICS, read_evaluations
-from pipeline.runs.run_folder import Run, read_description, read_epochs
+from pipeline.runs.epochs import read_epochs
+from pipeline.runs.run_folder import Run, read_description
 
 HEADER = ("run", "state", "steps", "loss", "test split", "AUC", "AUC abnormal", "AP trapezoid")
 

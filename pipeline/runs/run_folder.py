@@ -223,38 +223,13 @@ def read_description(run: Run) -> RunDescription:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: does not describe a run of this program ({_one_line(error)}); train again"
+            f"{path}: does not describe a run of this program ({describe_error(error)}); "
+            "train again"
         ) from error
 
 
-def read_epochs(run: Run) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a last line that was cut off by a kill is left out.
-
-    Raises:
-        CheckpointError: If another line is not that of an epoch.
-    """
-    if not run.metrics_path.exists():
-        return []
-    try:
-        text = run.metrics_path.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [_checked_epoch(json.loads(line)) for line in lines]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{run.metrics_path}: is damaged ({_one_line(error)}); train again"
-        ) from error
-
-
-def _checked_epoch(epoch: dict[str, Any]) -> dict[str, Any]:
-    for name in ("step", "loss"):
-        if not isinstance(epoch[name], int | float):
-            raise ValueError(f"{name} must be a number, instead got {epoch[name]!r:.40}")
-    if not all(isinstance(loss, int | float) for loss in dict(epoch["losses"]).values()):
-        raise ValueError("losses must be numbers by name")
-    return epoch
-
-
-def _one_line(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
+    """What was wrong with a file, in one line."""
     reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return " ".join(reason.split())
 

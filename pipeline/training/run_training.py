@@ -13,7 +13,8 @@ from pipeline.extraction.feature_file import FeatureFileError, provenance_differ
 from pipeline.reports.model_card import write_card
 from pipeline.reports.plots import plot_losses
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, save_checkpoint
-from pipeline.runs.run_folder import Run, read_description, read_epochs
+from pipeline.runs.epochs import read_epochs
+from pipeline.runs.run_folder import Run, read_description
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import DivergedError, EpochRecord, Trainer
 from pipeline.training.validation import video_auc

@@ -12,6 +12,7 @@ import pytest
 from pipeline.config import resolve_config
 from pipeline.runs import run_folder as runs_module
 from pipeline.runs.checkpoints import CheckpointError
+from pipeline.runs.epochs import read_epochs
 from pipeline.runs.run_folder import (
     Run,
     RunDescription,
@@ -19,7 +20,6 @@ from pipeline.runs.run_folder import (
     find_runs,
     latest_run,
     read_description,
-    read_epochs,
     runs_of_command,
     unfinished_runs,
     write_description,
