@@ -216,7 +216,7 @@ class _Measuring:
         scores = []
         for index in range(len(self._truths)):
             features = self.split.features(index)
-            per_frame = scores_of_video(linear.score(name, features), features).per_frame
+            per_frame = linear.frame_scores(name, features)
             scores.append(_cut_or_continue(per_frame, self._truths[index].labels.size))
         return Row(name, "control", (self._measurement(scores),))
 
