@@ -131,7 +131,7 @@ CONVENTIONS: dict[str, dict[str, Convention]] = {
         ),
         "rtfm": Convention(
             "the last snippet is filled up with its last label; an interval includes its end",
-            "RTFM, TEVAD, MGFN",
+            "RTFM, TEVAD",
             1_114_144,
             _padded,
         ),
@@ -139,7 +139,7 @@ CONVENTIONS: dict[str, dict[str, Convention]] = {
     "xd_violence": {
         "xdviodet": Convention(
             "without the last frame, then whole snippets of 16 frames, as flow has a frame less",
-            "XDVioDet, RTFM, UR-DMU, PEL4VAD, BN-WVAD",
+            "XDVioDet, BN-WVAD",
             2_330_384,
             _without_last_frame,
         ),

@@ -337,6 +337,11 @@ def test_an_interval_beyond_the_video_is_clipped_with_a_warning(world, caplog):
     assert line.endswith(": 5-2000 of 20 frames")
 
 
+def test_a_ground_truth_that_the_dataset_does_not_have_takes_one_line(world):
+    result = run("evaluate", "--ground-truth", "rtfm", folder=world)
+    assert_one_line_error(result, "small: no ground-truth convention 'rtfm'", "expected annotation")
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "score"])
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "", "meta", "cuda:0;"])
 def test_a_name_that_is_no_device_is_a_usage_error(command, device):

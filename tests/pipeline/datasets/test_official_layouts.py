@@ -1,8 +1,10 @@
 """The published datasets in miniature copies of their official layouts."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.datasets import DATASETS, load_dataset
@@ -234,3 +236,42 @@ def test_the_shipped_lists_are_those_of_the_official_files(shared_folder):
     for file, split in (("UB_validation.txt", "val"), ("UB_test.txt", "test")):
         names = (folder / "ubnormal" / file).read_text().split()
         assert {e.video_id for e in ubnormal.split(split)} == set(names)
+
+
+@pytest.mark.real
+def test_stray_suffixes_in_the_official_annotation_of_xd_violence_are_removed(shared_folder):
+    folder = shared_folder / "data/annotations/xd_violence"
+    lines = (folder / "annotations.txt").read_text().splitlines()
+    annotations = parse_xd(lines)
+    listed = (folder / "test_videos.txt").read_text().split()
+    assert sum(line.split()[0].endswith(".mp4") for line in lines) == 14
+    assert set(annotations) == {name for name in listed if not name.endswith("_label_A")}
+
+
+@pytest.mark.real
+def test_intervals_of_the_official_annotation_of_ucf_crime_are_cut_at_the_end(shared_folder):
+    path = shared_folder / "data/annotations/ucf_crime/Temporal_Anomaly_Annotation.txt"
+    annotations = parse_ucf(path.read_text().splitlines())
+    dataset = load_dataset("ucf_crime", Path("/nowhere"))
+    n_beyond = 0
+    for entry in dataset.split("test"):
+        n_frames = dataset.frame_counts[entry.video_id]
+        expected = np.zeros(n_frames, bool)
+        for start, stop in annotations[entry.video_id]:
+            expected[[frame for frame in range(start, stop) if frame < n_frames]] = True
+            n_beyond += stop > n_frames
+        assert np.array_equal(frame_labels(entry, n_frames), expected)
+    assert n_beyond == 5
+
+
+@pytest.mark.real
+def test_the_intervals_of_shanghaitech_exclude_their_stop(shared_folder):
+    path = shared_folder / "data/annotations/shanghaitech/test_intervals.json"
+    official = json.loads(path.read_text())
+    test = load_dataset("shanghaitech", Path("/nowhere")).split("test")
+    assert {entry.video_id: [list(pair) for pair in entry.anomalies] for entry in test} == {
+        name: video["anomalies"] for name, video in official.items()
+    }
+    labels = [frame_labels(e, official[e.video_id]["n_frames"]) for e in test]
+    assert sum(each.size for each in labels) == 142_912
+    assert sum(int(each.sum()) for each in labels) == 8_028  # as in RTFM's file
