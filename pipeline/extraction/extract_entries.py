@@ -120,18 +120,26 @@ class _Work:
 
     def paths(self) -> Iterator[Path]:
         """Yield the files that are to be read."""
+        locked_elsewhere = []
         for todo in self._todo:
-            entry = todo.entry
-            is_ours = self._locks.lock(entry.video_id)
-            outcome = self._outcome_meanwhile(todo)
-            if outcome is None and not is_ours:
-                outcome = VideoOutcome(entry.video_id, "taken")
-            if outcome is None:
-                outcome = self._begin(entry)
-            if outcome is None:
-                yield entry.path
+            if self._locks.lock(todo.entry.video_id):
+                yield from self._path_of(todo)
             else:
-                self.ended.append(outcome)
+                locked_elsewhere.append(todo)
+        for todo in locked_elsewhere:  # once more: their processes may have ended, or been killed
+            is_ours = self._locks.lock(todo.entry.video_id)
+            yield from self._path_of(todo, is_ours=is_ours)
+
+    def _path_of(self, todo: _Todo, *, is_ours: bool = True) -> Iterator[Path]:
+        """The file of a video, if this process is to read it."""
+        outcome = self._outcome_meanwhile(todo)
+        if outcome is None:
+            taken = VideoOutcome(todo.entry.video_id, "taken")
+            outcome = self._begin(todo.entry) if is_ours else taken
+        if outcome is None:
+            yield todo.entry.path
+        else:
+            self.ended.append(outcome)
 
     def write(self, path: Path, features: Features) -> VideoOutcome:
         """Write the features of a file that was yielded."""
