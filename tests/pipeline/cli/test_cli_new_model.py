@@ -10,6 +10,8 @@ from extractors.features import Features
 from models import MODELS, ModelEntry
 from pipeline.cli import main
 from pipeline.extraction.feature_file import feature_path, write_features
+from pipeline.runs.run_folder import read_description
+from pipeline.training.train import train
 
 DUMMY = '''
 """The mean feature as logit."""
@@ -121,3 +123,23 @@ def test_an_unknown_setting_of_a_dummy_model_is_refused_by_name(world):
     )
     assert result.exit_code == 1
     assert "unknown key model.strat; did you mean model.start?" in result.stderr
+
+
+def test_the_library_function_reports_every_epoch_and_returns_the_run_of_the_last_seed(world):
+    reports = []
+    run = train(
+        "small.csv",
+        model="dummy",
+        seed=3,
+        seeds=2,
+        settings=["steps=8", "steps_per_epoch=4", "bags_per_class=2"],
+        device="cpu",
+        report=reports.append,
+    )
+    assert run.is_finished
+    assert read_description(run).config.seed == 4
+    assert [r.message for r in reports if r.message][1:] == ["random weights: not pretrained"]
+    epochs = [r for r in reports if not r.message]
+    assert [(r.done, r.total, r.unit) for r in epochs] == 2 * [(1, 2, "epochs"), (2, 2, "epochs")]
+    assert [r.stage.rpartition("-")[2] for r in epochs] == ["seed3", "seed3", "seed4", "seed4"]
+    assert all("loss" in r.detail and "steps/s" in r.detail for r in epochs)
