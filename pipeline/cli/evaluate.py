@@ -120,7 +120,7 @@ def evaluate(
             evaluation = evaluate_run(
                 run,
                 dataset=loaded,
-                features_folder=features,
+                features=features,
                 device=device,
                 controls=controls,
                 threshold=threshold,

@@ -21,8 +21,8 @@ def evaluate(
     run: Run | str | Path | None = None,
     *,
     dataset: Dataset | str | None = None,
-    features_folder: str | Path = FEATURES_FOLDER,
-    runs_folder: str | Path = RUNS_FOLDER,
+    features: str | Path = FEATURES_FOLDER,
+    runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
@@ -36,8 +36,8 @@ def evaluate(
         run: A training run or its folder; None for the run that was trained last.
         dataset: A dataset, its name or the path of its manifest; None for the one that the run was
             trained on.
-        features_folder: Holds `<dataset>/<video_id>.h5`.
-        runs_folder: Where the last run is looked for.
+        features: Folder that holds `<dataset>/<video_id>.h5`.
+        runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         controls: Also measure motion energy, which needs the videos, and the model with shuffled
             context, if it accepts another context.
@@ -59,7 +59,7 @@ def evaluate(
         FeatureFileError: If features are missing or were extracted with other settings.
         ValueError: If the threshold is out of its range.
     """
-    first = find_run(run, runs_folder)
+    first = find_run(run, runs)
     if dataset is None:
         dataset = read_description(first).dataset_source
     if not isinstance(dataset, Dataset):
@@ -71,7 +71,7 @@ def evaluate(
     return measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds],
         dataset,
-        Path(features_folder),
+        Path(features),
         choose_device(device),
         controls=controls,
         rule=EventRule(threshold),

@@ -133,7 +133,7 @@ def reproduce(
             evaluate(
                 run,
                 dataset=dataset,
-                features_folder=features,
+                features=features,
                 device=device,
                 ground_truth=ground_truth,
                 report=report,

@@ -15,7 +15,7 @@ def score(
     video: str | Path,
     *,
     run: Run | str | Path | None = None,
-    runs_folder: str | Path = RUNS_FOLDER,
+    runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
     weights: str | None = None,
     flow_weights: str | None = None,
@@ -27,7 +27,7 @@ def score(
     Args:
         video: The video file.
         run: A training run or its folder; None for the run that was trained last.
-        runs_folder: Where the last run is looked for.
+        runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         weights: The extractor's weights where the run used a file; None for those of the run.
         flow_weights: The same for a flow method that is a network.
@@ -46,7 +46,7 @@ def score(
         ValueError: If stride is not one of those.
     """
     scorer = Scorer.load(
-        find_run(run, runs_folder), device=device, weights=weights, flow_weights=flow_weights
+        find_run(run, runs), device=device, weights=weights, flow_weights=flow_weights
     )
     return scorer.score(Path(video), stride=stride, report=report)
 
