@@ -26,6 +26,7 @@ from pipeline.extraction.feature_file import feature_path, read_features, write_
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
 from pipeline.runs.run_lock import owned
+from pipeline.training.run_training import train_run
 
 PROVENANCE = {"extractor": "i3d", "crops": 2, "weights": "random:0", "is_pretrained": False}
 SMALL = [
@@ -201,7 +202,7 @@ def test_held_out_videos_select_on_request(tmp_path):
 def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path, monkeypatch):
     make_world(tmp_path)
     # Importing it now fails.
-    monkeypatch.setitem(sys.modules, "pipeline.training.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     before = files_below(tmp_path)
     assert_one_line_error(train(tmp_path, "--tensorboard"), "pip install tensorboard")
     assert files_below(tmp_path) == before
@@ -342,14 +343,14 @@ def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch):
     make_world(tmp_path)
     refused = []
 
-    def spy(records, title, n_epochs):
+    def spy(*arguments, **options):
         for folder in run_folders(tmp_path):
             with pytest.raises(CheckpointError, match="another process"):
                 owned([Run(folder)]).__enter__()
             refused.append(folder.name)
-        list(records)
+        yield from train_run(*arguments, **options)
 
-    monkeypatch.setattr("pipeline.cli.display.show_training", spy)
+    monkeypatch.setattr("pipeline.training.train.train_run", spy)
     assert train(tmp_path, "--seeds", 2).exit_code == 0
     assert len(refused) == 4
 

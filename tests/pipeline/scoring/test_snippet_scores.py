@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from extractors.features import Features
-from models import MODELS
+from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
 from pipeline.scoring.snippet_scores import StreamScorer, snippet_scores, windows
@@ -55,7 +55,7 @@ def test_a_window_that_has_no_half_is_refused(max_window_len):
 
 
 def test_a_video_of_one_window_is_scored_at_once():
-    model = MODELS["clav-como"](
+    model = model_class("clav-como")(
         with_streams(resolve_config("clav-como", "none"), (("rgb", 3),)).model
     )
     features = make_features(12)
@@ -75,7 +75,7 @@ def test_a_video_of_one_window_is_scored_at_once():
 @pytest.mark.parametrize("n_snippets", [1, 7, 8, 9, 10, 12, 13, 17, 30])
 def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(model_name, n_snippets):
     config = with_streams(resolve_config(model_name, "none"), (("rgb", 3),))
-    model = MODELS[model_name](config.model).eval()
+    model = model_class(model_name)(config.model).eval()
     features = make_features(n_snippets)
     expected = snippet_scores(model, features, device=CPU, max_window_len=8)
     assert as_they_come(model, features, 8).tolist() == expected.tolist()
