@@ -6,7 +6,9 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error 
 
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
@@ -63,6 +65,21 @@ def _give_options(command: click.Command) -> None:
         command.params += [quiet_option, verbose_option]
 
 
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, or end the process at once while it imports a module.
+
+    Python discards an exception that is raised in a callback of its import system: the Ctrl-C would
+    be lost. A process that imports has written nothing that another one could not clean up.
+    """
+    caller = frame
+    while caller is not None:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"interrupted\n")
+            os._exit(INTERRUPTED)
+        caller = caller.f_back
+    raise KeyboardInterrupt
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(pipeline.__version__, prog_name="lookaround")
 @click.option("-v", "--verbose", is_flag=True, help="Log more of what is done.")
@@ -74,6 +91,8 @@ def main(verbose: bool) -> None:
     pipeline train                        features -> a trained model
     pipeline score video.mp4 --out s.csv  a video -> a score for every frame
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _interrupt)
     # OpenMP reads this when torch is loaded. Threads that spin while they wait for each other take
     # the processor from other programs, and on a busy machine from each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
