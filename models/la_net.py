@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.dynamics_losses import dynamics_alignment, dynamics_rank
+from models.la_net_losses import dynamics_alignment, dynamics_rank
 from models.interface import (
     AnomalyModel,
     BagBatch,

@@ -5,19 +5,15 @@ worker fails too, the video is quarantined. The worker's side is `decode_worker.
 """
 
 import os
-import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Self
 
 from extractors.decoding.decode_messages import (
     Begun,
@@ -30,7 +26,7 @@ from extractors.decoding.decode_messages import (
     VideoOpened,
 )
 from extractors.decoding.decode_process import describe_end, start_process, wait_for_end
-from extractors.decoding.decode_worker import map_slots
+from extractors.decoding.worker_handle import Job, Register, SnippetDecoded, WorkerHandle
 from extractors.errors import LookaroundError
 
 __all__ = [
@@ -57,141 +53,7 @@ class DecoderStartError(LookaroundError, OSError):
     """Several decoding processes in a row end before they begin with a video."""
 
 
-class Copy(Protocol):
-    """A copy of a snippet's frames in the background, such as a CUDA event stands for."""
-
-    def query(self) -> bool:
-        """Whether it is complete."""
-
-    def synchronize(self) -> None:
-        """Wait until it is complete."""
-
-
-# Pins memory; the returned function unpins it, and is None if nothing was pinned.
-Register = Callable[[NDArray[np.uint8]], Callable[[], None] | None]
-
-
-@dataclass(slots=True, eq=False)
-class SnippetDecoded:
-    """A snippet of a video, in order.
-
-    Attributes:
-        path: The video.
-        frames: (snippet_len + 1, H, W, 3) uint8 RGB, the last one being the one after the snippet;
-            where the video ends its last frame is repeated. They are overwritten once the next
-            event is asked for and `copy` has ended.
-        timestamps: (n_frames,) float64 seconds of the snippet's own frames.
-        is_pinned: Whether the frames lie in memory that was registered.
-        copy: To be set by whoever still reads the frames when asking for the next event.
-    """
-
-    path: Path
-    frames: NDArray[np.uint8]
-    timestamps: NDArray[np.float64]
-    is_pinned: bool = False
-    copy: Copy | None = None
-
-
 DecodeEvent = VideoOpened | SnippetDecoded | VideoEnded | VideoLost
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A video to read.
-
-    Attributes:
-        path: The video.
-        failure: How the first attempt failed; the second one is with PyAV.
-        n_failed_starts: New workers in a row that ended before they began with it.
-    """
-
-    path: Path
-    failure: str = ""
-    n_failed_starts: int = 0
-
-    @property
-    def decoder(self) -> Literal["pyav"] | None:
-        return "pyav" if self.failure else None
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """The parent's side of one worker.
-
-    Attributes:
-        process: Runs `decode_worker.main`.
-        connection: Sends `Task` and `SlotFree`, receives pairs of task_id and `Message`.
-        memory_fd: The anonymous file with the slots.
-        job: The video that it reads; None while it is idle.
-        task_id: Of the task that was sent last.
-        has_begun: Whether it has begun with that task.
-        has_started: Whether it has begun with any task.
-        slots: (n_slots, T, H, W, C) uint8, the video's slots once it is open; kept for the next
-            video, whose frames may have the same size.
-        unregister: Unpins the slots; None if they are not pinned.
-        lent: The snippet that was passed on last.
-        copies: Of slots, in order, that are still being copied and not returned to the worker.
-        seconds: Timeout without a message.
-        deadline: When the timeout expires.
-    """
-
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    memory_fd: int
-    job: _Job | None = None
-    task_id: int = -1
-    has_begun: bool = False
-    has_started: bool = False
-    slots: NDArray[np.uint8] | None = None
-    unregister: Callable[[], None] | None = None
-    lent: SnippetDecoded | None = None
-    copies: deque[tuple[int, Copy]] = field(default_factory=deque)
-    seconds: float = 0.0
-    deadline: float = 0.0
-
-    def wait_for(self, seconds: float) -> None:
-        """Restart the timeout."""
-        self.seconds = seconds
-        self.deadline = time.monotonic() + seconds
-
-    def is_silent(self) -> bool:
-        """Whether the timeout expired without a message."""
-        is_late = self.job is not None and time.monotonic() > self.deadline
-        return is_late and not self.connection.poll()
-
-    def open_slots(self, opened: VideoOpened, register: Register | None) -> None:
-        """Map a video's slots, unless those of the video before are alike."""
-        if self.slots is not None and self.slots.shape == (opened.n_slots, *opened.slot_shape):
-            return
-        self.close_slots()
-        self.slots = map_slots(self.memory_fd, opened)
-        self.unregister = None if register is None else register(self.slots)
-
-    def close_slots(self) -> None:
-        """Let go of the slots, once nobody reads them any more."""
-        self.wait_for_copies()
-        if self.lent is not None and self.lent.copy is not None:
-            self.lent.copy.synchronize()  # whoever reads it did not ask for the next event
-        if self.unregister is not None:
-            self.unregister()  # before the memory is unmapped
-        self.slots = self.unregister = self.lent = None
-
-    def wait_for_copies(self) -> None:
-        """Wait until all slots are read, and give them back."""
-        while self.copies:
-            self.copies[0][1].synchronize()
-            self.give_slots_back()
-
-    def give_slots_back(self) -> None:
-        """Give those slots back to the worker that are read."""
-        while self.copies and self.copies[0][1].query():
-            self.send(SlotFree(self.task_id, self.copies.popleft()[0]))
-
-    def send(self, message: Task | SlotFree) -> None:
-        try:
-            self.connection.send(message)
-        except ConnectionError:
-            return  # it died: the next thing received is the end of its pipe
 
 
 class DecodePool:
@@ -221,8 +83,8 @@ class DecodePool:
         self._patience_seconds = patience_seconds
         self._register = register
         self._worker_module = worker_module
-        self._workers: list[_Worker] = []
-        self._again: deque[_Job] = deque()
+        self._workers: list[WorkerHandle] = []
+        self._again: deque[Job] = deque()
         self._task_ids = count()
 
     def __enter__(self) -> Self:
@@ -269,11 +131,11 @@ class DecodePool:
             if self._again:
                 job = self._again.popleft()
             elif (path := next(waiting, None)) is not None:
-                job = _Job(path)
+                job = Job(path)
             else:
                 return
             if worker is None:
-                worker = _Worker(*start_process(self._worker_module))
+                worker = WorkerHandle(*start_process(self._worker_module))
                 self._workers.append(worker)
             worker.wait_for_copies()  # the next video's frames go into the same memory
             worker.job, worker.has_begun, worker.task_id = job, False, next(self._task_ids)
@@ -281,7 +143,7 @@ class DecodePool:
             # A worker that has died is noticed when it is received from.
             worker.send(Task(worker.task_id, job.path, job.decoder, self._snippet_len))
 
-    def _wait_for_messages(self, busy: list[_Worker]) -> list[_Worker]:
+    def _wait_for_messages(self, busy: list[WorkerHandle]) -> list[WorkerHandle]:
         """Wait until workers have sent messages, or until the first timeout; return the former."""
         first_deadline = min(worker.deadline for worker in busy)
         seconds_left = max(0.0, first_deadline - time.monotonic())
@@ -296,7 +158,7 @@ class DecodePool:
             ready = wait(connections, timeout=seconds_left)
         return [worker for worker in busy if worker.connection in ready]
 
-    def _receive(self, worker: _Worker) -> Iterator[DecodeEvent]:
+    def _receive(self, worker: WorkerHandle) -> Iterator[DecodeEvent]:
         """Receive one message of a worker and yield the event that follows from it."""
         message: Message
         try:
@@ -334,12 +196,12 @@ class DecodePool:
                 # The worker may have changed the memory's length, and so its pages.
                 worker.close_slots()
                 if message.is_decoder_error and not job.failure:
-                    self._again.append(_Job(job.path, "failed with decord"))
+                    self._again.append(Job(job.path, "failed with decord"))
                 else:
                     yield message
         worker.wait_for(seconds)  # only now: the caller may have been slow
 
-    def _lose(self, worker: _Worker, kind: str, how: str) -> Generator[VideoLost, None, None]:
+    def _lose(self, worker: WorkerHandle, kind: str, how: str) -> Generator[VideoLost, None, None]:
         """Kill a worker that failed; its video is read again by another one, or quarantined."""
         job = worker.job
         assert job is not None
@@ -354,13 +216,13 @@ class DecodePool:
                 )
             self._again.appendleft(replace(job, n_failed_starts=n_failed_starts))
         elif not job.failure:
-            self._again.append(_Job(job.path, how))
+            self._again.append(Job(job.path, how))
         else:
             ways = f"{how}, twice" if how == job.failure else f"{job.failure}, then {how}"
             reason = f"{job.path}: the process that decodes it {ways}; check or remove the file"
             yield VideoLost(job.path, kind, reason, is_quarantined=True)
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: WorkerHandle) -> None:
         self._workers.remove(worker)
         worker.process.kill()
         worker.close_slots()

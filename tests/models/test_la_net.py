@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import la_net
-from models.dynamics_losses import dynamics_alignment, dynamics_rank
+from models.la_net_losses import dynamics_alignment, dynamics_rank
 from models.interface import BagBatch
 from models.la_net import LaNet, LaNetConfig, LocalityAwareAttention
 
