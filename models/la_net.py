@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.la_net_losses import dynamics_alignment, dynamics_rank
 from models.interface import (
     AnomalyModel,
     BagBatch,
@@ -39,6 +38,7 @@ from models.interface import (
     check_bags,
     check_fields,
 )
+from models.la_net_losses import dynamics_alignment, dynamics_rank
 from models.layers import in_float32
 from models.losses import is_among_highest, mean_score_bce
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from models import la_net
-from models.la_net_losses import dynamics_alignment, dynamics_rank
 from models.interface import BagBatch
 from models.la_net import LaNet, LaNetConfig, LocalityAwareAttention
+from models.la_net_losses import dynamics_alignment, dynamics_rank
 
 SIZES = [(2, 2, 0), (4, 7, 1), (6, 24, 2), (5, 40, 3)]
 SMALL = {"attention_dim": 16, "embedding_dim": 8}
