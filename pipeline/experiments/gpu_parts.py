@@ -120,10 +120,9 @@ def check_features(context: Context) -> Iterator[Figures]:
             found = extractor.embed([extractor.prepare(snippet) for snippet in given])
             for stream, values in found.items():
                 values = values.cpu()
-                difference = (values - expected[stream]).abs().max()
                 figures = {
                     "min_cosine": _min_cosine(values, expected[stream]),
-                    "max_difference": float(difference),
+                    "max_difference": float((values - expected[stream]).abs().max()),
                 }
                 yield {f"{stream}_flow_{flow}_{precision}": figures}
                 _require(
