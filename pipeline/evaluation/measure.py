@@ -154,6 +154,7 @@ class _Measuring:
         self._device, self._rule, self._ground_truth = device, rule, ground_truth
         self._truths: list[GroundTruth] = []
         self._scored: list[FrameScores] = [[] for _ in checkpoints]
+        self._linear_scores: dict[str, FrameScores] = {}
 
     def model_row(self) -> Row:
         """The model itself; keeps its scores and the ground truth."""
@@ -213,12 +214,15 @@ class _Measuring:
 
     def linear_row(self, linear: LinearBaselines, name: str) -> Row:
         """A linear scorer of the same features, fitted to the training videos."""
-        scores = []
-        for index in range(len(self._truths)):
-            features = self.split.features(index)
-            per_frame = linear.frame_scores(name, features)
-            scores.append(_cut_or_continue(per_frame, self._truths[index].labels.size))
-        return Row(name, "control", (self._measurement(scores),))
+        if not self._linear_scores:  # of all scorers at once: features are read from their files
+            scored: dict[str, FrameScores] = {each: [] for each in linear.names}
+            for index, truth in enumerate(self._truths):
+                features = self.split.features(index)
+                for each, scores in scored.items():
+                    per_frame = linear.frame_scores(each, features)
+                    scores.append(_cut_or_continue(per_frame, truth.labels.size))
+            self._linear_scores = scored
+        return Row(name, "control", (self._measurement(self._linear_scores[name]),))
 
     def shuffled_context_row(self) -> Row:
         """The model when its context path reads another video: per seed the mean of several."""

@@ -132,8 +132,10 @@ class Tally:
 
     def __init__(self, entries: Sequence[VideoEntry], report: ReportProgress) -> None:
         self._paths = {entry.video_id: entry.path for entry in entries}
+        self._video_ids = {path: video_id for video_id, path in self._paths.items()}
         self._report = report
         self._outcomes: dict[str, VideoOutcome] = {}
+        self._n_frames_ended = 0  # of the videos with an outcome
         self._decoding: dict[Path, FramesDecoded] = {}
         self._started = time.monotonic()
 
@@ -150,7 +152,10 @@ class Tally:
         if event.status in ("done", "failed"):
             self._decoding.pop(self._paths[event.video_id], None)
         before = self._outcomes.get(event.video_id, event)
-        self._outcomes[event.video_id] = max(before, event, key=lambda outcome: outcome.rank)
+        after = max(before, event, key=lambda outcome: outcome.rank)
+        n_frames_before = before.n_frames if event.video_id in self._outcomes else 0
+        self._n_frames_ended += after.n_frames - n_frames_before
+        self._outcomes[event.video_id] = after
         messages = _messages(event) or [""]
         for message in messages:
             self._report(self._progress(message))
@@ -161,10 +166,12 @@ class Tally:
         return ExtractionSummary(folder, tuple(outcome for outcome in ended if outcome is not None))
 
     def _progress(self, message: str = "") -> Progress:
+        # Called for every snippet: only the few videos being decoded are gone through.
         decoding = self._decoding.values()
-        ended = sum(self._paths[video_id] not in self._decoding for video_id in self._outcomes)
-        n_frames = sum(outcome.n_frames for outcome in self._outcomes.values())
-        n_frames += sum(video.n_frames for video in decoding)
+        ended = len(self._outcomes) - sum(
+            self._video_ids[video.path] in self._outcomes for video in decoding
+        )
+        n_frames = self._n_frames_ended + sum(video.n_frames for video in decoding)
         seconds = max(time.monotonic() - self._started, 1e-9)
         return Progress(
             stage="extract",
