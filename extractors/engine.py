@@ -146,11 +146,15 @@ def _complete(gathered: dict[Path, _Gathered], extractor: Extractor) -> Iterator
         if n_kept:
             yield _features(path, video, extractor, n_kept)
             continue
-        reason = (
-            f"{path}: too short: {video.n_frames} frames make no snippet "
-            f"with the tail policy {extractor.tail_policy!r}"
-        )
-        yield VideoLost(path, "VideoError", reason, is_quarantined=False)
+        yield lost_as_too_short(path, video.n_frames, extractor.tail_policy)
+
+
+def lost_as_too_short(path: Path, n_frames: int, tail_policy: str) -> VideoLost:
+    """The loss of a video whose frames make no snippet."""
+    reason = (
+        f"{path}: too short: {n_frames} frames make no snippet with the tail policy {tail_policy!r}"
+    )
+    return VideoLost(path, "VideoError", reason, is_quarantined=False)
 
 
 def _features(

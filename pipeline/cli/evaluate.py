@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.shared import (
-    RANDOM_WEIGHTS_NOTE,
     SOME_VIDEOS_FAILED,
     allow_outside_option,
     check_number,
@@ -21,6 +20,7 @@ from pipeline.cli.shared import (
     videos_option,
     warn,
 )
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,8 @@ def _show(
     from pipeline.runs.run_folder import read_description
 
     click.echo("runs: " + " ".join(str(run.folder) for run in runs))
-    click.echo(f"checkpoints: {read_description(runs[0]).config.selection_in_words}")
+    description = read_description(runs[0])
+    click.echo(f"checkpoints: {description.config.selection_in_words}")
     for table in (metrics_table(evaluation), alarms_table(evaluation)):
         click.echo(format_table(table.title, table.header, table.rows) + "\n")
     if unbeaten := describe_unbeaten(as_json(evaluation)["rows"]):
@@ -172,6 +173,6 @@ def _show(
         write_json(evaluation, json_path)
     if plot is not None:
         plot_evaluation(evaluation, plot)
-    default = default_ground_truth(evaluation.dataset, read_description(runs[0]).provenance)
+    default = default_ground_truth(evaluation.dataset, description.provenance)
     for run in runs if evaluation.ground_truth == default else ():
         keep_evaluation(run, evaluation)

@@ -11,7 +11,6 @@ import click
 
 from extractors.errors import LookaroundError
 from models import MODELS
-from pipeline.notes import RANDOM_WEIGHTS_NOTE as RANDOM_WEIGHTS_NOTE
 from pipeline.printable import printable
 
 SOME_VIDEOS_FAILED = 3

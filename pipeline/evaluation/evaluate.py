@@ -39,8 +39,8 @@ def evaluate(
         features: Folder that holds `<dataset>/<video_id>.h5`.
         runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
-        controls: Also measure motion energy, which needs the videos, and the model with shuffled
-            context, if it accepts another context.
+        controls: Also measure motion energy, which needs the videos, linear scorers, which need the
+            training features, and the model with shuffled context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
         ground_truth: "annotation" (cut to each video's true length), or a published convention of

@@ -22,7 +22,13 @@ from extractors.decoding.decode_pool import (
     VideoLost,
     VideoOpened,
 )
-from extractors.engine import MAX_FEATURE, FramesDecoded, SnippetBatcher, default_workers
+from extractors.engine import (
+    MAX_FEATURE,
+    FramesDecoded,
+    SnippetBatcher,
+    default_workers,
+    lost_as_too_short,
+)
 from extractors.features import Extractor
 from extractors.snippets import n_snippets
 from models.interface import AnomalyModel
@@ -207,11 +213,7 @@ class _OpenVideo:
         if self._error:
             return VideoLost(self._path, "FeatureValueError", self._error, is_quarantined=False)
         if not counts[0]:
-            reason = (
-                f"{self._path}: too short: {self.n_frames} frames make no snippet "
-                f"with the tail policy {tail_policy!r}"
-            )
-            return VideoLost(self._path, "VideoError", reason, is_quarantined=False)
+            return lost_as_too_short(self._path, self.n_frames, tail_policy)
         per_snippet = np.zeros(sum(counts), dtype=np.float32)
         for index, (scorer, count) in enumerate(zip(self._passes, counts, strict=True)):
             if count:

@@ -16,7 +16,6 @@ from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import CSV_HEADER, Scores, csv_bytes
 
 ScoreFormat = Literal["csv", "json", "parquet"]
-SCORE_FORMATS: tuple[ScoreFormat, ...] = ("csv", "json", "parquet")
 SCORES_FORMAT, EVENTS_FORMAT = "lookaround scores", "lookaround events"
 FORMAT_VERSION = 1
 
