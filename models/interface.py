@@ -172,11 +172,13 @@ class AnomalyModel(nn.Module, ABC):
         config: What rebuilds this model: `type(model)(model.config)`.
         input_norm: Standardization of the features, the first layer of `forward`. It is the
             identity until the trainer has called its `fit`.
+        members: Of an ensemble (`models.ensemble`), by name; empty for a single network.
     """
 
     config_type: ClassVar[type[ModelConfig]]
     config: ModelConfig
     input_norm: Standardize
+    members: tuple[str, ...] = ()
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -68,6 +68,8 @@ class TrainConfig:
         max_grad_norm: The gradient is scaled down to this norm.
         mixed_precision: On a GPU the forward pass computes in bfloat16; losses, weights and the
             optimizer stay in float32. A CPU always computes in float32.
+        ensemble: Put simple scorers beside the trained model, weighted by cross-validation over the
+            training videos (`models.ensemble`); takes six times as long.
         seed: Of the initial weights, the draws and the dropout.
 
     Raises:
@@ -93,6 +95,7 @@ class TrainConfig:
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     mixed_precision: bool = True
+    ensemble: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property

@@ -1,12 +1,9 @@
 """A linear MIL scorer: the learned baseline that a model has to beat on the same features.
 
-One weight per feature, fitted to video-level labels by the cross-entropy of the mean score of the
-highest tenth of a bag's snippets. The fit is fixed and has no setting: standardized features, noise
-of standard deviation 2 on them, 200 steps of Adam with a cosine, three seeds whose scores are
-averaged. It reads no test video. It runs on the CPU, so it gives the same figures on every machine.
+The fit of `models.linear_mil` on features standardized over the training snippets; the scores of
+its seeds are averaged. It reads no test video.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ from torch import Tensor
 
 from extractors.features import Features
 from models.layers import Standardize
-from models.losses import mean_score_bce, topk_weights
+from models.linear_mil import fit_linear_mil
 from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.evaluation.baselines import ControlError
 from pipeline.extraction.available_features import entries_with_features
@@ -32,12 +29,6 @@ from pipeline.runs.checkpoints import Checkpoint
 from pipeline.runs.compatibility import compare_with_run
 from pipeline.scoring.frame_scores import scores_of_video
 
-N_SEEDS = 3
-N_STEPS = 200
-BAGS_PER_CLASS = 32
-INPUT_NOISE = 2.0
-LEARNING_RATE = 1e-2  # at 1e-3 the weights are still growing after 200 steps
-TOP_K_DIVISOR = 10
 MAX_SNIPPETS = 64  # of a training bag; of a longer one so many at even distances
 
 StreamDims = Sequence[tuple[str, int]]
@@ -135,41 +126,11 @@ def _evenly(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _fit(block: Tensor, mask: Tensor, labels: Tensor, columns: slice) -> LinearScorer:
+    chosen = block[:, :, columns]
     norm = Standardize(columns.stop - columns.start)
-    norm.fit(block[:, :, columns][mask].float())
-    fits = [_fit_seed(block, mask, labels, columns, norm, seed) for seed in range(N_SEEDS)]
-    weights, biases = zip(*fits, strict=True)
-    return LinearScorer(columns, norm, torch.stack(weights), torch.stack(biases))
-
-
-def _fit_seed(
-    block: Tensor, mask: Tensor, labels: Tensor, columns: slice, norm: Standardize, seed: int
-) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.zeros(columns.stop - columns.start, requires_grad=True)
-    bias = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.Adam([weights, bias], lr=LEARNING_RATE)
-    of_class = [torch.nonzero(labels == label).flatten() for label in (0, 1)]
-    for step in range(N_STEPS):
-        drawn = torch.cat([_draw(members, generator) for members in of_class])
-        features = norm(block[drawn, :, columns].float())
-        noisy = features + INPUT_NOISE * torch.randn(features.shape, generator=generator)
-        logits = noisy @ weights + bias
-        top = topk_weights(logits, mask[drawn], top_k_divisor=TOP_K_DIVISOR)
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * _cosine(step)
-        optimizer.zero_grad()
-        torch.autograd.backward(mean_score_bce(logits, top, labels[drawn]))
-        optimizer.step()
-    return weights.detach(), bias.detach()
-
-
-def _draw(members: Tensor, generator: torch.Generator) -> Tensor:
-    """Bags of one class without repetition, as many as there are or `BAGS_PER_CLASS`."""
-    return members[torch.randperm(len(members), generator=generator)[:BAGS_PER_CLASS]]
-
-
-def _cosine(step: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * step / N_STEPS))
+    norm.fit(chosen[mask].float())
+    weights, biases = fit_linear_mil(chosen, mask, labels, norm)
+    return LinearScorer(columns, norm, weights, biases)
 
 
 class LinearBaselines:

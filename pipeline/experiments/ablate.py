@@ -154,7 +154,13 @@ def _measurements(
         loaded = load_dataset(dataset, allow_outside=True)
         name, n_videos = loaded.name, len(loaded.split("train"))
     configs = [
-        resolve_config(model_name, name, n_videos=n_videos, settings=[*settings, *arm.settings])
+        # The network by itself: the scorers of an ensemble would hide what its parts do.
+        resolve_config(
+            model_name,
+            name,
+            n_videos=n_videos,
+            settings=["ensemble=false", *settings, *arm.settings],
+        )
         for arm in arms
     ]
     for arm, config in zip(arms, configs, strict=True):

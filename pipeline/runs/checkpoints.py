@@ -21,7 +21,8 @@ from torch import Tensor
 
 from extractors.errors import LookaroundError
 from models import model_class
-from models.interface import AnomalyModel
+from models.ensemble import Ensemble
+from models.interface import AnomalyModel, ModelConfig
 from pipeline.atomic import replacing
 from pipeline.config import model_config_from_json
 from pipeline.extraction.feature_file import Provenance
@@ -71,6 +72,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     metadata = {
         "model_name": checkpoint.model_name,
         "model": dataclasses.asdict(checkpoint.model.config),
+        "members": list(checkpoint.model.members),
         "provenance": checkpoint.provenance,
         "dataset": checkpoint.dataset,
         "seed": checkpoint.seed,
@@ -94,12 +96,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         metadata = file.metadata
         model_name = str(metadata["model_name"])
         config = model_config_from_json(model_name, metadata["model"])
+        members = metadata.get("members", [])  # not in files of earlier versions
         # First without memory: no size is taken from the file before it is known to fit.
         with torch.device("meta"):
-            expected = model_class(model_name)(config).state_dict()
+            expected = _build(model_name, config, members).state_dict()
         tensors = file.read_all(expected)
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
-            model = model_class(model_name)(config)
+            model = _build(model_name, config, members)
         model.load_state_dict(tensors)
         return Checkpoint(
             model=model.eval(),
@@ -109,6 +112,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
             seed=_whole_number(metadata, "seed"),
             step=_whole_number(metadata, "step"),
         )
+
+
+def _build(model_name: str, config: ModelConfig, members: object) -> AnomalyModel:
+    """The model that a file describes, with random weights.
+
+    Raises:
+        ValueError: If the members are not those of an ensemble of this program.
+    """
+    network = model_class(model_name)(config)
+    if members == []:
+        return network
+    if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
+        raise ValueError(f"members must be a list of names, instead got {members!r:.40}")
+    ensemble = Ensemble(network, has_motion="motion" in members)
+    if list(ensemble.members) != members:
+        raise ValueError(f"members must be {list(ensemble.members)}, instead got {members!r:.80}")
+    return ensemble
 
 
 def write_tensors(

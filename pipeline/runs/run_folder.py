@@ -7,6 +7,7 @@
     epochs/0001.safetensors  every epoch, where the config asks for it
     diverged.txt             why the training ended without a result
     training.json            how many videos, which device: written at the end
+    ensemble.json            how cross-validation weighs the members of an ensemble, where it is one
     losses.png               every loss term over the steps
     evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
     README.md                the model card
@@ -78,6 +79,11 @@ class Run:
     def training_path(self) -> Path:
         """How many videos were trained on, and where."""
         return self.folder / "training.json"
+
+    @property
+    def ensemble_path(self) -> Path:
+        """How cross-validation weighs the members of an ensemble."""
+        return self.folder / "ensemble.json"
 
     @property
     def losses_plot_path(self) -> Path:

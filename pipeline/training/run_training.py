@@ -6,22 +6,36 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipeline.atomic import replacing
 from pipeline.device import describe_device
 from pipeline.extraction.feature_file import FeatureFileError, provenance_differences
+from pipeline.progress import ReportProgress, no_report
 from pipeline.reports.model_card import write_card
 from pipeline.reports.plots import plot_losses
-from pipeline.runs.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from pipeline.runs.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pipeline.runs.epochs import read_epochs
 from pipeline.runs.run_folder import Run, read_description
 from pipeline.training.batches import BagSet
+from pipeline.training.ensemble_training import fit_ensemble, write_members
 from pipeline.training.trainer import DivergedError, EpochRecord, Trainer
 from pipeline.training.validation import video_auc
 
 
 def train_run(
-    run: Run, bags: BagSet, device: torch.device, *, held_out: BagSet | None = None
+    run: Run,
+    bags: BagSet,
+    device: torch.device,
+    *,
+    held_out: BagSet | None = None,
+    still_flow: Tensor | None = None,
+    report: ReportProgress = no_report,
 ) -> Iterator[EpochRecord]:
     """Train the model of a run, from where it stands to its end.
 
@@ -31,6 +45,8 @@ def train_run(
         bags: The training videos, brought to the length that the run's config says.
         device: Where to train.
         held_out: The videos that select an epoch; None for a fixed budget of steps.
+        still_flow: For an ensemble, as from `still_flow_features`.
+        report: Called with the progress of what follows the last epoch.
 
     Yields:
         A record after each epoch, once the state is saved.
@@ -69,7 +85,16 @@ def train_run(
         # After the line: one that is there without its state is cut when the run is resumed.
         trainer.save(run.state_path, n_epochs_done=epoch + 1)
         yield record
-    _finish(run, trainer, description.dataset, bags, held_out, device)
+    result = _checkpoint(trainer, description.dataset, trainer.config.steps)
+    if held_out is not None:
+        result = load_checkpoint(run.selected_path)
+    if trainer.config.ensemble:
+        model, members = fit_ensemble(
+            result.model, trainer.config, bags, device, still_flow=still_flow, report=report
+        )
+        result = replace(result, model=model)
+        write_members(run.ensemble_path, members)
+    _finish(run, result, bags, held_out, device)
 
 
 def _keep_weights(run: Run, trainer: Trainer, dataset: str, record: EpochRecord) -> None:
@@ -98,8 +123,7 @@ def _checkpoint(trainer: Trainer, dataset: str, step: int) -> Checkpoint:
 
 def _finish(
     run: Run,
-    trainer: Trainer,
-    dataset: str,
+    result: Checkpoint,
     bags: BagSet,
     held_out: BagSet | None,
     device: torch.device,
@@ -121,11 +145,8 @@ def _finish(
     with replacing(run.training_path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     write_card(run)
-    if held_out is None:
-        last = _checkpoint(trainer, dataset, trainer.config.steps)
-        save_checkpoint(run.checkpoint_path, last)
-    else:
-        run.selected_path.replace(run.checkpoint_path)
+    save_checkpoint(run.checkpoint_path, result)
+    run.selected_path.unlink(missing_ok=True)
     run.state_path.unlink()
 
 

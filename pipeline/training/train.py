@@ -20,6 +20,7 @@ from pipeline.runs.run_folder import (
 )
 from pipeline.runs.run_lock import owned
 from pipeline.training.batches import BagSet
+from pipeline.training.ensemble_training import still_flow_features
 from pipeline.training.run_training import train_run
 from pipeline.training.tensorboard import require_tensorboard, with_tensorboard
 from pipeline.training.trainer import EpochRecord
@@ -99,8 +100,13 @@ def train(
             stack.enter_context(owned(to_train))
         for note in _notes(bags, chosen):
             report(Progress("train", 0, config.n_epochs, "epochs", message=note))
+        still = None
+        if config.ensemble:
+            still = still_flow_features(bags.provenance, chosen, report)
         for run in to_train:
-            records = train_run(run, bags, chosen, held_out=held_out)
+            records = train_run(
+                run, bags, chosen, held_out=held_out, still_flow=still, report=report
+            )
             _report_epochs(
                 with_tensorboard(records, run.folder) if tensorboard else records,
                 stage=f"train {run.folder.name}",

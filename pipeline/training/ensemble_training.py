@@ -1,0 +1,176 @@
+"""From a trained network to an ensemble: cross-validation over the training videos, and the fit."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.errors import LookaroundError
+from models.ensemble import Ensemble
+from models.interface import AnomalyModel, BagBatch
+from pipeline.atomic import replacing
+from pipeline.config import TrainConfig
+from pipeline.evaluation.metrics import ranking_auc
+from pipeline.extraction.feature_file import Provenance
+from pipeline.progress import Progress, ReportProgress
+from pipeline.scoring.scorer import extractor_of_run
+from pipeline.training.batches import BagSet
+from pipeline.training.cross_validation import fuse, matched_folds, video_scores
+from pipeline.training.trainer import Trainer
+
+STILL_GRAY = 128
+STILL_SIDE_PX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """What cross-validation said of one member of an ensemble.
+
+    Attributes:
+        name: As in `Ensemble.members`.
+        held_out_auc: How well it ranks training videos that it was not fitted to, in [0, 1].
+        weight: Of its standardized logits in the sum.
+    """
+
+    name: str
+    held_out_auc: float
+    weight: float
+
+
+def fit_ensemble(
+    network: AnomalyModel,
+    config: TrainConfig,
+    bags: BagSet,
+    device: torch.device,
+    *,
+    still_flow: Tensor | None,
+    report: ReportProgress,
+) -> tuple[AnomalyModel, list[MemberRecord]]:
+    """Put a trained network beside simple scorers, with weights from cross-validation.
+
+    The network is trained anew on each fold's other videos, with the same settings. No test video
+    is read.
+
+    Args:
+        network: Trained on all of `bags`, in evaluation mode.
+        config: Its settings.
+        bags: The training videos.
+        device: Where to train.
+        still_flow: As from `still_flow_features`.
+        report: Called with the progress, and with a message where there is nothing to weigh.
+
+    Returns:
+        The ensemble in evaluation mode, on the CPU, and a record of each member. With fewer than
+        two videos of a class there is nothing to validate on: the network and no record.
+
+    Raises:
+        DivergedError: If a loss becomes infinite or NaN.
+    """
+    stage = f"cross-validate seed {config.seed}"
+    labels = bags.labels.numpy()
+    if min(np.bincount(labels, minlength=2)) < 2:
+        message = "fewer than two videos of a class: the network scores by itself"
+        report(Progress(stage, 0, 1, "folds", message=message))
+        return network, []
+    folds = matched_folds(_appearances(bags), labels, seed=config.seed)
+    n_folds = int(folds.max()) + 1
+    held_out: dict[int, NDArray[np.float64]] = {}
+    for fold in range(n_folds):
+        report(Progress(stage, fold, n_folds, "folds"))
+        others = bags.subset(np.flatnonzero(folds != fold))
+        trainer = Trainer(config, others, device)
+        for epoch in range(trainer.config.n_epochs):
+            trainer.run_epoch(epoch)
+        fitted = _with_scorers(trainer.average, others, still_flow)
+        for video in np.flatnonzero(folds == fold).tolist():
+            held_out[video] = _member_logits(fitted, bags, video)
+    report(Progress(stage, n_folds, n_folds, "folds"))
+    logits = [held_out[video] for video in range(len(labels))]
+    fusion = fuse(logits, labels)
+    ensemble = _with_scorers(network, bags, still_flow)
+    ensemble.fuse(
+        weights=torch.from_numpy(fusion.weights),
+        bias=fusion.bias,
+        offsets=torch.from_numpy(fusion.offsets),
+        scales=torch.from_numpy(fusion.scales),
+    )
+    of_videos = np.stack([video_scores(of_video) for of_video in logits])
+    aucs = [ranking_auc(of_member, labels == 1) for of_member in of_videos.T]
+    members = zip(ensemble.members, aucs, fusion.weights.tolist(), strict=True)
+    return ensemble, [MemberRecord(*member) for member in members]
+
+
+def still_flow_features(
+    provenance: Provenance, device: torch.device, report: ReportProgress
+) -> Tensor | None:
+    """Compute the flow features of a gray picture that does not move.
+
+    Args:
+        provenance: How the training features were made.
+        device: Where to compute.
+        report: Called with a message where the features' extractor cannot be had.
+
+    Returns:
+        (D of the flow stream,) float32 on the CPU; None where there is no flow or no extractor, as
+        for features that were imported.
+    """
+    if "flow" not in str(provenance.get("streams", "")).split(","):
+        return None
+    try:
+        extractor = extractor_of_run(provenance, weights=None, device=device)
+    except LookaroundError as error:
+        message = f"the distance from a picture that does not move is left out ({error})"
+        report(Progress("cross-validate", 0, 1, "folds", message=message))
+        return None
+    shape = (extractor.snippet_len + 1, STILL_SIDE_PX, STILL_SIDE_PX, 3)
+    frames = torch.full(shape, STILL_GRAY, dtype=torch.uint8)
+    return extractor.embed([extractor.prepare(frames)])["flow"][0, 0].float().cpu()
+
+
+def _appearances(bags: BagSet) -> NDArray[np.float64]:
+    """(n_videos, D of the first stream) the mean features of each video, standardized."""
+    width = bags.stream_dims[0][1]
+    means = []
+    for video in range(len(bags.video_ids)):
+        batch = _first_crops(bags, np.array([video]))
+        means.append(batch.features[0, :, :width].double().mean(dim=0).numpy())
+    std, mean = torch.std_mean(bags.snippets[:, :width].double(), dim=0, correction=0)
+    std[std == 0] = 1
+    standardized: NDArray[np.float64] = (np.stack(means) - mean.numpy()) / std.numpy()
+    return standardized
+
+
+def _first_crops(bags: BagSet, videos: NDArray[np.int64]) -> BagBatch:
+    """The bag of each video's first crop, which is the center, on the CPU."""
+    return bags.batch(videos, np.zeros(len(videos))).to("cpu")
+
+
+def _with_scorers(network: AnomalyModel, bags: BagSet, still_flow: Tensor | None) -> Ensemble:
+    on_cpu = copy.deepcopy(network).cpu()
+    ensemble = Ensemble(on_cpu, has_motion=still_flow is not None).eval().requires_grad_(False)
+    ensemble.fit_scorers(_first_crops(bags, np.arange(len(bags.video_ids))), still_flow)
+    return ensemble
+
+
+@torch.inference_mode()
+def _member_logits(ensemble: Ensemble, bags: BagSet, video: int) -> NDArray[np.float64]:
+    """(n_snippets, M) of one video's first crop."""
+    batch = _first_crops(bags, np.array([video]))
+    logits, _ = ensemble.member_logits(batch.features, batch.mask)
+    of_video: NDArray[np.float64] = logits[0].double().numpy()
+    return of_video
+
+
+def write_members(path: Path, members: list[MemberRecord]) -> None:
+    """Write the records as JSON; the file appears whole or not at all."""
+    values = [
+        {"name": member.name, "held_out_auc": member.held_out_auc, "weight": member.weight}
+        for member in members
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

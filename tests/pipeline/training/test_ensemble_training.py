@@ -1,0 +1,195 @@
+"""From a training to an ensemble: who is validated on what, what is kept, what is left out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.ensemble import Ensemble
+from pipeline.config import resolve_config
+from pipeline.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from pipeline.runs.run_folder import RunDescription, create_runs
+from pipeline.training import ensemble_training
+from pipeline.training.bag_loading import Bag, collect_bags
+from pipeline.training.ensemble_training import fit_ensemble, still_flow_features
+from pipeline.training.run_training import train_run
+from pipeline.training.trainer import Trainer
+
+PROVENANCE = {"extractor": "i3d", "streams": "rgb,flow", "is_pretrained": False}
+CPU = torch.device("cpu")
+STILL = torch.tensor([100.0, 101.0, 99.0])
+SETTINGS = [
+    "ensemble=true",
+    "sampler=sequence",
+    "bag_len=12",
+    "bags_per_class=4",
+    "steps=6",
+    "steps_per_epoch=3",
+    "model.embedding_dim=8",
+    "model.class_code_dim=4",
+    "model.relation_dim=4",
+    "model.scorer_dim=4",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks as small as these only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def config():
+    return resolve_config("clav-como", "none", settings=SETTINGS)
+
+
+def make_bags(n_videos=14, n_anomalous=7):
+    """Two crops; the flow of anomalous videos is farther from the still picture."""
+    rng = np.random.default_rng(0)
+    bags = []
+    for index in range(n_videos):
+        features = (rng.normal(size=(int(rng.integers(5, 12)), 8)) * 5 + 100).astype(np.float32)
+        label = int(index < n_anomalous)
+        if label:
+            features[:2, 5:] += 40
+        bags += [Bag(f"v{index}", features, label), Bag(f"v{index}", features + 1, label)]
+    return collect_bags(
+        bags,
+        sampler="sequence",
+        bag_len=12,
+        stream_dims=(("rgb", 5), ("flow", 3)),
+        provenance=PROVENANCE,
+    )
+
+
+def make_run(runs: Path, config):
+    (run,) = create_runs(runs, [RunDescription("small", "a.csv", Path("f"), PROVENANCE, config)])
+    return run
+
+
+def test_a_run_ends_with_an_ensemble_that_loads_to_the_same_scores(tmp_path, config):
+    run = make_run(tmp_path, config)
+    list(train_run(run, make_bags(), CPU, still_flow=STILL))
+    model = load_checkpoint(run.checkpoint_path).model
+    expected = ("network", "linear rgb", "linear flow", "distance rgb", "distance flow", "motion")
+    assert model.members == expected
+    records = json.loads(run.ensemble_path.read_text())
+    assert [record["name"] for record in records] == list(expected)
+    assert [record["weight"] for record in records] == pytest.approx(model.weights.tolist())
+    by_name = {record["name"]: record["held_out_auc"] for record in records}
+    assert by_name["motion"] > 0.9
+    assert all(0 <= auc <= 1 for auc in by_name.values())
+    batch = make_bags().batch(np.arange(14), np.zeros(14))
+    again = tmp_path / "again.safetensors"
+    save_checkpoint(again, load_checkpoint(run.checkpoint_path))
+    with torch.no_grad():
+        scores = model(batch.features, batch.mask).scores
+        assert torch.equal(load_checkpoint(again).model(batch.features, batch.mask).scores, scores)
+    highest = scores.masked_fill(~batch.mask, 0).amax(dim=1)
+    assert highest[:7].min() > highest[7:].max()
+
+
+def test_the_network_of_an_ensemble_is_the_one_that_all_videos_taught(tmp_path, config):
+    run = make_run(tmp_path, config)
+    list(train_run(run, make_bags(), CPU, still_flow=STILL))
+    trainer = Trainer(config, make_bags(), CPU)
+    for epoch in range(trainer.config.n_epochs):
+        trainer.run_epoch(epoch)
+    found = load_checkpoint(run.checkpoint_path).model.network.state_dict()
+    for name, tensor in trainer.average.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, config):
+    learned, asked = [], []
+
+    class Recorded(Trainer):
+        def __init__(self, config, bags, device):
+            learned.append(set(bags.video_ids))
+            super().__init__(config, bags, device)
+
+    of_fitted = Ensemble.fit_scorers
+
+    def fit_scorers(self, batch, still_flow):
+        asked.append((len(batch.labels), set()))
+        of_fitted(self, batch, still_flow)
+
+    of_logits = ensemble_training._member_logits
+
+    def member_logits(ensemble, bags, video):
+        asked[-1][1].add(bags.video_ids[video])
+        return of_logits(ensemble, bags, video)
+
+    monkeypatch.setattr(ensemble_training, "Trainer", Recorded)
+    monkeypatch.setattr(Ensemble, "fit_scorers", fit_scorers)
+    monkeypatch.setattr(ensemble_training, "_member_logits", member_logits)
+    bags = make_bags()
+    network = Trainer(config, bags, CPU).average
+    fit_ensemble(network, config, bags, CPU, still_flow=None, report=lambda progress: None)
+    assert len(learned) == 5
+    for others, (n_fitted, validated) in zip(learned, asked[:5], strict=True):
+        assert others | validated == set(bags.video_ids)
+        assert not others & validated
+        assert n_fitted == len(others)
+    assert asked[5] == (14, set())  # at last the scorers are fitted to all videos
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_ensemble(tmp_path, config):
+    whole = make_run(tmp_path / "whole", config)
+    list(train_run(whole, make_bags(), CPU, still_flow=STILL))
+    stopped = make_run(tmp_path / "stopped", config)
+    records = train_run(stopped, make_bags(), CPU, still_flow=STILL)
+    next(records)
+    records.close()
+    list(train_run(stopped, make_bags(), CPU, still_flow=STILL))
+    assert stopped.checkpoint_path.read_bytes() == whole.checkpoint_path.read_bytes()
+    assert stopped.ensemble_path.read_bytes() == whole.ensemble_path.read_bytes()
+
+
+def test_with_one_video_of_a_class_the_network_scores_by_itself(config):
+    bags, messages = make_bags(6, 1), []
+    network = Trainer(config, bags, CPU).average
+    found, records = fit_ensemble(
+        network,
+        config,
+        bags,
+        CPU,
+        still_flow=None,
+        report=lambda progress: messages.append(progress.message),
+    )
+    assert found is network
+    assert records == []
+    assert messages == ["fewer than two videos of a class: the network scores by itself"]
+
+
+def test_a_still_picture_has_features_only_where_their_extractor_can_be_had():
+    messages = []
+
+    def report(progress):
+        messages.append(progress.message)
+
+    assert still_flow_features({"streams": "rgb"}, CPU, report) is None
+    assert messages == []
+    imported = {"extractor": "imported", "streams": "rgb,flow", "source": "somebody"}
+    assert still_flow_features(imported, CPU, report) is None
+    assert len(messages) == 1
+    assert "left out" in messages[0]
+
+
+@pytest.mark.parametrize("members", [["motion"], ["network", "linear rgb"], "network", [1]])
+def test_a_checkpoint_of_other_members_is_refused(tmp_path, config, monkeypatch, members):
+    network = Trainer(config, make_bags(), CPU).average
+    run = make_run(tmp_path, replace(config, ensemble=False))
+    list(train_run(run, make_bags(), CPU))
+    checkpoint = load_checkpoint(run.checkpoint_path)
+    monkeypatch.setattr(type(network), "members", members)
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(CheckpointError, match="members|tensors"):
+        load_checkpoint(path)
