@@ -191,5 +191,5 @@ def test_a_checkpoint_of_other_members_is_refused(tmp_path, config, monkeypatch,
     monkeypatch.setattr(type(network), "members", members)
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, checkpoint)
-    with pytest.raises(CheckpointError, match="members|tensors"):
+    with pytest.raises(CheckpointError, match=r"members|tensors"):
         load_checkpoint(path)
