@@ -6,15 +6,13 @@ from pathlib import Path
 from pipeline.outputs import STDOUT
 from pipeline.progress import ReportProgress, no_report
 from pipeline.reports.clips import write_clips
-from pipeline.reports.html_index import write_index
+from pipeline.reports.html_index import INDEX_NAME, write_index
 from pipeline.reports.html_report import ReportSummary, RunFacts, write_report
 from pipeline.reports.overlay import write_overlay
 from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.video_outputs import NamedVideo
 from pipeline.video_writer import container_for, suffix_for_sound
-
-INDEX_NAME = "index.html"
 
 
 @dataclass(frozen=True, slots=True)
