@@ -238,7 +238,9 @@ def _score_all(
 
     try:
         with show_progress() as report:
-            return scorer.score_all(list(left), write, stride=stride, report=report)
+            return scorer.score_all(
+                list(left), write, stride=stride, explain=media.shows_parts, report=report
+            )
     except KeyboardInterrupt:
         if len(outputs) > 1:
             warn(f"{len(outputs) - len(left)} of {len(outputs)} videos are scored; left:")

@@ -202,6 +202,7 @@ def write_report(
         truth_known=truth is not None,
         threshold=rule.threshold,
         is_reduced=curve.is_reduced,
+        parts=list(curve.without),
         data=_page_data(curve, thumbnails, rule, truth_seconds),
         uplot_license=read_asset("uplot/LICENSE"),
     )

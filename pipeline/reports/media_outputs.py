@@ -76,6 +76,11 @@ class MediaWriter:
         self._outputs, self._run, self._rule = outputs, run, rule
         self._summaries: list[ReportSummary] = []
 
+    @property
+    def shows_parts(self) -> bool:
+        """Whether an output shows what parts of the model an event rests on."""
+        return self._outputs.report is not None
+
     def write(self, video: NamedVideo, scores: Scores, report: ReportProgress = no_report) -> None:
         """Write what is wanted of one video; each file appears whole or not at all.
 

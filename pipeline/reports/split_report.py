@@ -1,6 +1,6 @@
 """HTML reports of a test split: a page per video with its labels, and an index, worst first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,12 @@ from pipeline.reports.html_report import describe_run, write_report
 from pipeline.runs.checkpoints import Checkpoint
 from pipeline.scoring.events import EventRule, Interval, true_runs
 from pipeline.scoring.frame_scores import scores_of_video
-from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
+from pipeline.scoring.snippet_scores import (
+    check_streams,
+    snippet_scores,
+    snippet_scores_without,
+    stream_dims_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,10 @@ def write_split_report(
     for number, video in enumerate(split, start=1):
         entry, features = video.entry, video.features
         check_streams(model, stream_dims_of(features), split.path(entry))
-        scores = scores_of_video(snippet_scores(model, features, device=device), features)
+        scores = replace(
+            scores_of_video(snippet_scores(model, features, device=device), features),
+            without=snippet_scores_without(model, features, device=device),
+        )
         try:
             summary = write_report(
                 folder / "videos" / f"{entry.video_id}.html",

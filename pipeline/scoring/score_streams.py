@@ -56,6 +56,7 @@ def score_streams(
     device: torch.device,
     stride: int,
     max_window_len: int = MAX_WINDOW_LEN,
+    explain: bool = False,
 ) -> Iterator[ScoringEvent]:
     """Score videos, several at a time where the device is fast enough, in bounded memory.
 
@@ -67,6 +68,7 @@ def score_streams(
         stride: Frames from the beginning of one snippet to that of the next, a divisor of the
             extractor's snippet length.
         max_window_len: As in `StreamScorer`.
+        explain: As in `StreamScorer`.
 
     Yields:
         `FramesDecoded` on the way; for every video, in the order in which they end, either its
@@ -83,7 +85,10 @@ def score_streams(
         for event in pool.decode(paths):
             match event:
                 case VideoOpened(path=path):  # perhaps again, after a decoder that failed
-                    passes = [StreamScorer(model, device, max_window_len) for _ in range(n_passes)]
+                    passes = [
+                        StreamScorer(model, device, max_window_len, explain=explain)
+                        for _ in range(n_passes)
+                    ]
                     open_videos[path] = _OpenVideo(event, extractor, passes)
                 case SnippetDecoded(path=path):
                     video = open_videos[path]
@@ -214,16 +219,27 @@ class _OpenVideo:
             return VideoLost(self._path, "FeatureValueError", self._error, is_quarantined=False)
         if not counts[0]:
             return lost_as_too_short(self._path, self.n_frames, tail_policy)
-        per_snippet = np.zeros(sum(counts), dtype=np.float32)
-        for index, (scorer, count) in enumerate(zip(self._passes, counts, strict=True)):
-            if count:
-                per_snippet[index :: len(counts)] = scorer.finish(count)
+        per_pass = [
+            {"": scorer.finish(count), **scorer.without()}
+            for scorer, count in zip(self._passes, counts, strict=True)
+            if count
+        ]
+        found = {name: _interleave([scores[name] for scores in per_pass]) for name in per_pass[0]}
         scores = Scores(
-            per_snippet,
+            found.pop(""),
             snippet_len,
             np.concatenate(self._timestamps),
             tail_policy,
             self._stride,
+            found,
         )
         assert self._end is not None
         return VideoScored(self._path, scores, self._end.n_missing)
+
+
+def _interleave(per_pass: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The scores of all passes in the order in which their snippets begin."""
+    together = np.zeros(sum(map(len, per_pass)), dtype=np.float32)
+    for index, scores in enumerate(per_pass):
+        together[index :: len(per_pass)] = scores
+    return together

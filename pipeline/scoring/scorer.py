@@ -94,6 +94,7 @@ class Scorer:
         receive: Callable[[Path, Scores], None],
         *,
         stride: int = SNIPPET_LEN,
+        explain: bool = False,
         report: ReportProgress = no_report,
     ) -> list[VideoFailure]:
         """Score videos, each in bounded memory; one that fails does not stop the others.
@@ -102,6 +103,7 @@ class Scorer:
             videos: Video files. No path may occur twice.
             receive: Called with each video and its scores once they are complete.
             stride: As in `score`.
+            explain: Also score without each part of the model: see `Scores.without`.
             report: Called with the progress.
 
         Returns:
@@ -119,7 +121,7 @@ class Scorer:
         counter = _Counter(len(videos), report)
         failures = []
         for event in score_streams(
-            videos, self.extractor, model, device=self.device, stride=stride
+            videos, self.extractor, model, device=self.device, stride=stride, explain=explain
         ):
             match event:
                 case FramesDecoded():

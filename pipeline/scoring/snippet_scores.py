@@ -58,6 +58,33 @@ def snippet_scores(
     return blender.scores()
 
 
+def snippet_scores_without(
+    model: AnomalyModel,
+    features: Features,
+    *,
+    device: torch.device,
+    max_window_len: int = MAX_WINDOW_LEN,
+) -> dict[str, NDArray[np.float32]]:
+    """Score one video's snippets without each part of a model that says what parts it has.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        features: One video's.
+        device: Where the model is.
+        max_window_len: As in `snippet_scores`.
+
+    Returns:
+        By the name of the part (n_snippets,) in [0, 1]; empty where the model has none.
+    """
+    blenders: dict[str, WindowBlender] = {}
+    for start, stop in windows(features.n_snippets, max_window_len):
+        for name, scores in _scores_without(
+            model, _part(features.streams, start, stop), device
+        ).items():
+            blenders.setdefault(name, WindowBlender(max_window_len)).add(scores)
+    return {name: blender.scores() for name, blender in blenders.items()}
+
+
 def windows(n_snippets: int, max_window_len: int) -> list[tuple[int, int]]:
     """Where the windows of a video begin and end: each begins half a window after the one before.
 
@@ -106,13 +133,22 @@ class StreamScorer:
         model: In evaluation mode, on `device`.
         device: Where the model is.
         max_window_len: Snippets that are scored at once; even.
+        explain: Also score without each part of the model, for two or three times its computing
+            time.
     """
 
     def __init__(
-        self, model: AnomalyModel, device: torch.device, max_window_len: int = MAX_WINDOW_LEN
+        self,
+        model: AnomalyModel,
+        device: torch.device,
+        max_window_len: int = MAX_WINDOW_LEN,
+        *,
+        explain: bool = False,
     ) -> None:
         self._model, self._device, self._max_window_len = model, device, max_window_len
+        self._explain = explain
         self._blender = WindowBlender(max_window_len)
+        self._without: dict[str, WindowBlender] = {}
         self._window: list[Mapping[str, NDArray[np.float32]]] = []
         self._n_dropped = 0  # snippets before the window
 
@@ -121,7 +157,7 @@ class StreamScorer:
         # Not before one more snippet comes: the last window must reach the end of the video. One
         # more still, because the tail policy may drop the last snippet.
         if len(self._window) == self._max_window_len + 1:
-            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            self._score(self._window[: self._max_window_len])
             hop = self._max_window_len // 2
             del self._window[:hop]
             self._n_dropped += hop
@@ -131,15 +167,22 @@ class StreamScorer:
         """(n_snippets,) the scores of the snippets up to a number of them, at most one fewer."""
         del self._window[n_snippets - self._n_dropped :]
         if len(self._window) > self._max_window_len:
-            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            self._score(self._window[: self._max_window_len])
             del self._window[: self._max_window_len // 2]
-        self._blender.add(self._scores(self._window))
+        self._score(self._window)
         return self._blender.scores()
 
-    def _scores(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    def without(self) -> dict[str, NDArray[np.float32]]:
+        """After `finish`: by part of the model (n_snippets,) the scores without it."""
+        return {name: blender.scores() for name, blender in self._without.items()}
+
+    def _score(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> None:
         streams = {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
         outputs = _outputs(self._model, streams, self._device, None)
-        return mean_over_crops([output.scores for output in outputs])
+        self._blender.add(mean_over_crops([output.scores for output in outputs]))
+        if self._explain:
+            for name, scores in _scores_without(self._model, streams, self._device).items():
+                self._without.setdefault(name, WindowBlender(self._max_window_len)).add(scores)
 
 
 def crop_outputs(
@@ -178,6 +221,19 @@ def _outputs(
         else:
             outputs.append(model(bag, mask, context=_bag_of_crop(context, crop, device)))
     return outputs
+
+
+@torch.inference_mode()
+def _scores_without(
+    model: AnomalyModel, streams: Streams, device: torch.device
+) -> dict[str, NDArray[np.float32]]:
+    """By part of the model (n_snippets,) the mean scores over crops without it."""
+    n_snippets, n_crops = next(iter(streams.values())).shape[:2]
+    mask = torch.ones(1, n_snippets, dtype=torch.bool, device=device)
+    per_crop = [
+        model.scores_without(_bag_of_crop(streams, crop, device), mask) for crop in range(n_crops)
+    ]
+    return {name: mean_over_crops([crop[name] for crop in per_crop]) for name in per_crop[0]}
 
 
 @torch.inference_mode()

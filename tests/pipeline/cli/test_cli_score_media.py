@@ -39,6 +39,7 @@ def test_one_video_gets_its_report_clips_and_overlay(world):
     page = (world / "out/a.html").read_text()
     assert "<h1>a.mp4</h1>" in page
     assert 'value="0.01"' in page
+    assert "“without context” is" in page
     assert "report: open out/a.html in a browser" in result.stderr
 
 

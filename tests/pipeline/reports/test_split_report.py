@@ -156,6 +156,8 @@ def test_the_command_writes_the_pages_and_says_which_one_to_open(world):
     assert pages == expected
     assert "report: open pages/index.html in a browser" in result.stderr
     assert "AUC" in result.stdout
+    page = (world / "pages/videos/right.html").read_text()
+    assert "“without context” is" in page  # the run is of CLAV-CoMo, which has parts
 
 
 def test_a_page_that_cannot_be_made_is_exit_code_3_and_the_others_are_written(world):

@@ -211,3 +211,22 @@ def test_videos_that_are_decoded_side_by_side_have_the_scores_of_each_alone(
     )
     assert failures == []
     assert together == alone
+
+
+@pytest.mark.parametrize("stride", [16, 4])
+def test_scores_without_each_part_of_the_model_are_computed_on_request(
+    brightness_scorer, counting_clip, stride
+):
+    plain = score_one(brightness_scorer, counting_clip, stride)
+    explained = score_one(brightness_scorer, counting_clip, stride, explain=True)
+    assert plain.without == {}
+    assert explained.per_snippet.tolist() == plain.per_snippet.tolist()
+    assert set(explained.per_frame_without) == {"context", "motion"}
+    for per_frame in explained.per_frame_without.values():
+        assert per_frame.shape == (40,)
+        assert ((per_frame >= 0) & (per_frame <= 1)).all()
+    # Each pass is explained by itself, as it is scored by itself.
+    of_pass = {name: values[:: 16 // stride] for name, values in explained.without.items()}
+    alone = score_one(brightness_scorer, counting_clip, 16, explain=True).without
+    for name, values in alone.items():
+        assert of_pass[name].tolist() == values.tolist()

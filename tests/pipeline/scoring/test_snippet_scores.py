@@ -10,7 +10,12 @@ from extractors.features import Features
 from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
-from pipeline.scoring.snippet_scores import StreamScorer, snippet_scores, windows
+from pipeline.scoring.snippet_scores import (
+    StreamScorer,
+    snippet_scores,
+    snippet_scores_without,
+    windows,
+)
 
 CPU = torch.device("cpu")
 
@@ -105,3 +110,21 @@ def test_a_stream_holds_no_more_than_one_window():
         most = max(most, len(scorer._window))
     assert most == 9
     assert scorer.finish(100).shape == (100,)
+
+
+@pytest.mark.parametrize("n_snippets", [1, 8, 9, 13, 30])
+def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets):
+    config = with_streams(resolve_config("clav-como", "none"), (("rgb", 3),))
+    model = model_class("clav-como")(config.model).eval()
+    features = make_features(n_snippets)
+    expected = snippet_scores_without(model, features, device=CPU, max_window_len=8)
+    assert set(expected) == {"context", "motion"}
+    scorer = StreamScorer(model, CPU, 8, explain=True)
+    for index in range(n_snippets):
+        scorer.add({"rgb": features.streams["rgb"][index]})
+    whole = scorer.finish(n_snippets)
+    assert whole.tolist() == snippet_scores(model, features, device=CPU, max_window_len=8).tolist()
+    found = scorer.without()
+    assert {name: scores.tolist() for name, scores in found.items()} == {
+        name: scores.tolist() for name, scores in expected.items()
+    }
