@@ -21,6 +21,7 @@ from pipeline.cli.shared import (
     check_number,
     device_option,
     errors_in_one_line,
+    is_quiet,
     runs_option,
     say,
     warn,
@@ -233,7 +234,10 @@ def _score_all(
         write_video_outputs(
             left[video], scores, score_format=score_format, rule=rule, note=scorer.note
         )
-        media.write(left[video].video, scores)
+        warning = scorer.warning(scores)
+        media.write(left[video].video, scores, warning=warning)
+        if warning and is_quiet():  # else the progress has said it
+            warn(f"{video}: {warning}")
         del left[video]
 
     try:

@@ -153,6 +153,7 @@ def write_report(
     name: Path | None = None,
     truth: Sequence[Interval] | None = None,
     index: Path | None = None,
+    warning: str = "",
 ) -> ReportSummary:
     """Write the report of one scored video.
 
@@ -166,6 +167,7 @@ def write_report(
         truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
             has no labels.
         index: The page that lists this report among others.
+        warning: What a reader must know before trusting the scores; "" for nothing.
 
     Returns:
         What an index of several reports needs.
@@ -191,6 +193,7 @@ def write_report(
         name=shown_name,
         facts=_facts_line(scores, seconds),
         note=run.note,
+        warning=warning,
         run_facts=run.facts,
         provenance=run.provenance,
         index_href=None if index is None else relative_href(index, path),

@@ -81,8 +81,21 @@ class MediaWriter:
         """Whether an output shows what parts of the model an event rests on."""
         return self._outputs.report is not None
 
-    def write(self, video: NamedVideo, scores: Scores, report: ReportProgress = no_report) -> None:
+    def write(
+        self,
+        video: NamedVideo,
+        scores: Scores,
+        *,
+        warning: str = "",
+        report: ReportProgress = no_report,
+    ) -> None:
         """Write what is wanted of one video; each file appears whole or not at all.
+
+        Args:
+            video: The video.
+            scores: Its scores.
+            warning: Shown at the head of the report.
+            report: Called with the progress of clips and overlay.
 
         Raises:
             VideoError: If the video cannot be read again.
@@ -98,6 +111,7 @@ class MediaWriter:
                 self._rule,
                 name=video.name,
                 index=self._outputs.index,
+                warning=warning,
             )
             self._summaries.append(summary)
         if (folder := self._outputs.clips_of(video)) is not None:

@@ -6,7 +6,7 @@
     selected.safetensors     the best epoch so far, where held-out videos select; then the result
     epochs/0001.safetensors  every epoch, where the config asks for it
     diverged.txt             why the training ended without a result
-    training.json            how many videos, which device: written at the end
+    training.json            how many videos, which device, how far their features lie: written last
     losses.png               every loss term over the steps
     evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
     README.md                the model card

@@ -42,6 +42,8 @@ class Scores:
             `snippet_len`; 0 stands for `snippet_len`.
         without: By part of the model, such as "context", (n_snippets,) what the scores would be
             without this part; empty where that was not computed.
+        feature_distance: How far the video's features lie from those that the run was trained on,
+            as in `pipeline/runs/feature_distance.py`; None where that was not computed.
 
     Raises:
         ValueError: If the shapes, the number of scores or their range are not as above.
@@ -58,6 +60,7 @@ class Scores:
     tail_policy: str = REPEAT_LAST_FRAME
     stride: int = 0
     without: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    feature_distance: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""

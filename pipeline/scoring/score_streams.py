@@ -32,6 +32,8 @@ from extractors.engine import (
 from extractors.features import Extractor
 from extractors.snippets import n_snippets
 from models.interface import AnomalyModel
+from models.layers import Standardize
+from pipeline.runs.feature_distance import snippet_distance
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.snippet_scores import MAX_WINDOW_LEN, StreamScorer
 
@@ -89,7 +91,7 @@ def score_streams(
                         StreamScorer(model, device, max_window_len, explain=explain)
                         for _ in range(n_passes)
                     ]
-                    open_videos[path] = _OpenVideo(event, extractor, passes)
+                    open_videos[path] = _OpenVideo(event, extractor, passes, model.input_norm)
                 case SnippetDecoded(path=path):
                     video = open_videos[path]
                     video.add(event, batcher)
@@ -161,11 +163,17 @@ class _OpenVideo:
     """A video that is being decoded and scored."""
 
     def __init__(
-        self, opened: VideoOpened, extractor: Extractor, passes: list[StreamScorer]
+        self,
+        opened: VideoOpened,
+        extractor: Extractor,
+        passes: list[StreamScorer],
+        norm: Standardize,
     ) -> None:
         self.n_frames = 0
         self.n_frames_expected = opened.n_frames_expected
         self._path, self._extractor, self._passes = opened.path, extractor, passes
+        self._norm = norm
+        self._distance = _Mean()
         self._stride = extractor.snippet_len // len(passes)
         self._cutter = FrameCutter(extractor.snippet_len, self._stride)
         self._timestamps: list[NDArray[np.float64]] = []
@@ -202,6 +210,7 @@ class _OpenVideo:
         # Not a number is not below the limit either.
         if all((np.abs(values) <= MAX_FEATURE).all() for values in snippet.values()):
             scorer.add(snippet)
+            self._distance.add(snippet_distance(self._norm, snippet))
         else:
             self._error = (
                 f"{self._path}: features must be finite and at most {MAX_FEATURE:g} in size, "
@@ -232,9 +241,25 @@ class _OpenVideo:
             tail_policy,
             self._stride,
             found,
+            self._distance.value,
         )
         assert self._end is not None
         return VideoScored(self._path, scores, self._end.n_missing)
+
+
+class _Mean:
+    """The mean of values that come one by one."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self._total += value
+        self._count += 1
+
+    @property
+    def value(self) -> float:
+        return self._total / self._count
 
 
 def _interleave(per_pass: list[NDArray[np.float32]]) -> NDArray[np.float32]:

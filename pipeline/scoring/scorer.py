@@ -20,7 +20,9 @@ from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
+from pipeline.runs.feature_distance import describe_distance, read_distance_limit
 from pipeline.runs.run_folder import Run
+from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
 from pipeline.scoring.snippet_scores import check_streams
@@ -42,11 +44,14 @@ class Scorer:
         checkpoint: The trained model, in evaluation mode on `device`.
         extractor: Computes features as the checkpoint's provenance says.
         device: Where both compute.
+        distance_limits: From which distance of its features on a video is unlike those of the
+            training and of the calibration; None where that is not known.
     """
 
     checkpoint: Checkpoint
     extractor: Extractor
     device: torch.device
+    distance_limits: tuple[float | None, ...] = ()
 
     @classmethod
     def load(
@@ -63,7 +68,9 @@ class Scorer:
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        return cls(checkpoint, extractor, chosen)
+        calibration = read_calibration(run)
+        of_calibration = None if calibration is None else calibration.max_feature_distance
+        return cls(checkpoint, extractor, chosen, (read_distance_limit(run), of_calibration))
 
     @property
     def note(self) -> str:
@@ -75,6 +82,10 @@ class Scorer:
         """What a user should know of the scores: random weights, and another precision."""
         _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
         return [notice for notice in (self.note, precision) if notice]
+
+    def warning(self, scores: Scores) -> str:
+        """That a video's features are unlike those that the run knows; "" where they are not."""
+        return describe_distance(scores.feature_distance, self.distance_limits)
 
     def score(
         self, video: Path, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
@@ -128,8 +139,9 @@ class Scorer:
                     counter.count(event)
                 case VideoScored(path=path, scores=scores, n_missing=n_missing):
                     receive(path, scores)
-                    text = f"{path}: {n_missing} frames could not be decoded" if n_missing else ""
-                    counter.end(path, text)
+                    missing = f"{n_missing} frames could not be decoded" if n_missing else ""
+                    said = "; ".join(filter(None, (missing, self.warning(scores))))
+                    counter.end(path, f"{path}: {said}" if said else "")
                 case VideoLost(path=path, reason=reason):
                     failures.append(VideoFailure(path, reason))
                     counter.end(path, "")

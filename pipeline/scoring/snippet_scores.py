@@ -157,7 +157,7 @@ class StreamScorer:
         # Not before one more snippet comes: the last window must reach the end of the video. One
         # more still, because the tail policy may drop the last snippet.
         if len(self._window) == self._max_window_len + 1:
-            self._score(self._window[: self._max_window_len])
+            self._add_window(self._window[: self._max_window_len])
             hop = self._max_window_len // 2
             del self._window[:hop]
             self._n_dropped += hop
@@ -167,22 +167,42 @@ class StreamScorer:
         """(n_snippets,) the scores of the snippets up to a number of them, at most one fewer."""
         del self._window[n_snippets - self._n_dropped :]
         if len(self._window) > self._max_window_len:
-            self._score(self._window[: self._max_window_len])
+            self._add_window(self._window[: self._max_window_len])
             del self._window[: self._max_window_len // 2]
-        self._score(self._window)
+        self._add_window(self._window)
         return self._blender.scores()
 
     def without(self) -> dict[str, NDArray[np.float32]]:
         """After `finish`: by part of the model (n_snippets,) the scores without it."""
         return {name: blender.scores() for name, blender in self._without.items()}
 
-    def _score(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> None:
-        streams = {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
-        outputs = _outputs(self._model, streams, self._device, None)
-        self._blender.add(mean_over_crops([output.scores for output in outputs]))
+    def _add_window(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> None:
+        self._blender.add(window_scores(self._model, window, self._device))
         if self._explain:
-            for name, scores in _scores_without(self._model, streams, self._device).items():
+            without = _scores_without(self._model, _stacked(window), self._device)
+            for name, scores in without.items():
                 self._without.setdefault(name, WindowBlender(self._max_window_len)).add(scores)
+
+
+def window_scores(
+    model: AnomalyModel, window: Sequence[Mapping[str, NDArray[np.float32]]], device: torch.device
+) -> NDArray[np.float32]:
+    """Score snippets that follow each other, at once.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        window: The features of each snippet, by stream (K, D); at least one.
+        device: Where the model is.
+
+    Returns:
+        (n_snippets,) in [0, 1].
+    """
+    outputs = _outputs(model, _stacked(window), device, None)
+    return mean_over_crops([output.scores for output in outputs])
+
+
+def _stacked(window: Sequence[Mapping[str, NDArray[np.float32]]]) -> Streams:
+    return {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
 
 
 def crop_outputs(

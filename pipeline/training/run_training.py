@@ -14,6 +14,7 @@ from pipeline.reports.model_card import write_card
 from pipeline.reports.plots import plot_losses
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from pipeline.runs.epochs import read_epochs
+from pipeline.runs.feature_distance import LIMIT_KEY, distance_limit
 from pipeline.runs.run_folder import Run, read_description
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import DivergedError, EpochRecord, Trainer
@@ -117,6 +118,7 @@ def _finish(
         "n_held_out": 0 if held_out is None else len(held_out.video_ids),
         "device": describe_device(device),
         "torch": torch.__version__,
+        LIMIT_KEY: distance_limit(trainer.average.input_norm, bags.snippets),
     }
     with replacing(run.training_path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,7 @@ def test_a_calibration_is_stored_with_the_run_and_used_by_score(world):
     assert result.exit_code == 0, result.output
     stored = json.loads((world / "run/calibration.json").read_text())
     assert (stored["n_videos"], stored["n_events"], stored["min_seconds"]) == (2, 0, 0.25)
+    assert 0 < stored["max_feature_distance"] < 5
     assert f"threshold {stored['threshold']:g}: 0 false alarms in 0.00 hours" in result.stdout
     assert "with 95% confidence" in result.stdout
     events = ["cameras/a.mp4", "--out", "s.csv", "--events", "e.json"]
@@ -246,3 +248,27 @@ def test_a_rate_of_false_alarms_that_is_none_is_a_usage_error(world, rate):
     result = calibrate("run", "cameras", f"--false-alarms-per-hour={rate}")
     assert result.exit_code == 2
     assert "'--false-alarms-per-hour'" in result.stderr
+
+
+@pytest.fixture
+def strict_limit(brightness_scorer, monkeypatch):
+    """The run of `world` with a limit of the features' distance that every video exceeds."""
+    strict = replace(brightness_scorer, distance_limits=(1e-6, None))
+    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: strict))
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_a_video_far_from_the_training_is_scored_with_a_line_of_warning(world, strict_limit, flags):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--report", "r.html", *flags)
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if "unlike those that the run" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("cameras/a.mp4: its features are unlike")
+    assert "its features are unlike those that the run" in (world / "r.html").read_text()
+    assert len((world / "s.csv").read_text().splitlines()) == 41
+
+
+def test_a_video_like_those_of_the_training_has_no_warning(world):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--report", "r.html")
+    assert "unlike" not in result.stderr
+    assert "its features are unlike" not in (world / "r.html").read_text()

@@ -230,3 +230,15 @@ def test_scores_without_each_part_of_the_model_are_computed_on_request(
     alone = score_one(brightness_scorer, counting_clip, 16, explain=True).without
     for name, values in alone.items():
         assert of_pass[name].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("stride", [16, 8])
+def test_the_distance_of_the_features_is_measured_on_the_way(
+    brightness_scorer, counting_clip, stride
+):
+    found = score_one(brightness_scorer, counting_clip, stride).feature_distance
+    # The model was not fitted, so the mean is 0 and the deviation 1; the second crop is a half.
+    frames = decoded_frames(counting_clip).astype(np.float64) / 255
+    rows = [np.minimum(np.arange(first, first + 16), 39) for first in range(0, 40, stride)]
+    means = [frames[row].mean(axis=(0, 1, 2)).mean() for row in rows]
+    assert found == pytest.approx(np.mean(means) * 0.75, abs=1e-4)
