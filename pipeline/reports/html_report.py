@@ -23,7 +23,6 @@ from pipeline.reports.html_page import (
     relative_href,
     write_page,
 )
-from pipeline.reports.thumbnails import Thumbnail, choose_frames, make_thumbnails
 from pipeline.scoring.events import (
     RELEASE_FRACTION,
     Event,
@@ -33,6 +32,7 @@ from pipeline.scoring.events import (
     frame_ends,
 )
 from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.thumbnails import Thumbnail, choose_frames, make_thumbnails
 
 # What a checkpoint is needs torch, which takes seconds to load.
 if TYPE_CHECKING:

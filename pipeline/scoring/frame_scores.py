@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.scoring.events import (
     DEFAULT_THRESHOLD,
     Event,
     EventRule,
+    Interval,
     describe_events,
 )
 
@@ -135,21 +136,40 @@ class Scores:
         """
         write_output(Path(path), csv_bytes(self))
 
-    def plot(self, path: str | Path, *, title: str = "", note: str = "") -> None:
+    def plot(
+        self,
+        path: str | Path,
+        *,
+        title: str = "",
+        note: str = "",
+        video: str | Path | None = None,
+        truth: Sequence[Interval] = (),
+    ) -> None:
         """Plot the score over time as a PNG file; `-` is stdout.
 
         Args:
             path: The file.
             title: Above the curve.
             note: A warning at the right of the title.
+            video: The video that was scored: thumbnails of it are shown along the time axis.
+            truth: Labeled anomalies as (start, stop) in frames, stop excluded, shown as bands.
 
         Raises:
+            VideoError: If the video cannot be read.
             OSError: If the file cannot be written. It appears whole or not at all.
         """
         # matplotlib takes a second to load, which is not needed for the numbers.
         from pipeline.scoring.score_plot import plot_scores  # noqa: PLC0415
 
-        plot_scores(self.timestamps, self.per_frame, Path(path), title=title, note=note)
+        plot_scores(
+            self.timestamps,
+            self.per_frame,
+            Path(path),
+            title=title,
+            note=note,
+            video=None if video is None else Path(video),
+            truth=truth,
+        )
 
 
 def _mean_of_covering(

@@ -1,6 +1,8 @@
 """`pipeline score` on several videos: outputs, formats, events, exit codes, Ctrl-C, quiet."""
 
+import base64
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from pipeline.cli import main
 from pipeline.scoring.scorer import Scorer
@@ -120,7 +123,9 @@ def test_parquet_without_pyarrow_is_said_before_the_work(world, monkeypatch):
     assert not (world / "s").exists()
 
 
-def test_events_have_frames_seconds_peak_and_mean_and_the_rule_that_found_them(world):
+def test_events_have_frames_seconds_peak_mean_thumbnail_and_the_rule_that_found_them(
+    world, read_number
+):
     result = score("cameras/a.mp4", "--format", "json", "--out", "s.json")
     scores = np.array(json.loads((world / "s.json").read_text())["score"])
     threshold = float(scores.max()) - 1e-6
@@ -141,6 +146,8 @@ def test_events_have_frames_seconds_peak_and_mean_and_the_rule_that_found_them(w
     assert event["peak"] == pytest.approx(scores.max(), abs=1e-6)
     assert event["peak_frame"] == int(scores.argmax())
     assert event["mean"] == pytest.approx(scores[start:stop].mean(), abs=1e-6)
+    jpeg = base64.b64decode(event["thumbnail"].removeprefix("data:image/jpeg;base64,"))
+    assert read_number(np.asarray(Image.open(io.BytesIO(jpeg)))) == event["peak_frame"]
     score("cameras/a.mp4", "--out", "s.csv", *options, "--min-seconds", 60)
     assert json.loads((world / "e.json").read_text())["events"] == []
 
@@ -157,7 +164,7 @@ def test_ctrl_c_leaves_finished_outputs_whole_and_says_what_is_left(world, monke
         if calls:
             raise KeyboardInterrupt
         calls.append(outputs)
-        write_video_outputs(outputs, scores, **options)
+        return write_video_outputs(outputs, scores, **options)
 
     monkeypatch.setattr(
         "pipeline.scoring.video_outputs.write_video_outputs", write_one_then_interrupt
@@ -272,3 +279,28 @@ def test_a_video_like_those_of_the_training_has_no_warning(world):
     result = score("cameras/a.mp4", "--out", "s.csv", "--report", "r.html")
     assert "unlike" not in result.stderr
     assert "its features are unlike" not in (world / "r.html").read_text()
+
+
+def make_labels(folder, *rows):
+    (folder / "cameras/labels.csv").write_text("path,split,label,anomalies\n" + "\n".join(rows))
+    return "cameras/labels.csv"
+
+
+def test_known_labels_are_shown_in_plot_and_report(world, figures):
+    labels = make_labels(world, "a.mp4,test,1,10-20;30-99", "gate/b.MP4,train,1,")
+    outputs = ["--out", "s", "--plot", "p", "--report", "r", "--labels", labels]
+    result = score("cameras", *outputs)
+    assert result.exit_code == 0, result.output
+    bands = [[patch.get_x() for patch in figure.axes[0].patches] for figure in figures]
+    assert bands == [[pytest.approx(10 / 25), pytest.approx(30 / 25)], []]
+    pages = [(world / f"r/{name}.html").read_text() for name in ("a.mp4", "gate/b.MP4")]
+    assert ["labeled anomaly" in page for page in pages] == [True, False]
+    assert "Largest mistake first" in (world / "r/index.html").read_text()
+
+
+def test_labels_of_other_videos_are_refused_before_the_work(world, monkeypatch):
+    monkeypatch.setattr(Scorer, "load", None)
+    labels = make_labels(world, "c.mp4,test,0,")
+    result = score("cameras/a.mp4", "--out", "s.csv", "--labels", labels)
+    assert result.exit_code == 1
+    assert "cameras/a.mp4: is not a video of labels, nor is any other of the 1" in result.stderr
