@@ -5,7 +5,16 @@ an epoch all take this path.
 
 A video of more than `MAX_WINDOW_LEN` snippets is scored in windows that overlap by half: the models
 relate snippets to all others of their sequence, which for a whole day needs more memory than there
-is. Where two windows overlap, their scores are blended linearly.
+is. Where two windows overlap, their scores are blended linearly in the middle half of the overlap,
+so that a model of limited context has the scores of the whole video.
+
+Windows change the scores of the models with attention, the less the longer the windows are. No
+overlap can undo that, for attention reaches all snippets of a sequence. In LA-Net a snippet's place
+adds at most 1 to an attention logit, so the farthest snippet has at least 1 / e of the weight of an
+equal one nearby, and a window averages over other snippets than the video. Measured on 6144 random
+snippets with untrained models, the largest difference to scoring the whole video was, with windows
+of 4096 (512): LA-Net 1.2e-3 (6.2e-3), CLAV-CoMo 2.6e-4 (2.0e-3), CBCG 3e-8 (3e-8). Up to
+`MAX_WINDOW_LEN` snippets there is no difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,7 +122,9 @@ class WindowBlender:
         """Take the scores (n,) of the next window, which has more than `hop` snippets."""
         if self._parts:
             before = self._parts[-1]
-            weights = ((np.arange(self._hop) + 0.5) / self._hop).astype(np.float32)
+            # Neither window counts in the quarter next to its end, where it lacks surroundings.
+            place = (np.arange(self._hop) + 0.5) / self._hop
+            weights = np.clip(2 * place - 0.5, 0, 1).astype(np.float32)
             self._parts[-1] = (1 - weights) * before + weights * scores[: self._hop]
             self._parts.append(scores[self._hop :])
         else:

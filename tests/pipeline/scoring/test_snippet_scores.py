@@ -128,3 +128,36 @@ def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets):
     assert {name: scores.tolist() for name, scores in found.items()} == {
         name: scores.tolist() for name, scores in expected.items()
     }
+
+
+def windowed_difference(model, max_window_len, n_snippets=1200):
+    """The largest difference between scoring in windows and scoring the whole video."""
+    features = make_features(n_snippets, n_crops=1)
+    whole = snippet_scores(model, features, device=CPU, max_window_len=n_snippets)
+    in_windows = snippet_scores(model, features, device=CPU, max_window_len=max_window_len)
+    return float(np.abs(in_windows - whole).max())
+
+
+def untrained(model_name, *settings):
+    config = with_streams(resolve_config(model_name, "none", settings=settings), (("rgb", 3),))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model_class(model_name)(config.model).eval()
+
+
+@pytest.mark.parametrize(
+    ("model_name", "bound"), [("clav-como", 3e-3), ("la-net", 1e-2), ("cbcg", 1e-6)]
+)
+def test_windows_change_the_scores_of_a_model_with_global_context_little(model_name, bound):
+    assert windowed_difference(untrained(model_name), 600) < bound
+
+
+def test_it_is_the_attention_that_makes_windows_of_la_net_differ_and_not_their_overlap():
+    # Without it a score reads seven snippets, which the overlap covers.
+    assert windowed_difference(untrained("la-net", "model.use_attention=false"), 64) < 1e-6
+    assert windowed_difference(untrained("la-net"), 64) > 1e-4
+
+
+def test_the_prior_of_la_net_keeps_far_snippets_in_the_attention():
+    prior = untrained("la-net").attention.location_prior(5000).detach()
+    assert 0 <= float(prior.min()) <= float(prior.max()) <= 1
