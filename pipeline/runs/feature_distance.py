@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.layers import Standardize
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run, describe_error
+from pipeline.runs.run_folder import Run
 
 MAX_DEVIATIONS = 5.0  # a feature that hardly varied in training must not decide alone
 LIMIT_QUANTILE = 0.99

@@ -31,6 +31,7 @@ from typing import Any
 from pipeline.atomic import replacing
 from pipeline.config import TrainConfig, config_from_json, config_to_json
 from pipeline.extraction.feature_file import Provenance
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 
 FORMAT = "lookaround run"
@@ -226,12 +227,6 @@ def read_description(run: Run) -> RunDescription:
             f"{path}: does not describe a run of this program ({describe_error(error)}); "
             "train again"
         ) from error
-
-
-def describe_error(error: Exception) -> str:
-    """What was wrong with a file, in one line."""
-    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return " ".join(reason.split())
 
 
 def is_run_folder(folder: Path) -> bool:

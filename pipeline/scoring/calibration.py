@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.atomic import replacing
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
 from pipeline.scoring.events import EventRule
@@ -103,8 +104,7 @@ def read_calibration(run: Run) -> Calibration | None:
         values.setdefault("max_feature_distance", 0.0)  # of a calibration before it was stored
         return Calibration(**{field.name: values[field.name] for field in fields(Calibration)})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"{path}: is not a calibration ({' '.join(reason.split())}); "
+            f"{path}: is not a calibration ({describe_error(error)}); "
             "remove it and run `pipeline calibrate`"
         ) from error

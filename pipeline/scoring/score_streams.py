@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from extractors.decoding.decode_pool import (
     DecodePool,
@@ -31,6 +32,7 @@ from extractors.engine import (
 )
 from extractors.features import Extractor
 from extractors.snippets import n_snippets
+from extractors.uploads import FrameUploads
 from models.interface import AnomalyModel
 from models.layers import Standardize
 from pipeline.runs.feature_distance import snippet_distance
@@ -83,7 +85,10 @@ def score_streams(
     batcher = SnippetBatcher(extractor)
     open_videos: dict[Path, _OpenVideo] = {}
     n_passes = extractor.snippet_len // stride
-    with DecodePool(default_workers(extractor.device), extractor.snippet_len) as pool:
+    uploads = FrameUploads(extractor.device)
+    with DecodePool(
+        default_workers(extractor.device), extractor.snippet_len, register=uploads.register
+    ) as pool:
         for event in pool.decode(paths):
             match event:
                 case VideoOpened(path=path):  # perhaps again, after a decoder that failed
@@ -94,7 +99,8 @@ def score_streams(
                     open_videos[path] = _OpenVideo(event, extractor, passes, model.input_norm)
                 case SnippetDecoded(path=path):
                     video = open_videos[path]
-                    video.add(event, batcher)
+                    frames, event.copy = uploads.upload(event.frames, is_pinned=event.is_pinned)
+                    video.add(frames, event.timestamps, batcher)
                     yield FramesDecoded(path, video.n_frames, video.n_frames_expected)
                 case VideoEnded(path=path):
                     open_videos[path].end(event, batcher)
@@ -124,14 +130,16 @@ class FrameCutter:
     def __init__(self, snippet_len: int, stride: int) -> None:
         self._snippet_len = snippet_len
         self._firsts = range(0, snippet_len, stride)  # the first frame of each pass
-        self._before: NDArray[np.uint8] | None = None
+        self._before: Tensor | None = None
         self._n_frames_before = 0
 
-    def cut(self, decoded: SnippetDecoded) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def cut(self, frames: Tensor, n_frames: int) -> Iterator[tuple[int, Tensor]]:
         """Cut the snippets that end within the next decoded one.
 
         Args:
-            decoded: The next snippet of the decoder.
+            frames: (snippet_len + 1, H, W, 3) uint8, the next snippet of the decoder, on any
+                device.
+            n_frames: How many of the frames are the snippet's own: the last one has fewer.
 
         Yields:
             The number of a pass and a snippet (snippet_len + 1, H, W, 3) of it, as an extractor
@@ -139,24 +147,22 @@ class FrameCutter:
         """
         for index, first in enumerate(self._firsts):
             if first == 0:
-                yield 0, decoded.frames
+                yield 0, frames
             elif self._before is not None:
                 yield (
                     index,
-                    np.concatenate(
-                        [self._before[first : self._snippet_len], decoded.frames[: first + 1]]
-                    ),
+                    torch.cat([self._before[first : self._snippet_len], frames[: first + 1]]),
                 )
         if len(self._firsts) > 1:
-            self._before = decoded.frames.copy()  # the decoder overwrites them
-            self._n_frames_before = len(decoded.timestamps)
+            self._before = frames.clone()  # the decoder overwrites them
+            self._n_frames_before = n_frames
 
-    def rest(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def rest(self) -> Iterator[tuple[int, Tensor]]:
         """Cut the last snippets, filled up with the video's last frame; yields as `cut`."""
         for index, first in enumerate(self._firsts):
             if self._before is not None and 0 < first < self._n_frames_before:
-                repeated = np.repeat(self._before[-1:], first, axis=0)
-                yield index, np.concatenate([self._before[first:], repeated])
+                repeated = self._before[-1:].expand(first, -1, -1, -1)
+                yield index, torch.cat([self._before[first:], repeated])
 
 
 class _OpenVideo:
@@ -186,23 +192,21 @@ class _OpenVideo:
         """Whether the features of all snippets have been received."""
         return self._end is not None and not self._n_pending
 
-    def add(self, decoded: SnippetDecoded, batcher: SnippetBatcher) -> None:
-        """Take the next snippet of the decoder."""
-        self._timestamps.append(decoded.timestamps)
-        self.n_frames += len(decoded.timestamps)
-        self._extract(self._cutter.cut(decoded), batcher)
+    def add(self, frames: Tensor, timestamps: NDArray[np.float64], batcher: SnippetBatcher) -> None:
+        """Take the next snippet of the decoder, with the times of its own frames."""
+        self._timestamps.append(timestamps)
+        self.n_frames += len(timestamps)
+        self._extract(self._cutter.cut(frames, len(timestamps)), batcher)
 
     def end(self, ended: VideoEnded, batcher: SnippetBatcher) -> None:
         """Take the end of the video."""
         self._extract(self._cutter.rest(), batcher)
         self._end = ended
 
-    def _extract(
-        self, snippets: Iterable[tuple[int, NDArray[np.uint8]]], batcher: SnippetBatcher
-    ) -> None:
+    def _extract(self, snippets: Iterable[tuple[int, Tensor]], batcher: SnippetBatcher) -> None:
         for index, frames in snippets:
             self._n_pending += 1
-            prepared = self._extractor.prepare(torch.from_numpy(frames))
+            prepared = self._extractor.prepare(frames)
             batcher.add(partial(self._receive, self._passes[index]), prepared)
 
     def _receive(self, scorer: StreamScorer, snippet: Mapping[str, NDArray[np.float32]]) -> None:

@@ -17,6 +17,7 @@ from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
@@ -217,9 +218,9 @@ def extractor_of_run(
     except ExtractorError:
         raise
     except (KeyError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"the run does not say how its features were made ({reason}); train again"
+            "the run does not say how its features were made "
+            f"({describe_error(error)}); train again"
         ) from error
     extractor = choice.build(device)
     differences, _ = compare_with_run(provenance, extractor.provenance())
