@@ -8,8 +8,6 @@ resized frames, clipped to 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from extractors.frame_dims import SHORT_SIDE, resized_dims
 from extractors.names import CROP_NAMES, CROP_POSITIONS
@@ -38,10 +36,10 @@ def resize_short_side(frames: Tensor, short_side: int = SHORT_SIDE) -> Tensor:
     dims = resized_dims(frames.shape[2], frames.shape[3], short_side)
     if frames.is_cuda:
         return resize_in_two_passes(frames, dims)
-    resized: Tensor = transforms.resize(
-        frames, list(dims), interpolation=InterpolationMode.BILINEAR, antialias=True
-    )
-    return resized
+    if frames.shape[2:] == dims:
+        return frames
+    # What torchvision's resize calls, whose import takes seconds and brings a compiler along.
+    return functional.interpolate(frames, dims, mode="bilinear", antialias=True)
 
 
 def resize_in_two_passes(frames: Tensor, dims: tuple[int, int]) -> Tensor:

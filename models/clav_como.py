@@ -249,6 +249,23 @@ class ClavComo(AnomalyModel):
         """`gap`: how much farther anomalous embeddings are from the normal center."""
         return {"gap": relative_gap(videos)}
 
+    def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """`context` and `motion`: what their path reads is that of the average training snippet.
+
+        With one stream the motion path and the residual read the same, so both are averaged.
+        """
+        if self.config.relation != "como":
+            return {}
+        is_motion = [name == "flow" or not self._has_flow for name, _ in self.config.stream_dims]
+        widths = [dim for _, dim in self.config.stream_dims]
+        of_motion = torch.tensor(is_motion).repeat_interleave(torch.tensor(widths))
+        average = self.input_norm.mean.expand_as(features)
+        still = torch.where(of_motion.to(features.device), average, features)
+        return {
+            "context": self(features, mask, context=average).scores,
+            "motion": self(still, mask, context=features).scores,
+        }
+
 
 def _sum(streams: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(streams.values())).sum(dim=0)

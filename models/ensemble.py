@@ -156,8 +156,26 @@ class Ensemble(AnomalyModel):
             The network's output with the logits of the ensemble.
         """
         logits, output = self.member_logits(features, mask, context=context)
-        fused = ((logits - self.offsets) / self.scales) @ self.weights + self.bias
-        return dataclasses.replace(output, logits=fused)
+        return dataclasses.replace(output, logits=self._terms(logits).sum(dim=2) + self.bias)
+
+    def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """`the network`, and by stream `rgb alone` and `flow alone`: without its members' terms."""
+        logits, _ = self.member_logits(features, mask)
+        terms = self._terms(logits)
+        fused = terms.sum(dim=2) + self.bias
+        parts = {"the network": self.members[:1]}
+        for name, _ in self.config.stream_dims:
+            of_stream = (f"linear {name}", f"distance {name}")
+            parts[f"{name} alone"] = (*of_stream, "motion") if name == "flow" else of_stream
+        without = {}
+        for part, names in parts.items():
+            columns = [index for index, name in enumerate(self.members) if name in names]
+            without[part] = (fused - terms[..., columns].sum(dim=2)).sigmoid()
+        return without
+
+    def _terms(self, logits: Tensor) -> Tensor:
+        """(B, T, M) what each member adds to the sum."""
+        return (logits - self.offsets) / self.scales * self.weights
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
         """The network's loss terms, for the logits of the ensemble."""

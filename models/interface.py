@@ -257,6 +257,20 @@ class AnomalyModel(nn.Module, ABC):
         """
         return {}
 
+    def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Snippet scores when one part of the model reads the average of the training snippets.
+
+        A score that falls without a part is owed to it: a report says so of an event's peak.
+
+        Args:
+            features: As in `forward`.
+            mask: As in `forward`.
+
+        Returns:
+            By the name of the part, each (B, T) in [0, 1]; empty where the model has no such parts.
+        """
+        return {}
+
 
 def check_fields(
     config: object,

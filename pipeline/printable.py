@@ -14,3 +14,13 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def describe_error(error: BaseException) -> str:
+    r"""What was wrong with values from outside, in one line; a `KeyError` names what is missing.
+
+    >>> describe_error(KeyError("seed")), describe_error(ValueError("one,\ntwo"))
+    ("'seed' is missing", 'one, two')
+    """
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return " ".join(reason.split())

@@ -36,8 +36,8 @@ class RAFTFlow:
     def __init__(self, weights: str) -> None:
         if weights in NAMED:
             variant = NAMED[weights].network
-            if variant not in raft_network.BUILDERS:
-                known = ", ".join(raft_network.BUILDERS)
+            if variant not in raft_network.ADDRESSES:
+                known = ", ".join(raft_network.ADDRESSES)
                 raise WeightsError(f"{weights}: not weights for optical flow; use one of {known}")
         else:
             variant = raft_network.variant_of(read_tensors(Path(weights)))

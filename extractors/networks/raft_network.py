@@ -8,17 +8,11 @@ https://github.com/princeton-vl/RAFT.
 import re
 
 from torch import Tensor, nn
-from torchvision.models.optical_flow import (
-    Raft_Large_Weights,
-    Raft_Small_Weights,
-    raft_large,
-    raft_small,
-)
 
-BUILDERS = {"raft-small": raft_small, "raft-large": raft_large}
+# Of torchvision's default weights.
 ADDRESSES = {
-    "raft-small": str(Raft_Small_Weights.DEFAULT.url),
-    "raft-large": str(Raft_Large_Weights.DEFAULT.url),
+    "raft-small": "https://download.pytorch.org/models/raft_small_C_T_V2-01064c6d.pth",
+    "raft-large": "https://download.pytorch.org/models/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 }
 
 # From the authors' names to torchvision's, applied in this order. In the authors' encoders conv1
@@ -54,9 +48,13 @@ def build(variant: str) -> nn.Module:
     """Build a RAFT with initial weights.
 
     Args:
-        variant: A key of `BUILDERS`.
+        variant: A key of `ADDRESSES`.
     """
-    network: nn.Module = BUILDERS[variant](weights=None)
+    # torchvision takes seconds to import and brings a compiler along: only where RAFT is used.
+    from torchvision.models import optical_flow  # noqa: PLC0415
+
+    builders = {"raft-small": optical_flow.raft_small, "raft-large": optical_flow.raft_large}
+    network: nn.Module = builders[variant](weights=None)
     return network
 
 

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # about what its other networks use of torch
-    from pytorchvideo.models.hub.resnet import checkpoint_paths, i3d_r50
-
 FEATURE_DIM = 2048
-ADDRESS = str(checkpoint_paths["i3d_r50"])
+ADDRESS = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth"
 
 
 class ResNetI3D(nn.Module):
@@ -31,6 +27,11 @@ class ResNetI3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # It takes seconds to import and brings torchvision along: only where it is used.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about what its other networks use
+            from pytorchvideo.models.hub.resnet import i3d_r50  # noqa: PLC0415
+
         self.blocks = i3d_r50(pretrained=False).blocks[:-1]
 
     def forward(self, clips: Tensor) -> Tensor:

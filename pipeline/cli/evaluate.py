@@ -17,14 +17,13 @@ from pipeline.cli.shared import (
     features_option,
     is_quiet,
     runs_option,
+    say,
     videos_option,
     warn,
 )
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipeline.datasets.catalog import Dataset
     from pipeline.evaluation.results import Evaluation
     from pipeline.runs.run_folder import Run
@@ -74,6 +73,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="PNG of the ROC and PR curves to write, - for stdout.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path),
+    help="Folder of HTML pages to write: one per test video with its labels, and an index.html, "
+    "the worst misses and false alarms first. Of RUN alone, where there are several seeds.",
+)
 @device_option
 def evaluate(
     run_folder: Path | None,
@@ -88,6 +94,7 @@ def evaluate(
     ground_truth: str | None,
     json_path: Path | None,
     plot: Path | None,
+    report_folder: Path | None,
     device: str,
 ) -> None:
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
@@ -97,25 +104,19 @@ def evaluate(
 
     \b
     pipeline evaluate --controls --json metrics.json --plot curves.png
+    pipeline evaluate --report pages/
     pipeline evaluate runs/xd_violence/clav-como/20260102-030405-seed0 --dataset my_cameras.csv
     """
     with errors_in_one_line():
-        from pipeline.datasets import load_dataset
-
-        allow_outside = allow_outside or not controls  # only controls open videos
-        # A dataset that is named is read before torch is loaded, which takes seconds.
-        loaded = dataset and load_dataset(dataset, videos, allow_outside=allow_outside)
+        opens_videos = controls or report_folder is not None
+        run, source, loaded = _find(
+            run_folder, runs, dataset, videos, allow_outside=allow_outside or not opens_videos
+        )
+        _check_outputs(json_path, plot, report_folder, source, loaded, features)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
-        from pipeline.evaluation.evaluate import finished_seeds
-        from pipeline.runs.run_folder import read_description
-        from pipeline.scoring.score import find_run
 
-        run = find_run(run_folder, runs)
-        source = dataset or read_description(run).dataset_source
-        loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
-        _check_outputs(json_path, plot, Path(source), loaded, features)
         with show_progress() as report:
             evaluation = evaluate_run(
                 run,
@@ -128,29 +129,92 @@ def evaluate(
                 ground_truth=ground_truth,
                 report=report,
             )
-        _show(evaluation, finished_seeds(run), json_path, plot)
-    if any(left_out.is_failure for left_out in evaluation.left_out):
+        _show(evaluation, run, json_path, plot)
+        failures = _write_report(report_folder, evaluation, run, loaded, features, device)
+    if failures or any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
 
+def _find(
+    run_folder: Path | None,
+    runs: Path,
+    dataset: str | None,
+    videos: Path | None,
+    *,
+    allow_outside: bool,
+) -> tuple[Run, Path, Dataset]:
+    """The run, and the dataset with its source: a dataset that is named is read before torch is."""
+    from pipeline.datasets import load_dataset
+
+    loaded = dataset and load_dataset(dataset, videos, allow_outside=allow_outside)
+
+    from pipeline.runs.run_folder import read_description
+    from pipeline.scoring.score import find_run
+
+    run = find_run(run_folder, runs)
+    source = dataset or read_description(run).dataset_source
+    loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
+    return run, Path(source), loaded
+
+
 def _check_outputs(
-    json_path: Path | None, plot: Path | None, source: Path, dataset: Dataset, features: Path
+    json_path: Path | None,
+    plot: Path | None,
+    report_folder: Path | None,
+    source: Path,
+    dataset: Dataset,
+    features: Path,
 ) -> None:
     """Find out before the work that an output cannot be written or would replace an input."""
-    from pipeline.cli.output_paths import check_outputs
+    from pipeline.cli.output_paths import check_output_folders, check_outputs
     from pipeline.extraction.feature_file import feature_path
 
     inputs = [source]
-    for entry in dataset.entries if json_path or plot else ():
+    for entry in dataset.entries if json_path or plot or report_folder else ():
         inputs += [entry.path, feature_path(features / dataset.name, entry.video_id)]
     check_outputs({"--json": json_path, "--plot": plot}, inputs)
+    if report_folder is not None:
+        dataset.check_any_video_is_there()
+        check_output_folders({"--report": report_folder}, (), inputs)
 
 
-def _show(
-    evaluation: Evaluation, runs: Sequence[Run], json_path: Path | None, plot: Path | None
-) -> None:
-    """Print the tables, write the outputs and store the evaluation with its runs."""
+def _write_report(
+    folder: Path | None,
+    evaluation: Evaluation,
+    run: Run,
+    dataset: Dataset,
+    features: Path,
+    device: str,
+) -> tuple[str, ...]:
+    """Write the pages of the test videos, if they are wanted; the videos that have none."""
+    if folder is None:
+        return ()
+    from pipeline.cli.terminal import show_progress
+    from pipeline.device import choose_device
+    from pipeline.reports.split_report import write_split_report
+    from pipeline.runs.checkpoints import load_checkpoint
+
+    with show_progress() as report:
+        written = write_split_report(
+            folder,
+            load_checkpoint(run.checkpoint_path),
+            dataset,
+            features,
+            choose_device(device),
+            evaluation.rule,
+            ground_truth=evaluation.ground_truth,
+            report=report,
+        )
+    for failure in written.failures:
+        warn(f"no page: {failure}")
+    say(f"report: open {written.index} in a browser")
+    return written.failures
+
+
+def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path | None) -> None:
+    """Print the tables, write the outputs and store the evaluation with the runs of all seeds."""
     from pipeline.cli.terminal import format_table
+    from pipeline.evaluation.evaluate import finished_seeds
     from pipeline.evaluation.results import alarms_table, as_json, metrics_table, write_json
     from pipeline.evaluation.split_videos import default_ground_truth
     from pipeline.evaluation.verdict import describe_unbeaten
@@ -158,8 +222,9 @@ def _show(
     from pipeline.reports.plots import plot_evaluation
     from pipeline.runs.run_folder import read_description
 
-    click.echo("runs: " + " ".join(str(run.folder) for run in runs))
-    description = read_description(runs[0])
+    seeds = finished_seeds(run)
+    click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
+    description = read_description(seeds[0])
     click.echo(f"checkpoints: {description.config.selection_in_words}")
     for table in (metrics_table(evaluation), alarms_table(evaluation)):
         click.echo(format_table(table.title, table.header, table.rows) + "\n")
@@ -174,5 +239,5 @@ def _show(
     if plot is not None:
         plot_evaluation(evaluation, plot)
     default = default_ground_truth(evaluation.dataset, description.provenance)
-    for run in runs if evaluation.ground_truth == default else ():
-        keep_evaluation(run, evaluation)
+    for seed in seeds if evaluation.ground_truth == default else ():
+        keep_evaluation(seed, evaluation)

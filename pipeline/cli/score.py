@@ -21,6 +21,7 @@ from pipeline.cli.shared import (
     check_number,
     device_option,
     errors_in_one_line,
+    is_quiet,
     runs_option,
     say,
     warn,
@@ -28,7 +29,7 @@ from pipeline.cli.shared import (
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
-    from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
+    from pipeline.reports.media_outputs import MediaOutputs
     from pipeline.runs.run_folder import Run
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
@@ -55,12 +56,14 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     type=click.Path(path_type=Path),
-    help="JSON of the events to write, - for stdout; a folder for several videos.",
+    help="JSON of the events to write, each with a thumbnail of its peak as a data URI, - for "
+    "stdout; a folder for several videos.",
 )
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
-    help="PNG of the curve to write, - for stdout; a folder for several videos.",
+    help="PNG of the curve above thumbnails of the video to write, - for stdout; a folder for "
+    "several videos.",
 )
 @click.option(
     "--report",
@@ -77,6 +80,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Video to write, mp4 or mkv, with the score drawn below each frame; a folder for several "
     "videos.",
+)
+@click.option(
+    "--labels",
+    metavar="DATASET",
+    help="A dataset's name or a manifest CSV: plot and report show the labeled anomalies of VIDEOS "
+    "that are in it.",
 )
 @click.option(
     "--threshold",
@@ -105,6 +114,7 @@ def score(
     report_path: Path | None,
     clips: Path | None,
     overlay: Path | None,
+    labels: str | None,
     threshold: float | None,
     merge_seconds: float | None,
     min_seconds: float | None,
@@ -118,7 +128,7 @@ def score(
 
     VIDEOS are video files, and folders that are searched for them. An event begins at --threshold
     and ends where the score falls below 0.8 of it. With several videos, or a folder, all outputs
-    are folders, and the exit code is 3 if some videos cannot be scored.
+    are folders. The exit code is 3 if some videos cannot be scored, or some outputs not be made.
 
     \b
     pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
@@ -127,22 +137,18 @@ def score(
     pipeline score video.mp4 --stride 4 --out scores.csv
     """
     with errors_in_one_line():
-        from extractors.snippets import SNIPPET_LEN
         from pipeline.device import describe_device
-        from pipeline.reports.html_report import describe_run
-        from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
+        from pipeline.reports.media_outputs import MediaOutputs
         from pipeline.scoring.score import find_run
         from pipeline.scoring.scorer import Scorer
         from pipeline.scoring.video_outputs import check_format
 
         check_format(score_format)
         run = find_run(run_folder, runs)
-        files = [Path(name) for name in (weights, flow_weights) if name is not None]
-        are_folders = len(videos) > 1 or videos[0].is_dir()
-        media = MediaOutputs(report_path, clips, overlay, are_folders)
-        inputs = [run.checkpoint_path, *files]
+        media = MediaOutputs(report_path, clips, overlay, len(videos) > 1 or videos[0].is_dir())
+        inputs = [run.checkpoint_path, *map(Path, filter(None, (weights, flow_weights)))]
         outputs = _plan_outputs(
-            videos, inputs, score_format, media, out=out, events=events, plot=plot
+            videos, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
         scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
         say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
@@ -151,16 +157,8 @@ def score(
         rule = _event_rule(run, stride, threshold=threshold).with_values(
             threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
         )
-        if stride < SNIPPET_LEN:
-            say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
-        writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
-        try:
-            failures = _score_all(scorer, outputs, score_format, stride, rule, writer)
-        finally:  # Ctrl-C leaves an index of the reports that are finished
-            writer.write_index()
-        if (page := writer.page) is not None:
-            say(f"report: open {page} in a browser")
-        _end(failures, len(outputs))
+        failures, incomplete = _score_all(scorer, outputs, score_format, stride, rule, media)
+        _end(failures, incomplete, len(outputs))
 
 
 def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
@@ -179,6 +177,7 @@ def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
 
 def _plan_outputs(
     paths: tuple[Path, ...],
+    labels: str | None,
     inputs: list[Path],
     score_format: ScoreFormat,
     media: MediaOutputs,
@@ -189,10 +188,18 @@ def _plan_outputs(
 ) -> list[VideoOutputs]:
     """The videos and where their outputs go, which are checked before the work."""
     from pipeline.cli.output_paths import check_output_folders, check_outputs
+    from pipeline.datasets import load_dataset
     from pipeline.outputs import STDOUT
-    from pipeline.scoring.video_outputs import VideoOutputs, find_videos, outputs_in_folders
+    from pipeline.scoring.video_outputs import (
+        VideoOutputs,
+        find_videos,
+        outputs_in_folders,
+        with_labels,
+    )
 
     videos = find_videos(paths)
+    if labels is not None:
+        videos = with_labels(videos, load_dataset(labels, allow_outside=True))  # opens none
     inputs = [*inputs, *(video.path for video in videos)]
     if len(paths) == 1 and not paths[0].is_dir():
         out = STDOUT if out is None else out
@@ -221,35 +228,60 @@ def _score_all(
     score_format: ScoreFormat,
     stride: int,
     rule: EventRule,
-    media: MediaWriter,
-) -> list[VideoFailure]:
-    """Score all videos and write the outputs of each; Ctrl-C says which are left."""
+    media: MediaOutputs,
+) -> tuple[list[VideoFailure], list[str]]:
+    """Score all videos and write the outputs of each; Ctrl-C says which are left.
+
+    Returns the videos that could not be scored, and the outputs of others that could not be made.
+    """
+    from extractors.snippets import SNIPPET_LEN
     from pipeline.cli.terminal import show_progress
+    from pipeline.reports.html_report import describe_run
+    from pipeline.reports.media_outputs import MediaWriter
     from pipeline.scoring.video_outputs import write_video_outputs
 
+    if stride < SNIPPET_LEN:
+        say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
+    writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+    incomplete: list[str] = []
 
     def write(video: Path, scores: Scores) -> None:
-        write_video_outputs(
+        warning = scorer.warning(scores)
+        failed = write_video_outputs(
             left[video], scores, score_format=score_format, rule=rule, note=scorer.note
         )
-        media.write(left[video].video, scores)
+        failed += writer.write(left[video].video, scores, warning=warning, report=report)
+        incomplete.extend(f"{video}: {failure}" for failure in failed)
+        if warning and is_quiet():  # else the progress says it
+            warn(f"{video}: {warning}")
         del left[video]
 
     try:
         with show_progress() as report:
-            return scorer.score_all(list(left), write, stride=stride, report=report)
+            failures = scorer.score_all(
+                list(left), write, stride=stride, explain=writer.shows_parts, report=report
+            )
     except KeyboardInterrupt:
         if len(outputs) > 1:
             warn(f"{len(outputs) - len(left)} of {len(outputs)} videos are scored; left:")
             warn_list([str(video) for video in left])
         raise
+    finally:  # Ctrl-C leaves an index of the reports that are finished
+        writer.write_index()
+    if writer.page is not None:
+        say(f"report: open {writer.page} in a browser")
+    return failures, incomplete
 
 
-def _end(failures: list[VideoFailure], n_videos: int) -> None:
-    """Say which videos failed, and end with the exit code for it."""
+def _end(failures: list[VideoFailure], incomplete: list[str], n_videos: int) -> None:
+    """Say which videos and which outputs failed, and end with the exit code for it."""
     if failures and n_videos == 1:
         raise click.ClickException(printable(failures[0].reason))
     if failures:
         warn_of_failures([failure.reason for failure in failures], n_videos)
+    if incomplete:
+        warn("outputs that could not be made:")
+        warn_list(incomplete)
+    if failures or incomplete:
         sys.exit(SOME_VIDEOS_FAILED)

@@ -1,5 +1,6 @@
 """What is drawn in a terminal: progress bars and tables. The only module that imports rich."""
 
+import math
 import re
 import sys
 import time
@@ -123,22 +124,23 @@ class _LoggedProgress:
     """Plain lines on stderr."""
 
     def __init__(self) -> None:
-        self._stage: str | None = None
-        self._stage_started = self._last_report = self._last_line = time.monotonic()
+        self._started: dict[str, tuple[float, float]] = {}  # by stage: when, and what is done
+        self._last_report = self._last_line = time.monotonic()
 
     def report(self, progress: Progress) -> None:
         """Write a report if it is time for one; a message always."""
         now = time.monotonic()
-        if progress.stage != self._stage:
-            self._stage = progress.stage
+        started, done = self._started.get(progress.stage, (now, math.inf))
+        if progress.done < done:  # it begins, perhaps again, as the overlay of the next video
             # What is done already was done since the last report of the stage before.
-            self._stage_started = now if progress.done == 0 else self._last_report
+            started = now if progress.done == 0 else self._last_report
+        self._started[progress.stage] = started, progress.done
         self._last_report = now
         if progress.message:
             _write_line(printable(progress.message))
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            _write_line(_describe(progress, now - self._stage_started))
+            _write_line(_describe(progress, now - started))
 
 
 def _describe(progress: Progress, seconds: float) -> str:

@@ -1,7 +1,8 @@
 """The score curve of one video as runs of equal scores, short enough for a browser to draw."""
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ class Curve:
         is_reduced: Whether runs were left out. The curve then has the highest and the lowest score
             of every stretch of `2 * n_frames / MAX_RUNS` frames or so, at the frames that have
             them.
+        without: By part of the model (n_runs,) float32, what the score of the first frame of each
+            run would be without this part; empty where that was not computed.
     """
 
     frames: NDArray[np.int64]
@@ -36,6 +39,7 @@ class Curve:
     n_frames: int
     end_seconds: float
     is_reduced: bool
+    without: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The arrays as base64 of their little-endian bytes, the numbers as they are."""
@@ -47,6 +51,7 @@ class Curve:
             "nFrames": self.n_frames,
             "endSeconds": self.end_seconds,
             "isReduced": self.is_reduced,
+            "without": {name: _base64(v.astype("<f4")) for name, v in self.without.items()},
         }
 
 
@@ -78,6 +83,7 @@ def make_curve(scores: Scores, *, max_runs: int = MAX_RUNS) -> Curve:
         n_frames=scores.n_frames,
         end_seconds=float(frame_ends(scores.timestamps)[-1]),
         is_reduced=len(kept) < len(first),
+        without={name: values[kept] for name, values in scores.per_frame_without.items()},
     )
 
 

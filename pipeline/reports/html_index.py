@@ -7,6 +7,8 @@ from pipeline.reports.curve import Curve
 from pipeline.reports.html_page import format_count, format_seconds, relative_href, write_page
 from pipeline.reports.html_report import ReportSummary, RunFacts
 
+INDEX_NAME = "index.html"
+
 # The coordinates of the small curves: 0 to 100 along the time, 0 to 30 down from score 1.
 PLOT_WIDTH, PLOT_HEIGHT = 100.0, 30.0
 

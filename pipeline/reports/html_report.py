@@ -23,7 +23,6 @@ from pipeline.reports.html_page import (
     relative_href,
     write_page,
 )
-from pipeline.reports.thumbnails import Thumbnail, choose_frames, make_thumbnails
 from pipeline.scoring.events import (
     RELEASE_FRACTION,
     Event,
@@ -33,6 +32,7 @@ from pipeline.scoring.events import (
     frame_ends,
 )
 from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.thumbnails import Thumbnail, choose_frames, make_thumbnails
 
 # What a checkpoint is needs torch, which takes seconds to load.
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def write_report(
     name: Path | None = None,
     truth: Sequence[Interval] | None = None,
     index: Path | None = None,
+    warning: str = "",
 ) -> ReportSummary:
     """Write the report of one scored video.
 
@@ -166,6 +167,7 @@ def write_report(
         truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
             has no labels.
         index: The page that lists this report among others.
+        warning: What a reader must know before trusting the scores; "" for nothing.
 
     Returns:
         What an index of several reports needs.
@@ -191,6 +193,7 @@ def write_report(
         name=shown_name,
         facts=_facts_line(scores, seconds),
         note=run.note,
+        warning=warning,
         run_facts=run.facts,
         provenance=run.provenance,
         index_href=None if index is None else relative_href(index, path),
@@ -202,6 +205,7 @@ def write_report(
         truth_known=truth is not None,
         threshold=rule.threshold,
         is_reduced=curve.is_reduced,
+        parts=list(curve.without),
         data=_page_data(curve, thumbnails, rule, truth_seconds),
         uplot_license=read_asset("uplot/LICENSE"),
     )

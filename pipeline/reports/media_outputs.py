@@ -6,15 +6,13 @@ from pathlib import Path
 from pipeline.outputs import STDOUT
 from pipeline.progress import ReportProgress, no_report
 from pipeline.reports.clips import write_clips
-from pipeline.reports.html_index import write_index
+from pipeline.reports.html_index import INDEX_NAME, write_index
 from pipeline.reports.html_report import ReportSummary, RunFacts, write_report
 from pipeline.reports.overlay import write_overlay
 from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import Scores
-from pipeline.scoring.video_outputs import NamedVideo
+from pipeline.scoring.video_outputs import NamedVideo, write_each
 from pipeline.video_writer import container_for, suffix_for_sound
-
-INDEX_NAME = "index.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +76,62 @@ class MediaWriter:
         self._outputs, self._run, self._rule = outputs, run, rule
         self._summaries: list[ReportSummary] = []
 
-    def write(self, video: NamedVideo, scores: Scores, report: ReportProgress = no_report) -> None:
+    @property
+    def shows_parts(self) -> bool:
+        """Whether an output shows what parts of the model an event rests on."""
+        return self._outputs.report is not None
+
+    def write(
+        self,
+        video: NamedVideo,
+        scores: Scores,
+        *,
+        warning: str = "",
+        report: ReportProgress = no_report,
+    ) -> list[str]:
         """Write what is wanted of one video; each file appears whole or not at all.
 
+        Args:
+            video: The video.
+            scores: Its scores.
+            warning: Shown at the head of the report.
+            report: Called with the progress of clips and overlay.
+
+        Returns:
+            As `write_each`: the outputs that failed, such as for a video that cannot be read again.
+
         Raises:
-            VideoError: If the video cannot be read again.
-            VideoWriterError: If a clip or the overlay cannot be written.
             OSError: If a file cannot be written.
         """
-        if (page := self._outputs.report_of(video)) is not None:
+
+        def write_page(path: Path) -> None:
             summary = write_report(
-                page,
+                path,
                 video.path,
                 scores,
                 self._run,
                 self._rule,
                 name=video.name,
+                truth=video.truth(scores.n_frames),
                 index=self._outputs.index,
+                warning=warning,
             )
             self._summaries.append(summary)
-        if (folder := self._outputs.clips_of(video)) is not None:
+
+        def cut_clips(folder: Path) -> None:
             events = describe_events(scores.per_frame, scores.timestamps, self._rule)
             write_clips(folder, video.path, events, report=report)
-        if (overlay := self._outputs.overlay_of(video)) is not None:
-            write_overlay(overlay, video.path, scores, self._rule, report=report)
+
+        def draw_overlay(_: Path) -> None:
+            path = self._outputs.overlay_of(video)
+            assert path is not None
+            write_overlay(path, video.path, scores, self._rule, report=report)
+
+        return write_each(
+            ("report", self._outputs.report_of(video), write_page),
+            ("clips", self._outputs.clips_of(video), cut_clips),
+            ("overlay", self._outputs.overlay, draw_overlay),
+        )
 
     def write_index(self) -> None:
         """Write the index of the reports of several videos, if there are any.

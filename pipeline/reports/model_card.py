@@ -13,6 +13,7 @@ from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, FORMAT_VERSION, Evaluation, write_json
 from pipeline.evaluation.verdict import describe_unbeaten
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.epochs import read_epochs
 from pipeline.runs.run_folder import Run, RunDescription, read_description
@@ -69,9 +70,8 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
             values = json.loads(path.read_text(encoding="utf-8"))
             _check_evaluation(values, seed)
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            reason = f"{error} is missing" if isinstance(error, LookupError) else str(error)
             raise CheckpointError(
-                f"{path}: is not an evaluation ({' '.join(reason.split())}); "
+                f"{path}: is not an evaluation ({describe_error(error)}); "
                 "remove it and run `pipeline evaluate`"
             ) from error
         evaluations.append(values)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.decoding.video import Video, VideoError
+from pipeline.images import Panel, draw_curve_panel, draw_label
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_page import format_seconds
-from pipeline.reports.images import Panel, draw_curve_panel, draw_label
 from pipeline.scoring.events import Event, EventRule, describe_events, frame_ends
 from pipeline.scoring.frame_scores import Scores
 from pipeline.video_writer import Frame, write_with_sound

@@ -26,6 +26,7 @@ from models.interface import AnomalyModel, ModelConfig
 from pipeline.atomic import replacing
 from pipeline.config import model_config_from_json
 from pipeline.extraction.feature_file import Provenance
+from pipeline.printable import describe_error
 
 FORMAT = "lookaround checkpoint"
 FORMAT_VERSION = 3
@@ -243,10 +244,8 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         return tensors
 
     def _complaint(self, error: BaseException) -> CheckpointError:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        one_line = " ".join(reason.split())
         return CheckpointError(
-            f"{self._path}: is not a whole checkpoint of this program ({one_line}); "
+            f"{self._path}: is not a whole checkpoint of this program ({describe_error(error)}); "
             "train again with `pipeline train`"
         )
 

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run, describe_error
+from pipeline.runs.run_folder import Run
 
 
 def read_epochs(run: Run) -> list[dict[str, Any]]:

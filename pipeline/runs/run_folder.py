@@ -6,7 +6,7 @@
     selected.safetensors     the best epoch so far, where held-out videos select; then the result
     epochs/0001.safetensors  every epoch, where the config asks for it
     diverged.txt             why the training ended without a result
-    training.json            how many videos, which device: written at the end
+    training.json            how many videos, which device, how far their features lie: written last
     ensemble.json            how cross-validation weighs the members of an ensemble, where it is one
     losses.png               every loss term over the steps
     evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
@@ -32,6 +32,7 @@ from typing import Any
 from pipeline.atomic import replacing
 from pipeline.config import TrainConfig, config_from_json, config_to_json
 from pipeline.extraction.feature_file import Provenance
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 
 FORMAT = "lookaround run"
@@ -232,12 +233,6 @@ def read_description(run: Run) -> RunDescription:
             f"{path}: does not describe a run of this program ({describe_error(error)}); "
             "train again"
         ) from error
-
-
-def describe_error(error: Exception) -> str:
-    """What was wrong with a file, in one line."""
-    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return " ".join(reason.split())
 
 
 def is_run_folder(folder: Path) -> bool:

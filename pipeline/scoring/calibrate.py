@@ -124,6 +124,7 @@ def choose_threshold(
         n_events=n_events(threshold),
         max_false_alarms_per_hour=float(gamma.ppf(CONFIDENCE, n_allowed + 1)) / n_hours,
         confidence=CONFIDENCE,
+        max_feature_distance=max(scores.feature_distance or 0.0 for scores in scored),
     )
 
 

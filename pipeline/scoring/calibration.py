@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.atomic import replacing
+from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
 from pipeline.scoring.events import EventRule
@@ -29,6 +30,8 @@ class Calibration:
         n_events: Events in them at the threshold: false alarms.
         max_false_alarms_per_hour: One-sided upper bound of the rate at the threshold.
         confidence: Of the bound, in (0, 1).
+        max_feature_distance: The largest of the normal videos, see
+            `pipeline/runs/feature_distance.py`; 0 if it was not stored.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -44,6 +47,7 @@ class Calibration:
     n_events: int
     max_false_alarms_per_hour: float
     confidence: float
+    max_feature_distance: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -97,10 +101,10 @@ def read_calibration(run: Run) -> Calibration | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
             raise ValueError("it is of another program or version")
+        values.setdefault("max_feature_distance", 0.0)  # of a calibration before it was stored
         return Calibration(**{field.name: values[field.name] for field in fields(Calibration)})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"{path}: is not a calibration ({' '.join(reason.split())}); "
+            f"{path}: is not a calibration ({describe_error(error)}); "
             "remove it and run `pipeline calibrate`"
         ) from error

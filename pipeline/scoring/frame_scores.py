@@ -2,7 +2,8 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.scoring.events import (
     DEFAULT_THRESHOLD,
     Event,
     EventRule,
+    Interval,
     describe_events,
 )
 
@@ -39,6 +41,10 @@ class Scores:
         tail_policy: One of `snippets.TAIL_POLICIES`: how many snippets the frames make.
         stride: Frames from the beginning of one snippet to that of the next, a divisor of
             `snippet_len`; 0 stands for `snippet_len`.
+        without: By part of the model, such as "context", (n_snippets,) what the scores would be
+            without this part; empty where that was not computed.
+        feature_distance: How far the video's features lie from those that the run was trained on,
+            as in `pipeline/runs/feature_distance.py`; None where that was not computed.
 
     Raises:
         ValueError: If the shapes, the number of scores or their range are not as above.
@@ -54,6 +60,8 @@ class Scores:
     timestamps: NDArray[np.float64]
     tail_policy: str = REPEAT_LAST_FRAME
     stride: int = 0
+    without: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    feature_distance: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""
@@ -74,6 +82,11 @@ class Scores:
             )
         if not ((self.per_snippet >= 0) & (self.per_snippet <= 1)).all():
             raise ValueError("scores must be in [0, 1], instead got values outside or NaN")
+        for name, values in self.without.items():
+            if values.shape != self.per_snippet.shape:
+                raise ValueError(
+                    f"without {name} must be {self.per_snippet.shape}, instead got {values.shape}"
+                )
 
     @property
     def n_frames(self) -> int:
@@ -86,6 +99,14 @@ class Scores:
         if self.stride == self.snippet_len:
             return per_frame(self.per_snippet, self.snippet_len, self.n_frames)
         return _mean_of_covering(self.per_snippet, self.snippet_len, self.stride, self.n_frames)
+
+    @property
+    def per_frame_without(self) -> dict[str, NDArray[np.float32]]:
+        """By part of the model (n_frames,) the score of each frame without this part."""
+        return {
+            name: replace(self, per_snippet=values, without={}).per_frame
+            for name, values in self.without.items()
+        }
 
     def events(
         self,
@@ -115,21 +136,40 @@ class Scores:
         """
         write_output(Path(path), csv_bytes(self))
 
-    def plot(self, path: str | Path, *, title: str = "", note: str = "") -> None:
+    def plot(
+        self,
+        path: str | Path,
+        *,
+        title: str = "",
+        note: str = "",
+        video: str | Path | None = None,
+        truth: Sequence[Interval] = (),
+    ) -> None:
         """Plot the score over time as a PNG file; `-` is stdout.
 
         Args:
             path: The file.
             title: Above the curve.
             note: A warning at the right of the title.
+            video: The video that was scored: thumbnails of it are shown along the time axis.
+            truth: Labeled anomalies as (start, stop) in frames, stop excluded, shown as bands.
 
         Raises:
+            VideoError: If the video cannot be read.
             OSError: If the file cannot be written. It appears whole or not at all.
         """
         # matplotlib takes a second to load, which is not needed for the numbers.
         from pipeline.scoring.score_plot import plot_scores  # noqa: PLC0415
 
-        plot_scores(self.timestamps, self.per_frame, Path(path), title=title, note=note)
+        plot_scores(
+            self.timestamps,
+            self.per_frame,
+            Path(path),
+            title=title,
+            note=note,
+            video=None if video is None else Path(video),
+            truth=truth,
+        )
 
 
 def _mean_of_covering(

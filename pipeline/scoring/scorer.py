@@ -17,10 +17,13 @@ from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
+from pipeline.runs.feature_distance import describe_distance, read_distance_limit
 from pipeline.runs.run_folder import Run
+from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
 from pipeline.scoring.snippet_scores import check_streams
@@ -42,11 +45,14 @@ class Scorer:
         checkpoint: The trained model, in evaluation mode on `device`.
         extractor: Computes features as the checkpoint's provenance says.
         device: Where both compute.
+        distance_limits: From which distance of its features on a video is unlike those of the
+            training and of the calibration; None where that is not known.
     """
 
     checkpoint: Checkpoint
     extractor: Extractor
     device: torch.device
+    distance_limits: tuple[float | None, ...] = ()
 
     @classmethod
     def load(
@@ -63,7 +69,9 @@ class Scorer:
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        return cls(checkpoint, extractor, chosen)
+        calibration = read_calibration(run)
+        of_calibration = None if calibration is None else calibration.max_feature_distance
+        return cls(checkpoint, extractor, chosen, (read_distance_limit(run), of_calibration))
 
     @property
     def note(self) -> str:
@@ -75,6 +83,10 @@ class Scorer:
         """What a user should know of the scores: random weights, and another precision."""
         _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
         return [notice for notice in (self.note, precision) if notice]
+
+    def warning(self, scores: Scores) -> str:
+        """That a video's features are unlike those that the run knows; "" where they are not."""
+        return describe_distance(scores.feature_distance, self.distance_limits)
 
     def score(
         self, video: Path, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
@@ -94,6 +106,7 @@ class Scorer:
         receive: Callable[[Path, Scores], None],
         *,
         stride: int = SNIPPET_LEN,
+        explain: bool = False,
         report: ReportProgress = no_report,
     ) -> list[VideoFailure]:
         """Score videos, each in bounded memory; one that fails does not stop the others.
@@ -102,6 +115,7 @@ class Scorer:
             videos: Video files. No path may occur twice.
             receive: Called with each video and its scores once they are complete.
             stride: As in `score`.
+            explain: Also score without each part of the model: see `Scores.without`.
             report: Called with the progress.
 
         Returns:
@@ -119,15 +133,16 @@ class Scorer:
         counter = _Counter(len(videos), report)
         failures = []
         for event in score_streams(
-            videos, self.extractor, model, device=self.device, stride=stride
+            videos, self.extractor, model, device=self.device, stride=stride, explain=explain
         ):
             match event:
                 case FramesDecoded():
                     counter.count(event)
                 case VideoScored(path=path, scores=scores, n_missing=n_missing):
                     receive(path, scores)
-                    text = f"{path}: {n_missing} frames could not be decoded" if n_missing else ""
-                    counter.end(path, text)
+                    missing = f"{n_missing} frames could not be decoded" if n_missing else ""
+                    said = "; ".join(filter(None, (missing, self.warning(scores))))
+                    counter.end(path, f"{path}: {said}" if said else "")
                 case VideoLost(path=path, reason=reason):
                     failures.append(VideoFailure(path, reason))
                     counter.end(path, "")
@@ -203,9 +218,9 @@ def extractor_of_run(
     except ExtractorError:
         raise
     except (KeyError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"the run does not say how its features were made ({reason}); train again"
+            "the run does not say how its features were made "
+            f"({describe_error(error)}); train again"
         ) from error
     extractor = choice.build(device)
     differences, _ = compare_with_run(provenance, extractor.provenance())

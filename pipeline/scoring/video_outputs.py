@@ -1,19 +1,26 @@
-"""The output files of `pipeline score`: scores as CSV, JSON or Parquet, events as JSON, a plot."""
+"""The output files of `pipeline score`: scores as CSV, JSON or Parquet, events as JSON, a plot.
+
+Each event in the JSON has a thumbnail of its peak as a data URI (`data:image/jpeg;base64,...`): one
+file holds all, can be written to stdout, and a web page shows the thumbnail as it is.
+"""
 
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.outputs import OutputError, write_output
+from extractors.errors import LookaroundError
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
+from pipeline.outputs import OutputError, resolved, write_output
 from pipeline.printable import printable
-from pipeline.scoring.events import EventRule, describe_events
+from pipeline.scoring.events import EventRule, Interval, describe_events, true_runs
 from pipeline.scoring.frame_scores import CSV_HEADER, Scores, csv_bytes
+from pipeline.scoring.thumbnails import make_thumbnails
 
 ScoreFormat = Literal["csv", "json", "parquet"]
 SCORES_FORMAT, EVENTS_FORMAT = "lookaround scores", "lookaround events"
@@ -33,10 +40,18 @@ class NamedVideo:
     Attributes:
         path: The file.
         name: Names its outputs; with `/` between folders where it was found in a folder.
+        entry: Its entry in a dataset, which has its labels; None where it is in none.
     """
 
     path: Path
     name: Path
+    entry: VideoEntry | None = None
+
+    def truth(self, n_frames: int) -> list[Interval] | None:
+        """The labeled anomalies as (start, stop) in frames, within the video's; None if unknown."""
+        if self.entry is None or not self.entry.has_frame_labels:
+            return None
+        return true_runs(frame_labels(self.entry, n_frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,22 @@ def find_videos(paths: Sequence[Path]) -> list[NamedVideo]:
         found += [NamedVideo(file, file.relative_to(path)) for file in in_folder]
     _check_names(found)
     return found
+
+
+def with_labels(videos: Sequence[NamedVideo], dataset: Dataset) -> list[NamedVideo]:
+    """The same videos, each with its entry in a dataset if it is one of its files.
+
+    Raises:
+        DatasetError: If none of them is.
+    """
+    entries = {resolved(entry.path): entry for entry in dataset.entries}
+    labeled = [replace(video, entry=entries.get(resolved(video.path))) for video in videos]
+    if not any(video.entry for video in labeled):
+        raise DatasetError(
+            f"{videos[0].path}: is not a video of {dataset.name}, nor is any other of the "
+            f"{len(videos)} videos; leave out --labels, or name the dataset that they are of"
+        )
+    return labeled
 
 
 def _check_names(videos: Iterable[NamedVideo]) -> None:
@@ -136,7 +167,7 @@ def write_video_outputs(
     score_format: ScoreFormat,
     rule: EventRule,
     note: str = "",
-) -> None:
+) -> list[str]:
     """Write what is wanted of one video; each file appears whole or not at all.
 
     Args:
@@ -146,16 +177,51 @@ def write_video_outputs(
         rule: When a score is an event.
         note: A warning for the plot.
 
+    Returns:
+        As `write_each`: a video that cannot be read again for thumbnails fails events and plot.
+
     Raises:
         OSError: If a file cannot be written.
     """
-    video_name = str(outputs.video.name)
-    if outputs.scores is not None:
-        write_output(outputs.scores, format_scores(scores, score_format))
-    if outputs.events is not None:
-        write_output(outputs.events, events_json(scores, rule, video_name=video_name))
-    if outputs.plot is not None:
-        scores.plot(outputs.plot, title=video_name, note=note)
+    video, video_name = outputs.video, str(outputs.video.name)
+
+    def write_scores(path: Path) -> None:
+        write_output(path, format_scores(scores, score_format))
+
+    def write_events(path: Path) -> None:
+        write_output(path, events_json(scores, rule, video_name=video_name, video=video.path))
+
+    def write_plot(path: Path) -> None:
+        truth = video.truth(scores.n_frames) or ()
+        scores.plot(path, title=video_name, note=note, video=video.path, truth=truth)
+
+    return write_each(
+        ("scores", outputs.scores, write_scores),
+        ("events", outputs.events, write_events),
+        ("plot", outputs.plot, write_plot),
+    )
+
+
+def write_each(*outputs: tuple[str, Path | None, Callable[[Path], object]]) -> list[str]:
+    """Write outputs of one video; one that cannot be made does not stop the others.
+
+    Args:
+        *outputs: The name of each, where it goes (None where it is not wanted), and what writes it.
+
+    Returns:
+        The outputs that failed, each as one line: its name and the reason.
+
+    Raises:
+        OSError: If a file cannot be written, which would fail for the next video, too.
+    """
+    failures = []
+    for name, path, write in outputs:
+        if path is not None:
+            try:
+                write(path)
+            except LookaroundError as error:
+                failures.append(f"{name}: {error}")
+    return failures
 
 
 def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
@@ -185,16 +251,26 @@ def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
     )
 
 
-def events_json(scores: Scores, rule: EventRule, *, video_name: str) -> bytes:
-    """The events of a video as JSON: the rule, and each event as the fields of `Event`."""
+def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Path) -> bytes:
+    """The events of a video as JSON: the rule, and each event as the fields of `Event`.
+
+    Each also has `thumbnail`, the frame of its peak as a data URI; null if it cannot be decoded.
+
+    Raises:
+        VideoError: If the video cannot be read.
+    """
     events = describe_events(scores.per_frame, scores.timestamps, rule)
+    thumbnails = make_thumbnails(video, scores, [event.peak_frame for event in events])
+    uri_of = {thumbnail.frame: thumbnail.data_uri for thumbnail in thumbnails}
     return _json_bytes(
         {
             "format": EVENTS_FORMAT,
             "format_version": FORMAT_VERSION,
             "video": printable(video_name),
             "rule": {**asdict(rule), "release": rule.release},
-            "events": [asdict(event) for event in events],
+            "events": [
+                {**asdict(event), "thumbnail": uri_of.get(event.peak_frame)} for event in events
+            ],
         }
     )
 

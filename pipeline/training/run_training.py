@@ -21,6 +21,7 @@ from pipeline.runs.checkpoints import (
     save_checkpoint,
 )
 from pipeline.runs.epochs import read_epochs
+from pipeline.runs.feature_distance import LIMIT_KEY, distance_limit
 from pipeline.runs.run_folder import Run, read_description
 from pipeline.training.batches import BagSet
 from pipeline.training.ensemble_training import fit_ensemble, write_members
@@ -141,6 +142,7 @@ def _finish(
         "n_held_out": 0 if held_out is None else len(held_out.video_ids),
         "device": describe_device(device),
         "torch": torch.__version__,
+        LIMIT_KEY: distance_limit(trainer.average.input_norm, bags.snippets),
     }
     with replacing(run.training_path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from extractors.names import CROP_COUNTS, CROP_NAMES
 from extractors.transforms import (
@@ -135,3 +139,20 @@ def test_two_passes_give_the_frames_that_a_cpu_gives(height: int, width: int) ->
     difference = (found.int() - expected.int()).abs()
     assert difference.max() <= 2
     assert difference.float().mean() < 0.02
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (720, 1280), (97, 61), (256, 300)])
+def test_frames_are_resized_as_torchvision_does_to_the_bit(height, width):
+    generator = torch.Generator().manual_seed(0)
+    decoded = torch.randint(256, (3, height, width, 3), dtype=torch.uint8, generator=generator)
+    frames = decoded.permute(0, 3, 1, 2)  # (T, H, W, C) -> (T, C, H, W), as decoders give them
+    found = resize_short_side(frames)
+    expected = resize(frames, list(found.shape[2:]), antialias=True)
+    assert min(found.shape[2:]) == 256
+    assert torch.equal(found, expected)
+
+
+def test_the_transforms_do_not_load_torchvision():
+    code = "import sys, extractors.i3d; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -313,3 +313,45 @@ def test_como_finds_the_relation_from_video_level_labels_and_needs_the_context()
     auc, shuffled_auc = trained_auc()
     assert auc > 0.7  # neither context nor motion alone can rank better than chance
     assert shuffled_auc < auc - 0.1
+
+
+def two_streams(**changes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ClavComoConfig(stream_dims=(("rgb", 6), ("flow", 5)), **SMALL, **changes)
+        model = ClavComo(config).eval()
+        model.input_norm.fit(torch.randn(40, 11) * 2 + 3)
+        return model, torch.randn(1, 9, 11), torch.ones(1, 9).bool()
+
+
+def test_without_context_the_surroundings_of_a_snippet_do_not_matter():
+    model, features, mask = two_streams(motion_from="flow", ica="none")  # whose gate sees the video
+    others = features.clone()
+    others[:, :4, :6] += 5  # the appearance of the first snippets
+    before, after = (model.scores_without(each, mask)["context"] for each in (features, others))
+    torch.testing.assert_close(before[:, 4:], after[:, 4:])
+    whole, changed = (model(each, mask).scores for each in (features, others))
+    assert (whole[:, 4:] - changed[:, 4:]).abs().max() > 1e-3
+
+
+def test_without_motion_the_flow_does_not_matter():
+    model, features, mask = two_streams()
+    others = features.clone()
+    others[..., 6:] += torch.randn(1, 9, 5) * 5
+    before, after = (model.scores_without(each, mask)["motion"] for each in (features, others))
+    torch.testing.assert_close(before, after)
+    assert (model(features, mask).scores - model(others, mask).scores).abs().max() > 1e-3
+
+
+def test_with_one_stream_each_part_can_be_left_out_too():
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), **SMALL)).eval()
+    features, mask = torch.randn(1, 9, 6), torch.ones(1, 9).bool()
+    found = model.scores_without(features, mask)
+    whole = model(features, mask).scores
+    assert set(found) == {"context", "motion"}
+    assert all((scores - whole).abs().max() > 1e-4 for scores in found.values())
+
+
+def test_without_a_relation_there_are_no_parts_to_leave_out():
+    model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), relation="none", **SMALL)).eval()
+    assert model.scores_without(torch.randn(1, 9, 6), torch.ones(1, 9).bool()) == {}

@@ -114,3 +114,17 @@ def test_motion_needs_a_flow_stream_and_the_features_of_a_still_picture():
         Ensemble(network, has_motion=True)
     with pytest.raises(ValueError, match="still_flow"):
         make_ensemble(fit=False).fit_scorers(make_batch(), STILL)
+
+
+def test_the_score_without_a_part_lacks_the_terms_of_its_members():
+    ensemble, batch = make_ensemble(still=STILL), make_batch()
+    weights = torch.tensor([1.0, 0.2, 2.0, 0.5, 0.3, 3.0])
+    ones = torch.ones(6)
+    ensemble.fuse(weights=weights, bias=-0.25, offsets=0 * ones, scales=ones)
+    logits, _ = ensemble.member_logits(batch.features, batch.mask)
+    terms = (logits * weights).detach()[3, 4].tolist()
+    found = ensemble.scores_without(batch.features, batch.mask)
+    for part, removed in (("the network", [0]), ("rgb alone", [1, 3]), ("flow alone", [2, 4, 5])):
+        logit = -0.25 + sum(term for i, term in enumerate(terms) if i not in removed)
+        assert found[part][3, 4].item() == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
+    assert set(found) == {"the network", "rgb alone", "flow alone"}

@@ -262,3 +262,17 @@ def test_neighboring_scores_differ_also_under_bfloat16_autocast(model):
     exact = output.logits[0].unique()
     rounded = output.logits[0].bfloat16().unique()
     assert len(exact) > 190 > 100 > len(rounded)
+
+
+def test_scores_without_a_part_are_scores_that_padding_does_not_change(model):
+    batch = make_batch(model.config.feature_dim)
+    longer = padded(batch, 3, 7.0)
+    with torch.no_grad():
+        found = model.scores_without(batch.features, batch.mask)
+        of_longer = model.scores_without(longer.features, longer.mask)
+    assert set(found) == set(of_longer)
+    for name, scores in found.items():
+        assert scores.shape == batch.mask.shape
+        real = scores[batch.mask]
+        assert ((real >= 0) & (real <= 1)).all()
+        torch.testing.assert_close(of_longer[name][longer.mask], real, atol=1e-5, rtol=1e-4)

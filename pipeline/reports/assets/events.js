@@ -2,9 +2,17 @@
 
 // The rule of find_events in pipeline/scoring/events.py, on runs of frames with equal scores.
 
+// A peak rests on the parts of the model without which it falls most.
+const MIN_FALL = 0.1; // of the peak; what falls less is owed to no single part
+const MIN_FRACTION_OF_LARGEST = 0.5; // of the largest fall
+
 // Decode the arrays that pipeline/reports/curve.py stores.
 function decodeCurve(json) {
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const without = Object.entries(json.without).map(([name, text]) => [
+    name,
+    new Float32Array(bytes(text)),
+  ]);
   return {
     frames: new Uint32Array(bytes(json.frames)),
     starts: new Float64Array(bytes(json.starts)),
@@ -13,6 +21,7 @@ function decodeCurve(json) {
     nFrames: json.nFrames,
     endSeconds: json.endSeconds,
     isReduced: json.isReduced,
+    without: Object.fromEntries(without),
   };
 }
 
@@ -62,5 +71,19 @@ function describeEvent(curve, start, stop) {
     peak: curve.scores[peakRun],
     peakFrame: curve.frames[peakRun],
     mean: total / (stopFrame - curve.frames[start]),
+    // By part of the model: what the peak's score would be without it.
+    without: Object.fromEntries(
+      Object.entries(curve.without).map(([name, scores]) => [name, scores[peakRun]]),
+    ),
   };
+}
+
+// What an event's peak rests on, in words; "" for a model without parts.
+function describeParts({ peak, without }) {
+  const falls = Object.entries(without).map(([name, score]) => [name, peak - score]);
+  if (!falls.length) return "";
+  const largest = Math.max(...falls.map(([, fall]) => fall));
+  if (largest < MIN_FALL * peak) return "rests on no part alone";
+  const parts = falls.filter(([, fall]) => fall >= MIN_FRACTION_OF_LARGEST * largest);
+  return `rests on ${parts.map(([name]) => name).join(" and ")}`;
 }

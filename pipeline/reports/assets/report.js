@@ -268,6 +268,12 @@
       element("strong", "", `${clock(event.startSeconds)} – ${clock(event.stopSeconds)}`),
       element("span", "muted", `${duration.toFixed(1)} s · mean ${event.mean.toFixed(2)}`),
     );
+    const parts = Object.entries(event.without);
+    if (parts.length) {
+      const scores = parts.map(([name, score]) => unbroken(`without ${name} ${score.toFixed(2)}`));
+      text.append(element("span", "", describeParts(event)));
+      text.append(element("span", "muted", scores.join(" · ")));
+    }
     const peak = element("span", "peak", event.peak.toFixed(2));
     peak.title = `peak score, at ${clock(curve.starts[indexAt(curve.frames, event.peakFrame)])}`;
     button.append(text, peak);

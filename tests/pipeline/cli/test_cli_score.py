@@ -1,14 +1,18 @@
 """`pipeline score` on several videos: outputs, formats, events, exit codes, Ctrl-C, quiet."""
 
+import base64
 import csv
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from pipeline.cli import main
 from pipeline.scoring.scorer import Scorer
@@ -119,7 +123,9 @@ def test_parquet_without_pyarrow_is_said_before_the_work(world, monkeypatch):
     assert not (world / "s").exists()
 
 
-def test_events_have_frames_seconds_peak_and_mean_and_the_rule_that_found_them(world):
+def test_events_have_frames_seconds_peak_mean_thumbnail_and_the_rule_that_found_them(
+    world, read_number
+):
     result = score("cameras/a.mp4", "--format", "json", "--out", "s.json")
     scores = np.array(json.loads((world / "s.json").read_text())["score"])
     threshold = float(scores.max()) - 1e-6
@@ -140,6 +146,8 @@ def test_events_have_frames_seconds_peak_and_mean_and_the_rule_that_found_them(w
     assert event["peak"] == pytest.approx(scores.max(), abs=1e-6)
     assert event["peak_frame"] == int(scores.argmax())
     assert event["mean"] == pytest.approx(scores[start:stop].mean(), abs=1e-6)
+    jpeg = base64.b64decode(event["thumbnail"].removeprefix("data:image/jpeg;base64,"))
+    assert read_number(np.asarray(Image.open(io.BytesIO(jpeg)))) == event["peak_frame"]
     score("cameras/a.mp4", "--out", "s.csv", *options, "--min-seconds", 60)
     assert json.loads((world / "e.json").read_text())["events"] == []
 
@@ -156,7 +164,7 @@ def test_ctrl_c_leaves_finished_outputs_whole_and_says_what_is_left(world, monke
         if calls:
             raise KeyboardInterrupt
         calls.append(outputs)
-        write_video_outputs(outputs, scores, **options)
+        return write_video_outputs(outputs, scores, **options)
 
     monkeypatch.setattr(
         "pipeline.scoring.video_outputs.write_video_outputs", write_one_then_interrupt
@@ -213,6 +221,7 @@ def test_a_calibration_is_stored_with_the_run_and_used_by_score(world):
     assert result.exit_code == 0, result.output
     stored = json.loads((world / "run/calibration.json").read_text())
     assert (stored["n_videos"], stored["n_events"], stored["min_seconds"]) == (2, 0, 0.25)
+    assert 0 < stored["max_feature_distance"] < 5
     assert f"threshold {stored['threshold']:g}: 0 false alarms in 0.00 hours" in result.stdout
     assert "with 95% confidence" in result.stdout
     events = ["cameras/a.mp4", "--out", "s.csv", "--events", "e.json"]
@@ -246,3 +255,52 @@ def test_a_rate_of_false_alarms_that_is_none_is_a_usage_error(world, rate):
     result = calibrate("run", "cameras", f"--false-alarms-per-hour={rate}")
     assert result.exit_code == 2
     assert "'--false-alarms-per-hour'" in result.stderr
+
+
+@pytest.fixture
+def strict_limit(brightness_scorer, monkeypatch):
+    """The run of `world` with a limit of the features' distance that every video exceeds."""
+    strict = replace(brightness_scorer, distance_limits=(1e-6, None))
+    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: strict))
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_a_video_far_from_the_training_is_scored_with_a_line_of_warning(world, strict_limit, flags):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--report", "r.html", *flags)
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if "unlike those that the run" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("cameras/a.mp4: its features are unlike")
+    assert "its features are unlike those that the run" in (world / "r.html").read_text()
+    assert len((world / "s.csv").read_text().splitlines()) == 41
+
+
+def test_a_video_like_those_of_the_training_has_no_warning(world):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--report", "r.html")
+    assert "unlike" not in result.stderr
+    assert "its features are unlike" not in (world / "r.html").read_text()
+
+
+def make_labels(folder, *rows):
+    (folder / "cameras/labels.csv").write_text("path,split,label,anomalies\n" + "\n".join(rows))
+    return "cameras/labels.csv"
+
+
+def test_known_labels_are_shown_in_plot_and_report(world, figures):
+    labels = make_labels(world, "a.mp4,test,1,10-20;30-99", "gate/b.MP4,train,1,")
+    outputs = ["--out", "s", "--plot", "p", "--report", "r", "--labels", labels]
+    result = score("cameras", *outputs)
+    assert result.exit_code == 0, result.output
+    bands = [[patch.get_x() for patch in figure.axes[0].patches] for figure in figures]
+    assert bands == [[pytest.approx(10 / 25), pytest.approx(30 / 25)], []]
+    pages = [(world / f"r/{name}.html").read_text() for name in ("a.mp4", "gate/b.MP4")]
+    assert ["labeled anomaly" in page for page in pages] == [True, False]
+    assert "Largest mistake first" in (world / "r/index.html").read_text()
+
+
+def test_labels_of_other_videos_are_refused_before_the_work(world, monkeypatch):
+    monkeypatch.setattr(Scorer, "load", None)
+    labels = make_labels(world, "c.mp4,test,0,")
+    result = score("cameras/a.mp4", "--out", "s.csv", "--labels", labels)
+    assert result.exit_code == 1
+    assert "cameras/a.mp4: is not a video of labels, nor is any other of the 1" in result.stderr

@@ -179,3 +179,21 @@ def test_a_row_with_more_cells_than_the_header_is_refused():
 
 def test_a_table_without_rows_is_its_header():
     assert format_table("", ["name", "AUC"], []).splitlines()[0] == "name   AUC"
+
+
+def test_a_stage_that_others_interrupt_keeps_its_rate_and_one_that_begins_anew_has_its_own(
+    clock, lines
+):
+    with show_progress() as report:
+        report(videos(0))
+        clock.now += 20
+        report(videos(2))
+        for n_seconds in (40, 20):  # the overlays of two videos
+            report(videos(0, stage="overlay"))
+            clock.now += n_seconds
+            lines()
+            report(videos(4, stage="overlay"))
+            assert lines() == [f"overlay: 4/8 videos, {n_seconds} s left"]
+        clock.now += 20
+        report(videos(4))
+    assert lines() == ["extract: 4/8 videos, 2 min left"]

@@ -4,11 +4,9 @@ import json
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 from pipeline.reports.html_report import RunFacts
-from pipeline.scoring.frame_scores import Scores
 
 
 @pytest.fixture
@@ -16,12 +14,6 @@ def run_facts():
     """A run with random weights."""
     note = "random weights: not pretrained"
     return RunFacts((("Model", "la-net"), ("Trained on", "cameras")), (("extractor", "i3d"),), note)
-
-
-@pytest.fixture
-def scores():
-    """40 frames at 25 fps in snippets of 8: events of frames 8 to 15 and of 32 to 39."""
-    return Scores(np.array([0.1, 0.9, 0.1, 0.2, 0.6], np.float32), 8, np.arange(40) / 25)
 
 
 @pytest.fixture

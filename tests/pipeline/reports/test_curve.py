@@ -71,3 +71,13 @@ def test_the_arrays_are_stored_as_little_endian_bytes():
     assert base64.b64decode(stored["scores"]) == np.array([0, 0.5], "<f4").tobytes()
     assert base64.b64decode(stored["starts"]) == np.array([0, 0.1], "<f8").tobytes()
     assert base64.b64decode(stored["frames"]) == np.array([0, 1], "<u4").tobytes()
+
+
+def test_scores_without_a_part_of_the_model_follow_the_runs_of_the_curve():
+    without = {"motion": np.array([0.1, 0.2, 0.3], np.float32)}
+    scores = Scores(np.array([0, 1, 0.5], np.float32), 2, np.arange(5) / 10, without=without)
+    curve = make_curve(scores)
+    assert curve.frames.tolist() == [0, 2, 4]
+    assert curve.without["motion"].tolist() == without["motion"].tolist()
+    stored = curve.to_json()["without"]
+    assert base64.b64decode(stored["motion"]) == without["motion"].astype("<f4").tobytes()

@@ -18,7 +18,9 @@ from pipeline.scoring.frame_scores import Scores
 BUNDLED_NODE = Path(playwright.__file__).parent / "driver" / "node"
 RUN_CASES = """
 const cases = JSON.parse(require("fs").readFileSync(0, "utf8"));
-console.log(JSON.stringify(cases.map((c) => findEvents(decodeCurve(c.curve), c.rule))));
+const events = cases.map((c) => findEvents(decodeCurve(c.curve), c.rule));
+const described = events.map((of) => of.map((e) => ({ ...e, words: describeParts(e) })));
+console.log(JSON.stringify(described));
 """
 
 
@@ -86,3 +88,21 @@ def test_the_page_compares_as_float32():
     scores = Scores(np.array([0.7], np.float32), 1, np.array([0.0]))
     ((event,),) = events_of_the_page([(scores, EventRule(0.7))])
     assert (event["startFrame"], event["stopFrame"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [
+        ({"context": 0.2, "motion": 0.8}, "rests on context"),
+        ({"context": 0.8, "motion": 0.1}, "rests on motion"),
+        ({"context": 0.2, "motion": 0.4}, "rests on context and motion"),
+        ({"context": 0.85, "motion": 0.95}, "rests on no part alone"),
+        ({}, ""),
+    ],
+)
+def test_an_event_says_which_part_of_the_model_its_peak_rests_on(without, words):
+    values = {name: np.array([0, score], np.float32) for name, score in without.items()}
+    scores = Scores(np.array([0, 0.9], np.float32), 1, np.arange(2.0), without=values)
+    ((event,),) = events_of_the_page([(scores, EventRule(0.5))])
+    assert event["without"] == pytest.approx(without)
+    assert event["words"] == words

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extractors.decoding.video import Video, VideoError
-from pipeline.reports.images import PLAYHEAD
+from pipeline.images import PLAYHEAD
 from pipeline.reports.overlay import column_maxima, write_overlay
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import Scores

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
@@ -11,30 +10,6 @@ from pipeline.reports.plots import plot_evaluation, plot_losses
 from pipeline.scoring.events import EventRule
 
 RANDOM = "random weights: not pretrained"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that is saved, in order."""
-    saved = []
-    save = Figure.savefig
-
-    def save_and_keep(figure, *arguments, **options):
-        save(figure, *arguments, **options)
-        saved.append(figure)
-
-    monkeypatch.setattr(Figure, "savefig", save_and_keep)
-    return saved
-
-
-def points(line):
-    return np.asarray(line.get_xydata()).tolist()
-
-
-def texts(figure):
-    """All that is written above a figure and its axes."""
-    titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center", "right")]
-    return [text for text in (*titles, *(text.get_text() for text in figure.texts)) if text]
 
 
 def curves(power: float) -> Curves:
@@ -57,7 +32,7 @@ def evaluation(*, is_pretrained: bool) -> Evaluation:
     return Evaluation("mine", "mine", 4, 0, 100, 25, "ab", EventRule(), (0, 1), is_pretrained, rows)
 
 
-def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, figures):
+def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, figures, points):
     plot_evaluation(evaluation(is_pretrained=True), tmp_path / "curves.png")
     roc, recall = figures[0].axes
     powers = (0.25, 0.5, 0.75)
@@ -83,12 +58,12 @@ def test_both_curves_of_every_seed_are_drawn_and_named_with_the_mean(tmp_path, f
 
 
 @pytest.mark.parametrize("is_pretrained", [True, False])
-def test_curves_from_random_weights_say_so(tmp_path, figures, is_pretrained):
+def test_curves_from_random_weights_say_so(tmp_path, figures, is_pretrained, texts):
     plot_evaluation(evaluation(is_pretrained=is_pretrained), tmp_path / "curves.png")
     assert (RANDOM in texts(figures[0])) != is_pretrained
 
 
-def test_every_loss_term_has_a_panel_with_its_values(tmp_path, figures):
+def test_every_loss_term_has_a_panel_with_its_values(tmp_path, figures, points):
     losses = [{"mil": 1.0 / step, "gate": 0.1 * step} for step in (1, 2, 4)]
     plot_losses(losses, [100, 200, 400], tmp_path / "two.png")
     plotted = {axes.get_title("left"): points(axes.lines[0]) for axes in figures[0].axes}
@@ -98,7 +73,7 @@ def test_every_loss_term_has_a_panel_with_its_values(tmp_path, figures):
     }
 
 
-def test_a_single_epoch_is_a_point_that_can_be_seen(tmp_path, figures):
+def test_a_single_epoch_is_a_point_that_can_be_seen(tmp_path, figures, points):
     plot_losses([{"mil": 1.0}], [100], tmp_path / "one.png")
     (line,) = figures[0].axes[0].lines
     assert points(line) == [[100, 1.0]]

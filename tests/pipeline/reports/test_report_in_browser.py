@@ -4,6 +4,7 @@ import contextlib
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -346,3 +347,23 @@ def test_the_index_leads_to_the_report_and_back(
     expect(page.locator("#event-list li")).to_have_count(3)
     page.get_by_text("all videos").click()
     expect(page.locator("h1")).to_have_text("cameras")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_event_says_what_its_peak_rests_on(
+    tmp_path, long_clip, long_scores, run_facts, open_page, width
+):
+    halves = {"context": long_scores.per_snippet / 9, "motion": long_scores.per_snippet}
+    scores = replace(long_scores, without=halves)
+    write_report(tmp_path / "report.html", long_clip, scores, run_facts)
+    page = open_page(tmp_path / "report.html", viewport={"width": width, "height": 800})
+    first = page.locator("#event-list li").first
+    expect(first).to_contain_text("rests on context")
+    expect(first).to_contain_text("without context 0.08 · without motion 0.70")
+    expect(page.locator("#events .parts")).to_be_visible()
+
+
+def test_a_model_without_parts_says_nothing_of_them(report, open_page):
+    page = open_page(report)
+    expect(page.locator("#event-list li").first).not_to_contain_text("rests")
+    assert page.locator("#events .parts").count() == 0

@@ -101,6 +101,8 @@ def test_normal_videos_that_cannot_be_read_do_not_count(brightness_scorer, count
     assert [failure.video for failure in failures] == [bad]
     assert (found.n_videos, found.stride) == (1, 8)
     assert found.n_hours == pytest.approx(40 / 25 / 3600)
+    of_video = brightness_scorer.score(counting_clip, stride=8).feature_distance
+    assert found.max_feature_distance == of_video > 0
     with pytest.raises(CalibrationError, match=r"no normal video could be scored; .*bad\.mp4"):
         calibrate(brightness_scorer, [bad], false_alarms_per_hour=1)
 
@@ -114,6 +116,16 @@ def test_a_calibration_is_stored_with_its_run(tmp_path):
     write_calibration(run, CALIBRATION)
     assert read_calibration(run) == CALIBRATION
     assert CALIBRATION.rule == EventRule(0.625, 2.0, 0.5)
+
+
+def test_a_calibration_from_before_distances_were_stored_is_read(tmp_path):
+    run = Run(tmp_path)
+    write_calibration(run, CALIBRATION)
+    values = json.loads(calibration_path(run).read_text())
+    del values["max_feature_distance"]
+    calibration_path(run).write_text(json.dumps(values))
+    assert read_calibration(run) == CALIBRATION
+    assert CALIBRATION.max_feature_distance == 0
 
 
 @pytest.mark.parametrize(

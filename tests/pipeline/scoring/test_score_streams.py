@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from extractors.decoding.decode_pool import DecodePool, SnippetDecoded, VideoLos
 from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
 from extractors.features import Features
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
+from extractors.uploads import FrameUploads
 from pipeline.scoring.score_streams import FrameCutter, VideoScored, score_streams
 from pipeline.scoring.snippet_scores import snippet_scores
 
@@ -36,12 +38,12 @@ def test_every_pass_cuts_the_frames_from_its_own_first_frame_on(
 
     def keep(snippets):
         for index, frames in snippets:
-            found.setdefault(index, []).append([read_number(frame) for frame in frames])
+            found.setdefault(index, []).append([read_number(frame.numpy()) for frame in frames])
 
     with DecodePool(1, 16) as pool:
         for event in pool.decode([path]):
             if isinstance(event, SnippetDecoded):
-                keep(cutter.cut(event))
+                keep(cutter.cut(torch.from_numpy(event.frames), len(event.timestamps)))
     keep(cutter.rest())
     for index, first in enumerate(range(0, 16, stride)):
         expected = [
@@ -211,3 +213,66 @@ def test_videos_that_are_decoded_side_by_side_have_the_scores_of_each_alone(
     )
     assert failures == []
     assert together == alone
+
+
+@pytest.mark.parametrize("stride", [16, 4])
+def test_scores_without_each_part_of_the_model_are_computed_on_request(
+    brightness_scorer, counting_clip, stride
+):
+    plain = score_one(brightness_scorer, counting_clip, stride)
+    explained = score_one(brightness_scorer, counting_clip, stride, explain=True)
+    assert plain.without == {}
+    assert explained.per_snippet.tolist() == plain.per_snippet.tolist()
+    assert set(explained.per_frame_without) == {"context", "motion"}
+    for per_frame in explained.per_frame_without.values():
+        assert per_frame.shape == (40,)
+        assert ((per_frame >= 0) & (per_frame <= 1)).all()
+    # Each pass is explained by itself, as it is scored by itself.
+    of_pass = {name: values[:: 16 // stride] for name, values in explained.without.items()}
+    alone = score_one(brightness_scorer, counting_clip, 16, explain=True).without
+    for name, values in alone.items():
+        assert of_pass[name].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("stride", [16, 8])
+def test_the_distance_of_the_features_is_measured_on_the_way(
+    brightness_scorer, counting_clip, stride
+):
+    found = score_one(brightness_scorer, counting_clip, stride).feature_distance
+    # The model was not fitted, so the mean is 0 and the deviation 1; the second crop is a half.
+    frames = decoded_frames(counting_clip).astype(np.float64) / 255
+    rows = [np.minimum(np.arange(first, first + 16), 39) for first in range(0, 40, stride)]
+    means = [frames[row].mean(axis=(0, 1, 2)).mean() for row in rows]
+    assert found == pytest.approx(np.mean(means) * 0.75, abs=1e-4)
+
+
+class RecordedUploads(FrameUploads):
+    """Uploads to a device whose memory is not the decoders', as that of a GPU."""
+
+    n_registered = 0
+    uploaded: ClassVar[list[torch.Tensor]] = []
+
+    def register(self, memory):
+        type(self).n_registered += 1
+        return lambda: None
+
+    def upload(self, frames, *, is_pinned):
+        assert is_pinned
+        copied = torch.from_numpy(frames.copy())
+        frames[:] = 255  # as if the decoder had gone on: nothing may read them any more
+        self.uploaded.append(copied)
+        return copied, None
+
+
+@pytest.mark.parametrize("stride", [16, 4])
+def test_scoring_uploads_each_decoded_snippet_once_from_pinned_memory(
+    brightness_scorer, counting_clip, monkeypatch, stride
+):
+    expected = score_one(brightness_scorer, counting_clip, stride)
+    monkeypatch.setattr(RecordedUploads, "n_registered", 0)
+    monkeypatch.setattr(RecordedUploads, "uploaded", [])
+    monkeypatch.setattr("pipeline.scoring.score_streams.FrameUploads", RecordedUploads)
+    found = score_one(brightness_scorer, counting_clip, stride)
+    assert found.per_snippet.tolist() == expected.per_snippet.tolist()
+    assert RecordedUploads.n_registered == 1
+    assert [len(frames) for frames in RecordedUploads.uploaded] == [17, 17, 17]

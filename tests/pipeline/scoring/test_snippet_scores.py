@@ -10,7 +10,12 @@ from extractors.features import Features
 from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
-from pipeline.scoring.snippet_scores import StreamScorer, snippet_scores, windows
+from pipeline.scoring.snippet_scores import (
+    StreamScorer,
+    snippet_scores,
+    snippet_scores_without,
+    windows,
+)
 
 CPU = torch.device("cpu")
 
@@ -105,3 +110,54 @@ def test_a_stream_holds_no_more_than_one_window():
         most = max(most, len(scorer._window))
     assert most == 9
     assert scorer.finish(100).shape == (100,)
+
+
+@pytest.mark.parametrize("n_snippets", [1, 8, 9, 13, 30])
+def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets):
+    config = with_streams(resolve_config("clav-como", "none"), (("rgb", 3),))
+    model = model_class("clav-como")(config.model).eval()
+    features = make_features(n_snippets)
+    expected = snippet_scores_without(model, features, device=CPU, max_window_len=8)
+    assert set(expected) == {"context", "motion"}
+    scorer = StreamScorer(model, CPU, 8, explain=True)
+    for index in range(n_snippets):
+        scorer.add({"rgb": features.streams["rgb"][index]})
+    whole = scorer.finish(n_snippets)
+    assert whole.tolist() == snippet_scores(model, features, device=CPU, max_window_len=8).tolist()
+    found = scorer.without()
+    assert {name: scores.tolist() for name, scores in found.items()} == {
+        name: scores.tolist() for name, scores in expected.items()
+    }
+
+
+def windowed_difference(model, max_window_len, n_snippets=1200):
+    """The largest difference between scoring in windows and scoring the whole video."""
+    features = make_features(n_snippets, n_crops=1)
+    whole = snippet_scores(model, features, device=CPU, max_window_len=n_snippets)
+    in_windows = snippet_scores(model, features, device=CPU, max_window_len=max_window_len)
+    return float(np.abs(in_windows - whole).max())
+
+
+def untrained(model_name, *settings):
+    config = with_streams(resolve_config(model_name, "none", settings=settings), (("rgb", 3),))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model_class(model_name)(config.model).eval()
+
+
+@pytest.mark.parametrize(
+    ("model_name", "bound"), [("clav-como", 3e-3), ("la-net", 1e-2), ("cbcg", 1e-6)]
+)
+def test_windows_change_the_scores_of_a_model_with_global_context_little(model_name, bound):
+    assert windowed_difference(untrained(model_name), 600) < bound
+
+
+def test_it_is_the_attention_that_makes_windows_of_la_net_differ_and_not_their_overlap():
+    # Without it a score reads seven snippets, which the overlap covers.
+    assert windowed_difference(untrained("la-net", "model.use_attention=false"), 64) < 1e-6
+    assert windowed_difference(untrained("la-net"), 64) > 1e-4
+
+
+def test_the_prior_of_la_net_keeps_far_snippets_in_the_attention():
+    prior = untrained("la-net").attention.location_prior(5000).detach()
+    assert 0 <= float(prior.min()) <= float(prior.max()) <= 1

@@ -19,6 +19,7 @@ from pipeline.cli import main
 from pipeline.config import ConfigError, TrainConfig, resolve_config
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, write_features
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint
+from pipeline.runs.feature_distance import read_distance_limit
 from pipeline.runs.run_folder import Run, RunDescription, create_runs, find_runs, unfinished_runs
 from pipeline.training import trainer as trainer_module
 from pipeline.training.bag_loading import Bag, collect_bags
@@ -138,6 +139,7 @@ def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path
     assert (checkpoint.dataset, checkpoint.seed, checkpoint.step) == ("small", 4, 12)
     assert checkpoint.provenance == PROVENANCE
     assert checkpoint.model.config.stream_dims == (("rgb", 5), ("flow", 3))
+    assert 0 < read_distance_limit(run) <= 5
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):

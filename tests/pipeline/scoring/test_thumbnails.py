@@ -6,9 +6,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipeline.reports.thumbnails import WIDTH, choose_frames, make_thumbnails
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import Scores
+from pipeline.scoring.thumbnails import WIDTH, choose_frames, make_thumbnails
 
 
 def test_frames_at_equal_distances_and_all_peaks_are_chosen(scores):

@@ -27,6 +27,11 @@ def resize_to_width(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
+def resize_to_fit(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scale an image (H, W, 3) uint8 RGB to fit into a box, its proportions kept; never larger."""
+    return resize_to_width(image, max(1, min(width, height * image.shape[1] // image.shape[0])))
+
+
 def save_jpeg(image: NDArray[np.uint8], file: BinaryIO, *, quality: int) -> None:
     """Write an image (H, W, 3) uint8 RGB as JPEG; quality is in [1, 95]."""
     Image.fromarray(np.ascontiguousarray(image)).save(file, "JPEG", quality=quality, optimize=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from extractors.decoding.seeking import Image, frames_at
-from pipeline.reports.images import resize_to_width, save_jpeg
+from pipeline.images import resize_to_width, save_jpeg
 from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import Scores
 

@@ -1,0 +1,105 @@
+"""HTML reports of a test split: a page per video with its labels, and an index, worst first."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from extractors.decoding.video import VideoError
+from pipeline.datasets.catalog import Dataset
+from pipeline.evaluation.split_videos import TestSplit, TestVideo
+from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.progress import Progress, ReportProgress, no_report
+from pipeline.reports.html_index import INDEX_NAME, write_index
+from pipeline.reports.html_report import describe_run, write_report
+from pipeline.runs.checkpoints import Checkpoint
+from pipeline.scoring.events import EventRule, Interval, true_runs
+from pipeline.scoring.frame_scores import scores_of_video
+from pipeline.scoring.snippet_scores import (
+    check_streams,
+    snippet_scores,
+    snippet_scores_without,
+    stream_dims_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """Where the reports of a test split are.
+
+    Attributes:
+        index: The page that lists the videos.
+        failures: Videos without a page, each as one line that names the file.
+    """
+
+    index: Path
+    failures: tuple[str, ...]
+
+
+def write_split_report(
+    folder: Path,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    features_folder: Path,
+    device: torch.device,
+    rule: EventRule,
+    *,
+    ground_truth: str,
+    report: ReportProgress = no_report,
+) -> SplitReport:
+    """Score the test videos of a dataset and write `index.html` and `videos/<video_id>.html`.
+
+    Each page shows the labeled anomalies as bands. The index begins with the worst misses and false
+    alarms.
+
+    Args:
+        folder: Made if it is missing.
+        checkpoint: What scores the videos.
+        dataset: Its `test` split is read; of its videos those that have features.
+        features_folder: Holds `<dataset>/<video_id>.h5`.
+        device: Where the model runs.
+        rule: When a score is an event.
+        ground_truth: How frame labels are made, as in `evaluate`.
+        report: Called after each video.
+
+    Raises:
+        DatasetError: If there is no test video, or one's anomalous frames are not known.
+        FeatureFileError: If features are missing, were extracted with other settings than the
+            run's, or have other streams than the model.
+        OSError: If a page cannot be written.
+    """
+    split = TestSplit(dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth)
+    model = checkpoint.model.to(device).eval()
+    run = describe_run(checkpoint, "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE)
+    index = folder / INDEX_NAME
+    summaries, failures = [], []
+    for number, video in enumerate(split, start=1):
+        entry, features = video.entry, video.features
+        check_streams(model, stream_dims_of(features), split.path(entry))
+        scores = replace(
+            scores_of_video(snippet_scores(model, features, device=device), features),
+            without=snippet_scores_without(model, features, device=device),
+        )
+        try:
+            summary = write_report(
+                folder / "videos" / f"{entry.video_id}.html",
+                entry.path,
+                scores,
+                run,
+                rule,
+                name=Path(entry.video_id),
+                truth=_intervals(video),
+                index=index,
+            )
+        except VideoError as error:
+            failures.append(str(error))
+        else:
+            summaries.append(summary)
+        report(Progress("report", number, len(split.entries), "videos"))
+    write_index(index, f"Test videos of {dataset.name}", summaries, run)
+    return SplitReport(index, tuple(failures))
+
+
+def _intervals(video: TestVideo) -> list[Interval]:
+    """The anomalous frames of a video; a published convention may have more or fewer labels."""
+    return true_runs(video.labels[: video.features.n_frames])
