@@ -190,7 +190,8 @@ def load_labeled_bags(
             if differences:
                 raise ControlError(f"{path}: differs from the run in {'; '.join(differences)}")
             streams = [values[:, 0] for values in stored.features.streams.values()]
-            bags.append(LabeledBag(np.concatenate(streams, axis=1), entry.label))
+            # No more than is used: all snippets of a large dataset would not fit into memory.
+            bags.append(LabeledBag(_evenly(np.concatenate(streams, axis=1)), entry.label))
     except (DatasetError, FeatureFileError) as error:
         raise ControlError(str(error)) from error
     if len({bag.label for bag in bags}) < 2:

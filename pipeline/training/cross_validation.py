@@ -10,6 +10,13 @@ MAX_FOLDS = 5
 # A video's score is the mean over the highest tenth of its snippets, as in the models' losses.
 TOP_K_DIVISOR = 10
 
+# Weights before anything was validated: the network's, and that of every other scorer.
+PRIOR_OF_NETWORK = 1.0
+PRIOR_OF_OTHERS = 0.25
+# Cross-validation is hardest on the network: it has most to learn from the videos that are held
+# out. So it never loses more than half of its weight.
+LEAST_OF_NETWORK = 0.5
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fusion:
@@ -66,8 +73,8 @@ def fuse(logits: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Fusion
     """Weigh scorers by what they say of videos that they were not fitted to.
 
     Logistic regression on the videos' labels with both classes counted alike, weights that are not
-    negative, and a penalty of half the squared distance from a prior: the network, which is the
-    first scorer, by itself. The more videos, the less the prior counts.
+    negative, and a penalty of half the squared distance from the weights above, of which the first
+    is the network's. The more videos, the less the penalty counts.
 
     Args:
         logits: Of each video (n_snippets, M).
@@ -79,8 +86,8 @@ def fuse(logits: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Fusion
     scales = np.where(spread > 0, spread, 1.0)
     videos = np.stack([video_scores((of_video - offsets) / scales) for of_video in logits])
     n_scorers = videos.shape[1]
-    prior = np.zeros(n_scorers)
-    prior[0] = 1
+    prior = np.full(n_scorers, PRIOR_OF_OTHERS)
+    prior[0] = PRIOR_OF_NETWORK
     signs = np.where(labels == 1, 1.0, -1.0)
     of_class = np.where(labels == 1, (labels == 1).sum(), (labels == 0).sum())
     shares = len(labels) / (2 * of_class)  # of each video; they sum to n_videos
@@ -92,7 +99,8 @@ def fuse(logits: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Fusion
         slopes = -shares * signs / (1 + np.exp(margins))
         return loss, np.append(slopes @ videos + weights - prior, slopes.sum())
 
-    bounds = [(0.0, None)] * n_scorers + [(None, None)]
+    least = [LEAST_OF_NETWORK, *[0.0] * (n_scorers - 1), None]
+    bounds = [(bound, None) for bound in least]
     found = minimize(objective, np.append(prior, 0.0), jac=True, bounds=bounds, method="L-BFGS-B")
     return Fusion(found.x[:-1], float(found.x[-1]), offsets, scales)
 

@@ -52,7 +52,7 @@ def make_logits(n_videos=40, seed=5):
 
 def loss_of(weights, bias, logits, labels, offsets, scales):
     """The objective, video by video."""
-    loss = 0.5 * ((weights[0] - 1) ** 2 + weights[1] ** 2 + weights[2] ** 2)
+    loss = 0.5 * ((weights[0] - 1) ** 2 + (weights[1] - 0.25) ** 2 + (weights[2] - 0.25) ** 2)
     for values, label in zip(logits, labels, strict=True):
         score = bias
         for i in range(3):
@@ -73,7 +73,7 @@ def test_weights_are_at_the_minimum_and_none_is_negative():
         for step in (-0.05, 0.05):
             weights, bias = found.weights.copy(), found.bias
             if i < 3:
-                weights[i] = max(0.0, weights[i] + step)
+                weights[i] = max(0.5 if i == 0 else 0.0, weights[i] + step)
             else:
                 bias += step
             there = loss_of(weights, bias, logits, labels, found.offsets, found.scales)
@@ -87,13 +87,19 @@ def test_who_knows_the_label_counts_and_who_says_the_opposite_does_not():
     assert weights[2] == 0
 
 
-def test_few_videos_hardly_move_the_prior_for_the_network():
+def test_the_more_videos_the_less_the_prior_counts():
     logits, labels = make_logits()
     few = fuse(logits[:4], labels[:4]).weights
     many = fuse(*make_logits(200)).weights
-    assert few[0] > 0.6
-    assert many[0] < few[0]
-    assert many[1] > few[1]
+    assert few[0] > 0.7
+    assert few[1] < 1.5
+    assert many[1] > 2
+
+
+def test_the_network_keeps_half_of_its_weight_whatever_it_says():
+    logits, labels = make_logits(200)
+    reversed_order = [values[:, ::-1] for values in logits]  # the first one says the opposite
+    assert fuse(reversed_order, labels).weights[0] == 0.5
 
 
 def test_logits_are_standardized_over_all_snippets():
@@ -109,7 +115,7 @@ def test_a_scorer_that_always_says_the_same_does_no_harm():
     constant = [np.concatenate([values, np.zeros((len(values), 1))], axis=1) for values in logits]
     found = fuse(constant, labels)
     assert np.isfinite(found.weights).all()
-    assert found.weights[3] == pytest.approx(0, abs=1e-6)
+    assert found.weights[3] == pytest.approx(0.25)  # of a logit that is always 0
 
 
 def test_a_videos_score_is_the_mean_of_its_highest_tenth():
