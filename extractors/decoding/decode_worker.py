@@ -85,7 +85,7 @@ def _send(connection: Connection, task: Task, message: Message) -> None:
 
 
 def _read(task: Task, connection: Connection, memory_fd: int) -> None:
-    video = Video(task.path, task.decoder)
+    video = Video(task.source, task.decoder)
     opened = _open_slots(video, task, memory_fd)
     _send(connection, task, opened)
     slots = map_slots(memory_fd, opened)

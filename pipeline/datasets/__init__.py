@@ -26,6 +26,7 @@ def load_dataset(
     *,
     allow_outside: bool = False,
     allow_duplicates: bool = False,
+    fps: float | None = None,
 ) -> Dataset:
     """Find a dataset by its name, or read the one that a manifest CSV describes.
 
@@ -35,16 +36,19 @@ def load_dataset(
         allow_outside: Accept a manifest's links that lead out of this folder. They do no harm
             where no video is opened.
         allow_duplicates: Accept two files for one video of the list; the first one is taken.
+        fps: Frames per second of videos that are folders of frames; by default as published, where
+            the dataset's videos are published so.
 
     Raises:
         DatasetError: If there is no such dataset, its manifest is not valid, or two files have the
             name of one video.
     """
     if str(name_or_csv) in DATASETS:
-        dataset = DATASETS[str(name_or_csv)].load(videos, allow_outside=allow_outside)
+        source = DATASETS[str(name_or_csv)]
+        dataset = source.load(videos, allow_outside=allow_outside)
         if not allow_duplicates:
             dataset.check_no_duplicates()
-        return dataset
+        return dataset.with_fps(fps or source.fps)
     path = Path(name_or_csv)
     if not path.exists() and path.suffix.lower() != ".csv":
         raise DatasetError(
@@ -55,4 +59,4 @@ def load_dataset(
         raise DatasetError(
             f"{path}: its features would mix with those of the dataset {path.stem}; rename the file"
         )
-    return load_manifest(path, videos, allow_outside=allow_outside)
+    return load_manifest(path, videos, allow_outside=allow_outside).with_fps(fps)

@@ -201,7 +201,7 @@ class _Measuring:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
         if self.is_imported:
             raise ControlError("it needs the videos, and the features were imported without them")
-        n_frames = {truth.entry.path: truth.n_frames for truth in self._truths}
+        n_frames = {truth.entry.source: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
         energies = [
             _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths
