@@ -27,6 +27,7 @@ def evaluate(
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     best_on_test: bool = False,
+    best_by: str = "auc",
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -43,6 +44,7 @@ def evaluate(
             training features, and the model with shuffled context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
+        best_by: The field of `FrameMetrics` by which it is the best.
         ground_truth: "annotation" (cut to each video's true length), or a published convention of
             the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`. None takes the
             convention of their release for imported features, else "annotation".
@@ -77,6 +79,7 @@ def evaluate(
         rule=EventRule(threshold),
         training=training,
         epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        best_by=best_by,
         ground_truth=ground_truth,
         report=report,
     )

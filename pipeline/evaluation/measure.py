@@ -71,6 +71,7 @@ def measure(
     controls: bool = False,
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
+    best_by: str = "auc",
     training: Dataset | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
@@ -90,6 +91,7 @@ def measure(
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, if the epoch that is best on the test videos
             is wanted too.
+        best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
             train split. `dataset` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
@@ -109,7 +111,7 @@ def measure(
     )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if epochs:
-        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs)))
+        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs, best_by)))
     if controls:
         plan.append(("motion energy", measuring.motion_energy_row))
         linear = LinearBaselines(training or dataset, features_folder, checkpoints[0])
@@ -179,10 +181,11 @@ class _Measuring:
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
 
-    def best_epoch_row(self, epochs: Sequence[Sequence[Path]]) -> Row:
-        """Per seed the epoch whose pooled AUC on the test videos is the highest."""
+    def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
+        """Per seed the epoch that has the highest value of a metric on the test videos."""
         best = tuple(
-            max(self._epochs(paths), key=lambda measured: measured.frames.auc) for paths in epochs
+            max(self._epochs(paths), key=lambda measured: float(getattr(measured.frames, best_by)))
+            for paths in epochs
         )
         return Row("best epoch on test (optimistic)", "best on test", best)
 
