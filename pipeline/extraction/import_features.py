@@ -279,7 +279,7 @@ def _probe(files: ReleaseFiles, release: Release, dataset: str) -> tuple[dict[st
             continue
         dims = {name: values.shape[2] for name, values in arrays.items()}
         n_crops = next(iter(arrays.values())).shape[1]
-        expected = {name: release.stream_dims.get(name, dims[name]) for name in dims}
+        expected = {name: release.dims_of(dataset).get(name, dims[name]) for name in dims}
         return expected, release.n_crops.get(dataset, n_crops)
     raise error or ImportFeaturesError(
         f"no video has all of the streams {', '.join(files.streams)}; import one stream alone"
