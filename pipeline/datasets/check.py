@@ -57,6 +57,7 @@ class DatasetCheck:
         copies: Groups of files with the same content, the first of them listed.
         extra: Other video files in the folder.
         unannotated: Anomalous test videos whose anomalous frames are not known.
+        how_to_get: What to do where no file was found.
     """
 
     counts: tuple[SplitCount, ...]
@@ -66,6 +67,7 @@ class DatasetCheck:
     copies: tuple[tuple[Path, ...], ...]
     extra: tuple[Path, ...]
     unannotated: tuple[Path, ...]
+    how_to_get: str
 
     @property
     def is_complete(self) -> bool:
@@ -76,12 +78,20 @@ class DatasetCheck:
         """Lines for a user."""
         return [
             *(count.describe() for count in self.counts),
-            *(f"missing: {path}" for path in self.missing),
+            *self._describe_missing(),
             *(f"unreadable: {reason}" for _, reason in self.unreadable),
             *(f"several files for one video: {_join(paths)}" for paths in self.ambiguous),
             *(f"same content: {_join(paths)}" for paths in self.copies),
             *(f"not in the list: {path}" for path in self.extra),
             *(f"anomalous frames not known: {path}" for path in self.unannotated),
+        ]
+
+    def _describe_missing(self) -> list[str]:
+        """A line for each missing file; one for all if none was found: a wrong folder."""
+        if not self.missing or any(count.n_found for count in self.counts):
+            return [f"missing: {path}" for path in self.missing]
+        return [
+            f"missing: all {len(self.missing)} videos, first {self.missing[0]}; {self.how_to_get}"
         ]
 
 
@@ -117,6 +127,7 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
         unannotated=tuple(
             entry.path for entry in dataset.split("test") if not entry.has_frame_labels
         ),
+        how_to_get=dataset.how_to_get,
     )
 
 

@@ -375,7 +375,8 @@ def test_a_bad_file_is_named_and_stops_no_other(tmp_path, kind, reason):
     assert UCF[1] in summary.problems[0]
     assert re.search(reason, summary.problems[0])
     assert not feature_path(tmp_path / "features" / "ucf_crime", UCF[1]).exists()
-    assert "2 imported, 0 there already, 1 missing or failed" in summary.describe()
+    counts = "1 without a file, 0 failed" if kind == "missing" else "0 without a file, 1 failed"
+    assert f"2 imported, 0 there already, {counts}" in summary.describe()
     # Once it is mended, the next import takes it and keeps the others.
     save(path, values_of(3, 10, 2048))
     again = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
@@ -431,7 +432,9 @@ def test_features_of_two_releases_do_not_mix_in_one_folder(tmp_path):
     write_rtfm(tmp_path / "rtfm")
     videos = dataset("ucf_crime", UCF)
     run(tmp_path, videos, tmp_path / "rtfm", release="rtfm")
-    with pytest.raises(FeatureFileError, match=r"was made in another way .*imported_from"):
+    with pytest.raises(
+        FeatureFileError, match=r"was imported with different settings .*imported_from"
+    ):
         run(tmp_path, videos, tmp_path / "rtfm", release="tevad")
     assert stored(tmp_path, "ucf_crime", UCF[0]).provenance[IMPORTED_FROM] == "rtfm"
 
