@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import load_dataset
-from pipeline.datasets.catalog import Dataset
+from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.device import choose_device
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
@@ -66,9 +66,14 @@ def evaluate(
         dataset = read_description(first).dataset_source
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
-    training = None
+    training: Dataset | DatasetError | None = None
     if controls:  # whose features alone are read
-        training = load_dataset(read_description(first).dataset_source, allow_outside=True)
+        try:
+            training = load_dataset(read_description(first).dataset_source, allow_outside=True)
+        except (
+            DatasetError
+        ) as error:  # such as a manifest that is gone: linear scorers are left out
+            training = error
     seeds = finished_seeds(first)
     return measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.linear_baseline import LinearBaselines
@@ -72,7 +72,7 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
-    training: Dataset | None = None,
+    training: Dataset | DatasetError | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -93,7 +93,7 @@ def measure(
             is wanted too.
         best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
-            train split. `dataset` if None.
+            train split. `dataset` if None; why it cannot be read if an error.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
             features: the convention of their release if they were imported, else `annotation`.
@@ -114,8 +114,11 @@ def measure(
         plan.append(("best on test", lambda: measuring.best_epoch_row(epochs, best_by)))
     if controls:
         plan.append(("motion energy", measuring.motion_energy_row))
-        linear = LinearBaselines(training or dataset, features_folder, checkpoints[0])
-        plan += [(name, partial(measuring.linear_row, linear, name)) for name in linear.names]
+        problem = training if isinstance(training, DatasetError) else None
+        fitted_to = training if isinstance(training, Dataset) else dataset
+        linear = LinearBaselines(fitted_to, features_folder, checkpoints[0])
+        for name in linear.names:
+            plan.append((name, partial(measuring.linear_row, linear, name, problem)))
         if measuring.models[0].accepts_context and len(measuring.split.entries) > 1:
             plan.append(("context shuffled", measuring.shuffled_context_row))
     rows, left_out = [], []
@@ -215,8 +218,10 @@ class _Measuring:
         )
         return Row("motion energy (baseline)", "control", (measured,))
 
-    def linear_row(self, linear: LinearBaselines, name: str) -> Row:
+    def linear_row(self, linear: LinearBaselines, name: str, problem: DatasetError | None) -> Row:
         """A linear scorer of the same features, fitted to the training videos."""
+        if problem is not None:
+            raise ControlError(str(problem)) from problem
         if not self._linear_scores:  # of all scorers at once: features are read from their files
             scored: dict[str, FrameScores] = {each: [] for each in linear.names}
             for index, truth in enumerate(self._truths):

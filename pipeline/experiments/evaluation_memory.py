@@ -7,9 +7,9 @@ crops, two streams of 1,024: 3 GB as float16 on the disk. A model is trained for
 measured is a process of its own that evaluates it. `--videos 20` shows whether memory grows with
 the number of videos.
 
-Measured with CLAV-CoMo on two EPYC cores (torch 2.14, 2026-11-26): 0.99 GB at the peak for 800 videos
-(3.01 GB of features, 223 s on a busy machine), 0.95 GB for 20. `--controls` is not part of it: the
-linear scorers hold the first crop of all training videos.
+Measured with CLAV-CoMo on two EPYC cores (torch 2.14, 2026-11-26): 0.99 GB at the peak for 800
+videos (3.01 GB of features, 223 s on a busy machine), 0.95 GB for 20. `--controls` is not part of
+it: the linear scorers hold the first crop of all training videos.
 """
 
 import argparse
