@@ -25,6 +25,7 @@ from extractors.decoding.decode_pool import (
     VideoLost,
     VideoOpened,
 )
+from extractors.decoding.frame_folder import VideoSource
 from extractors.features import Extractor, Features, Prepared
 from extractors.snippets import n_snippets
 from extractors.uploads import FrameUploads
@@ -63,7 +64,10 @@ ReceiveFeatures = Callable[[Mapping[str, NDArray[np.float32]]], None]
 
 
 def extract_videos(
-    extractor: Extractor, paths: Iterable[Path], *, patience_seconds: float = PATIENCE_SECONDS
+    extractor: Extractor,
+    videos: Iterable[VideoSource],
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[EngineEvent]:
     """Compute the features of videos, several at a time, in bounded memory.
 
@@ -72,7 +76,8 @@ def extract_videos(
 
     Args:
         extractor: Computes the features.
-        paths: The videos, consumed one by one as decoders become free. No path may occur twice.
+        videos: Files and folders of frames, consumed one by one as decoders become free. No path
+            may occur twice.
         patience_seconds: Timeout of a decoder without a message.
 
     Yields:
@@ -92,7 +97,7 @@ def extract_videos(
         patience_seconds=patience_seconds,
         register=uploads.register,
     ) as pool:
-        for event in pool.decode(paths):
+        for event in pool.decode(videos):
             match event:
                 case VideoOpened(path=path):
                     gathered[path] = _Gathered(event)

@@ -1,4 +1,4 @@
-"""The division of a video into snippets: their number, the tail policy, scores per frame.
+"""The division of a video into snippets: number, tail policy, padding, scores per frame.
 
 Snippets are consecutive and do not overlap. Two tail policies are in use for the frames at the end
 that do not fill a snippet:
@@ -39,6 +39,32 @@ def n_snippets(
     if tail_policy == REPEAT_LAST_FRAME:
         return -(-n_frames // snippet_len)
     return max(n_frames - 1, 0) // snippet_len
+
+
+def fill_snippet(
+    snippet: NDArray[np.uint8], frames: NDArray[np.uint8], following: NDArray[np.uint8] | None
+) -> None:
+    """Fill a snippet with its frames and the frame after them, for T flows need T + 1 frames.
+
+    Where the video ends, its last frame is repeated: in the place of the frame after it, and in the
+    places of frames that the last snippet lacks.
+
+    Args:
+        snippet: (snippet_len + 1, H, W, 3), overwritten.
+        frames: (n, H, W, 3) the snippet's own frames, from 1 to snippet_len.
+        following: (H, W, 3) the frame after them; None where the video ends.
+
+    >>> snippet = np.zeros((5, 1, 1, 3), np.uint8)
+    >>> fill_snippet(snippet, np.array([7, 8], np.uint8).reshape(2, 1, 1, 1), None)
+    >>> snippet[:, 0, 0, 0].tolist()
+    [7, 8, 8, 8, 8]
+    """
+    n_frames = len(frames)
+    snippet[:n_frames] = frames
+    # Paper is silent: others drop the incomplete snippet; its frames would have no score.
+    snippet[n_frames:] = frames[-1]
+    if following is not None:
+        snippet[-1] = following
 
 
 def check_tail_policy(tail_policy: str) -> None:

@@ -54,6 +54,18 @@ def read_number() -> Callable[[NDArray[np.uint8]], int]:
 
 
 @pytest.fixture(scope="session")
+def write_image() -> Callable[..., None]:
+    """A function that writes one image of random blocks, in the format of its suffix."""
+    return _write_image
+
+
+@pytest.fixture(scope="session")
+def write_frames() -> Callable[..., Path]:
+    """A function that writes a folder of frames `000.jpg`, `001.jpg`, ..., all different."""
+    return _write_frames
+
+
+@pytest.fixture(scope="session")
 def counting_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An H.264 mp4 of 40 frames 64x48 at 25 fps; frame i shows the number i."""
     return _write_clip(tmp_path_factory.mktemp("clips") / "counting.mp4")
@@ -135,6 +147,25 @@ def _write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def _write_image(path: Path, seed: int = 0, *, width: int = 64, height: int = 48) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec, pix_fmt = ("png", "rgb24") if path.suffix == ".png" else ("mjpeg", "yuvj420p")
+    blocks = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    image = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = width, height, pix_fmt
+    context.time_base = Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
+    packets = [*context.encode(frame), *context.encode(None)]
+    path.write_bytes(b"".join(map(bytes, packets)))
+
+
+def _write_frames(folder: Path, n_frames: int = 5, suffix: str = ".jpg", first: int = 0) -> Path:
+    for number in range(first, first + n_frames):
+        _write_image(folder / f"{number:03d}{suffix}", number)
+    return folder
 
 
 def _draw_number(number: int, width: int, height: int) -> NDArray[np.uint8]:

@@ -14,15 +14,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import VideoSource, path_of
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A video to read; with `decoder` None, `Video` selects the decoder."""
 
     task_id: int
-    path: Path
+    source: VideoSource
     decoder: Literal["pyav"] | None
     snippet_len: int
+
+    @property
+    def path(self) -> Path:
+        """The video's file or folder."""
+        return path_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from extractors.decoding.decode_messages import (
     VideoOpened,
 )
 from extractors.decoding.decode_process import describe_end, start_process, wait_for_end
+from extractors.decoding.frame_folder import VideoSource
 from extractors.decoding.worker_handle import Job, Register, SnippetDecoded, WorkerHandle
 from extractors.errors import LookaroundError
 
@@ -101,17 +102,17 @@ class DecodePool:
         while self._workers:
             self._end(self._workers[-1])
 
-    def decode(self, paths: Iterable[Path]) -> Iterator[DecodeEvent]:
+    def decode(self, videos: Iterable[VideoSource]) -> Iterator[DecodeEvent]:
         """Yield what the workers read; snippets of one video in order, of several interleaved.
 
         Args:
-            paths: Consumed one by one as workers become free. No path may occur twice.
+            videos: Consumed one by one as workers become free. No path may occur twice.
 
         Raises:
             DecoderStartError: If several workers in a row do not start.
             OSError: If a process cannot be started.
         """
-        waiting = iter(paths)
+        waiting = iter(videos)
         self._hand_out(waiting)
         while busy := [worker for worker in self._workers if worker.job is not None]:
             for worker in self._wait_for_messages(busy):
@@ -122,7 +123,7 @@ class DecodePool:
                     yield from self._lose(worker, "DecoderHung", how)
             self._hand_out(waiting)
 
-    def _hand_out(self, waiting: Iterator[Path]) -> None:
+    def _hand_out(self, waiting: Iterator[VideoSource]) -> None:
         """Send a video to each idle worker, and start workers as long as there are videos."""
         while True:
             worker = next((worker for worker in self._workers if worker.job is None), None)
@@ -130,8 +131,8 @@ class DecodePool:
                 return
             if self._again:
                 job = self._again.popleft()
-            elif (path := next(waiting, None)) is not None:
-                job = Job(path)
+            elif (source := next(waiting, None)) is not None:
+                job = Job(source)
             else:
                 return
             if worker is None:
@@ -141,7 +142,7 @@ class DecodePool:
             worker.job, worker.has_begun, worker.task_id = job, False, next(self._task_ids)
             worker.wait_for(self._patience_seconds if worker.has_started else START_SECONDS)
             # A worker that has died is noticed when it is received from.
-            worker.send(Task(worker.task_id, job.path, job.decoder, self._snippet_len))
+            worker.send(Task(worker.task_id, job.source, job.decoder, self._snippet_len))
 
     def _wait_for_messages(self, busy: list[WorkerHandle]) -> list[WorkerHandle]:
         """Wait until workers have sent messages, or until the first timeout; return the former."""
@@ -196,7 +197,7 @@ class DecodePool:
                 # The worker may have changed the memory's length, and so its pages.
                 worker.close_slots()
                 if message.is_decoder_error and not job.failure:
-                    self._again.append(Job(job.path, "failed with decord"))
+                    self._again.append(Job(job.source, "failed with decord"))
                 else:
                     yield message
         worker.wait_for(seconds)  # only now: the caller may have been slow
@@ -216,7 +217,7 @@ class DecodePool:
                 )
             self._again.appendleft(replace(job, n_failed_starts=n_failed_starts))
         elif not job.failure:
-            self._again.append(Job(job.path, how))
+            self._again.append(Job(job.source, how))
         else:
             ways = f"{how}, twice" if how == job.failure else f"{job.failure}, then {how}"
             reason = f"{job.path}: the process that decodes it {ways}; check or remove the file"

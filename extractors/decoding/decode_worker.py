@@ -32,6 +32,7 @@ from extractors.decoding.decode_messages import (
 from extractors.decoding.pyav_file import FFmpegError
 from extractors.decoding.video import DecoderFailure, FrameChunk, Video, VideoError
 from extractors.frame_dims import resized_dims
+from extractors.snippets import fill_snippet
 
 # Enough slots to decode ahead while the parent computes, within MAX_BYTES if two slots fit.
 MAX_SLOTS = 8
@@ -85,7 +86,7 @@ def _send(connection: Connection, task: Task, message: Message) -> None:
 
 
 def _read(task: Task, connection: Connection, memory_fd: int) -> None:
-    video = Video(task.path, task.decoder)
+    video = Video(task.source, task.decoder)
     opened = _open_slots(video, task, memory_fd)
     _send(connection, task, opened)
     slots = map_slots(memory_fd, opened)
@@ -96,12 +97,7 @@ def _read(task: Task, connection: Connection, memory_fd: int) -> None:
             if message.task_id == task.task_id:
                 free.append(message.slot)
         slot = free.pop()
-        n_frames = len(chunk.frames)
-        slots[slot, :n_frames] = chunk.frames
-        # Paper is silent: others drop the incomplete snippet; its frames would have no score.
-        slots[slot, n_frames:] = chunk.frames[-1]
-        if following is not None:
-            slots[slot, -1] = following.frames[0]
+        fill_snippet(slots[slot], chunk.frames, None if following is None else following.frames[0])
         _send(connection, task, SlotFilled(slot, chunk.timestamps))
     _send(connection, task, VideoEnded(task.path, video.n_missing))
 

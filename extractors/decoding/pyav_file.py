@@ -23,6 +23,7 @@ from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.stream import Stream as Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame as VideoFrame
 from av.video.reformatter import VideoReformatter as VideoReformatter
 from av.video.stream import VideoStream as VideoStream
@@ -72,7 +73,7 @@ def open_video(path: Path) -> InputContainer:
     Raises:
         VideoError: If it is not a regular file, is empty, or is not such a container.
     """
-    _check_is_file(path)
+    check_is_file(path)
     # Absolute, so that a name such as "pipe:1.mp4" is not taken for a protocol.
     name = str(path.absolute())
     try:
@@ -87,8 +88,12 @@ def open_video(path: Path) -> InputContainer:
         raise VideoError.about(path, f"cannot be opened as a video: {error.strerror}") from error
 
 
-def _check_is_file(path: Path) -> None:
-    """Refuse, before it is opened, what is not a regular file, and a file that is empty."""
+def check_is_file(path: Path) -> None:
+    """Refuse, before it is opened, what is not a regular file, and a file that is empty.
+
+    Raises:
+        VideoError: If it is one of these, or is not there.
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -191,6 +196,27 @@ def decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[Vi
     for packet in read_packets(container, stream):
         yield from decoder.decode(packet)
     yield from decoder.drain()
+
+
+class ImageDecoder:
+    """Decodes images of one codec, each of them the whole content of a file.
+
+    Args:
+        codec: FFmpeg's name, such as "mjpeg" for JPEG.
+    """
+
+    def __init__(self, codec: str) -> None:
+        self._context: Any = VideoCodecContext.create(codec, "r")  # typed as a context of any kind
+        self._context.thread_count = 1
+        self._context.options = {"max_pixels": str(MAX_PADDED_PIXELS)}
+
+    def decode(self, content: bytes) -> VideoFrame | None:
+        """Return the image; None if it cannot be decoded or has too many pixels."""
+        packet = Packet(content)
+        packet.is_keyframe = True  # else FFmpeg adds a PNG image to the one before
+        with suppress(FFmpegError):
+            return next(iter(self._context.decode(packet)), None)
+        return None
 
 
 def display_turn(frame: VideoFrame) -> tuple[int, int, int, int]:

@@ -1,7 +1,8 @@
-"""Reading the frames of a video file in presentation order, each with its own timestamp.
+"""Reading the frames of a video in presentation order, each with its own timestamp.
 
 decord reads the files whose frames it returns as PyAV does (`decord_reader.py`), PyAV all others. A
-frame that cannot be decoded is skipped and counted, and never replaced by another one.
+frame that cannot be decoded is skipped and counted, and never replaced by another one. A folder of
+frames is read as a video, too (`frame_folder.py`).
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decoding import decord_reader, pyav_reader
+from extractors.decoding import decord_reader, frame_folder, pyav_reader
 from extractors.decoding.decord_reader import DecoderFailure
+from extractors.decoding.frame_folder import FrameFolder, VideoSource, path_of
 from extractors.decoding.pyav_file import VideoError
 
-__all__ = ["DecoderFailure", "FrameChunk", "Video", "VideoError"]
+__all__ = ["DecoderFailure", "FrameChunk", "FrameFolder", "Video", "VideoError"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +49,12 @@ class FrameChunk:
 
 
 class Video:
-    """The frames of one video file, decoded on request.
+    """The frames of one video file or folder of frames, decoded on request.
 
     Opening reads the file's packets once and decodes its first frame.
 
     Attributes:
-        path: The file.
+        path: The file or the folder.
         fps: Average frames per second.
         height: Pixels, after rotation.
         width: Pixels, after rotation.
@@ -71,21 +73,27 @@ class Video:
         ValueError: If the decoder is neither "decord" nor "pyav".
     """
 
-    def __init__(self, path: Path, decoder: Literal["decord", "pyav"] | None = None) -> None:
+    def __init__(
+        self, source: VideoSource, decoder: Literal["decord", "pyav"] | None = None
+    ) -> None:
         if decoder not in ("decord", "pyav", None):
             raise ValueError(f"decoder must be 'decord', 'pyav' or None, instead got {decoder!r}")
-        self.path = path
-        self._index = pyav_reader.read_index(path)
+        self._source = source
+        self.path: Path = path_of(source)
+        if isinstance(source, FrameFolder):
+            self._index = frame_folder.read_index(source)
+        else:
+            self._index = pyav_reader.read_index(source)
         self.fps = self._index.fps
         self.height, self.width = self._index.first_frame.shape[:2]
         self.n_frames_expected = self._index.n_frames
         self.n_missing = 0
         self.decoder, self.decoder_version = "pyav", pyav_reader.VERSION
-        if decoder != "pyav" and decord_reader.is_truthful(path, self._index):
+        if decoder != "pyav" and decord_reader.is_truthful(self.path, self._index):
             self.decoder, self.decoder_version = "decord", decord_reader.VERSION
         elif decoder == "decord":
             raise DecoderFailure.about(
-                path, "is not decoded exactly by decord; read it with decoder='pyav'"
+                self.path, "is not decoded exactly by decord; read it with decoder='pyav'"
             )
 
     def read(self, chunk_len: int) -> Iterator[FrameChunk]:
@@ -100,7 +108,8 @@ class Video:
         Raises:
             ValueError: If chunk_len is not positive.
             DecoderFailure: From the iterator, if decord fails; the chunks before are void, too.
-            VideoError: From the iterator, if the file no longer exists.
+            VideoError: From the iterator, if the file no longer exists, or a frame of a folder
+                cannot be decoded or differs from the others in size.
         """
         if chunk_len < 1:
             raise ValueError(f"chunk_len must be at least 1, instead got {chunk_len}")
@@ -108,12 +117,11 @@ class Video:
 
     def _read(self, chunk_len: int) -> Iterator[FrameChunk]:
         self.n_missing = 0
-        reader = decord_reader if self.decoder == "decord" else pyav_reader
         n_frames = 0
         is_damaged = self._index.n_cut_off > 0
         images: list[NDArray[np.uint8]] = []
         timestamps: list[float] = []
-        for frame in reader.read_frames(self.path, self._index):
+        for frame in self._read_frames():
             if frame is None:
                 is_damaged = True
                 continue
@@ -127,6 +135,13 @@ class Video:
             yield FrameChunk(_stack(images), np.array(timestamps))
         if is_damaged:
             self.n_missing = max(0, self.n_frames_expected - n_frames)
+
+    def _read_frames(self) -> Iterator[tuple[NDArray[np.uint8], float] | None]:
+        if isinstance(self._source, FrameFolder):
+            return frame_folder.read_frames(self._source, self._index)
+        if self.decoder == "decord":
+            return decord_reader.read_frames(self._source, self._index)
+        return pyav_reader.read_frames(self._source, self._index)
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

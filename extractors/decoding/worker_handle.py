@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from extractors.decoding.decode_messages import SlotFree, Task, VideoOpened
 from extractors.decoding.decode_worker import map_slots
+from extractors.decoding.frame_folder import VideoSource, path_of
 
 
 class Copy(Protocol):
@@ -56,14 +57,19 @@ class Job:
     """A video to read.
 
     Attributes:
-        path: The video.
+        source: The video.
         failure: How the first attempt failed; the second one is with PyAV.
         n_failed_starts: New workers in a row that ended before they began with it.
     """
 
-    path: Path
+    source: VideoSource
     failure: str = ""
     n_failed_starts: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The video's file or folder."""
+        return path_of(self.source)
 
     @property
     def decoder(self) -> Literal["pyav"] | None:

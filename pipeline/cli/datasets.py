@@ -1,4 +1,4 @@
-"""`pipeline datasets`: list the datasets, check one, pack its frames, make a synthetic one."""
+"""`pipeline datasets`: list the datasets, check one, make a synthetic one."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
     allow_outside_option,
     errors_in_one_line,
+    fps_option,
     seed_option,
     videos_option,
 )
@@ -28,7 +29,7 @@ def check_synthetic_name(ctx: click.Context, param: click.Parameter, value: str)
 
 @click.group()
 def datasets() -> None:
-    """List the known datasets, check one, pack its frames into videos, or make a synthetic one.
+    """List the known datasets, check one, or make a synthetic one.
 
     \b
     pipeline datasets list
@@ -53,8 +54,9 @@ def list_datasets() -> None:
 @datasets.command()
 @click.argument("dataset")
 @videos_option
+@fps_option
 @allow_outside_option
-def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
+def check(dataset: str, videos: Path | None, fps: float | None, allow_outside: bool) -> None:
     """Compare a dataset's list or manifest with the files in its folder.
 
     Lists the videos that are missing, unreadable, there twice or not in the list, and names for
@@ -70,7 +72,9 @@ def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
         from pipeline.datasets.check import check_dataset
         from pipeline.extraction.feature_paths import videos_without_place
 
-        loaded = load_dataset(dataset, videos, allow_outside=allow_outside, allow_duplicates=True)
+        loaded = load_dataset(
+            dataset, videos, allow_outside=allow_outside, allow_duplicates=True, fps=fps
+        )
         with show_progress() as report:
             checked = check_dataset(loaded, report=report)
         no_place = videos_without_place(
@@ -81,36 +85,6 @@ def check(dataset: str, videos: Path | None, allow_outside: bool) -> None:
             click.echo(printable(line))
     if no_place or not checked.is_complete:
         sys.exit(SOME_VIDEOS_FAILED)
-
-
-@datasets.command()
-@click.argument("dataset")
-@videos_option
-@click.option(
-    "--fps",
-    type=click.IntRange(min=1, max=1000),
-    help="Frames per second.  [default: the dataset's]",
-)
-def pack(dataset: str, videos: Path | None, fps: int | None) -> None:
-    """Make video files of the folders of frames that stand for missing videos of a dataset.
-
-    Each folder gets a file of its name beside it, with the same pixels: no image is encoded again.
-
-    \b
-    pipeline datasets pack shanghaitech --videos /data/shanghaitech
-    """
-    from pipeline.datasets import DATASETS, load_dataset
-
-    fps = fps or (DATASETS[dataset].fps if dataset in DATASETS else None)
-    if fps is None:
-        raise click.UsageError(f"--fps is needed: that of {printable(dataset)} is not known")
-    with errors_in_one_line():
-        from pipeline.cli.terminal import show_progress
-        from pipeline.datasets.frame_folders import pack_dataset
-
-        with show_progress() as report:
-            paths = pack_dataset(load_dataset(dataset, videos), fps=fps, report=report)
-        click.echo(f"{len(paths)} videos packed")
 
 
 @datasets.command()

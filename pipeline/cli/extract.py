@@ -21,6 +21,7 @@ from pipeline.cli.shared import (
     device_option,
     errors_in_one_line,
     features_option,
+    fps_option,
     videos_option,
 )
 from pipeline.extraction.profiles import PROFILES
@@ -46,6 +47,7 @@ def _check_shard(
 @click.command()
 @click.argument("dataset")
 @videos_option
+@fps_option
 @allow_outside_option
 @features_option
 @click.option(
@@ -86,6 +88,7 @@ def _check_shard(
 def extract(
     dataset: str,
     videos: Path | None,
+    fps: float | None,
     allow_outside: bool,
     crops: str | None,
     devices: str | None,
@@ -103,6 +106,7 @@ def extract(
     \b
     pipeline extract xd_violence --videos /data/xd
     pipeline extract xd_violence --profile xd-official
+    pipeline extract shanghaitech --videos /data/shanghaitech --fps 24
     pipeline extract my_cameras.csv --flow dis --crops 1
     """
     if engine != "ray" and ray_address is not None:
@@ -114,7 +118,7 @@ def extract(
         from pipeline.datasets import load_dataset
 
         # Errors of the dataset are found before torch is loaded.
-        loaded = load_dataset(dataset, videos, allow_outside=allow_outside)
+        loaded = load_dataset(dataset, videos, allow_outside=allow_outside, fps=fps)
         loaded.check_any_video_is_there()
 
         from pipeline.cli.terminal import show_progress

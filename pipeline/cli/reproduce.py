@@ -30,8 +30,9 @@ def reproduce(
 ) -> None:
     """Train MODEL on DATASET with three seeds, and print its result beside the published one.
 
-    The model is evaluated by the annotation and by the published ground truth, after its last
-    step. Papers report the epoch that is best on the test videos: expect less here.
+    The model is evaluated after its last step by the annotation and by the published ground truth.
+    Most papers report the epoch that is best on the test videos, which is optimistic: that is a row
+    of its own.
 
     \b
     pipeline reproduce clav-como ucf_crime --features features

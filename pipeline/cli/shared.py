@@ -63,6 +63,12 @@ videos_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the videos.  [default: data/DATASET, or the manifest's folder]",
 )
+fps_option = click.option(
+    "--fps",
+    type=click.FloatRange(min=0, max=1000, min_open=True),
+    callback=check_number,
+    help="Frames per second of videos that are folders of frames.  [default: as published]",
+)
 allow_outside_option = click.option(
     "--allow-outside",
     is_flag=True,

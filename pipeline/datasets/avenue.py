@@ -2,7 +2,8 @@
 
 Lu et al., "Abnormal Event Detection at 150 FPS in MATLAB", ICCV 2013. The original dataset trains
 on 16 normal videos and tests on 21 anomalous ones; both folders hold files `01.avi`, `02.avi` and
-so on, so the folder is part of a video's id. The dataset names no classes.
+so on, so the folder is part of a video's id. Copies that hold frames instead have them in
+`training/frames/01` and `testing/frames/01`. The dataset names no classes.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ def load_avenue(videos: Path | None = None, *, allow_outside: bool = False) -> D
     """List the videos of Avenue: odd numbers are the training split, even ones the test split.
 
     Args:
-        videos: Any folder above `training_videos` and `testing_videos`; `data/avenue` by default.
+        videos: Any folder above those of training and testing; `data/avenue` by default.
         allow_outside: Not needed here: links to folders are always followed, for only files with
             the listed names are taken.
     """
@@ -37,7 +38,13 @@ def load_avenue(videos: Path | None = None, *, allow_outside: bool = False) -> D
         )
         for folder, name in names
     ]
-    return find_listed_videos("avenue", listed, videos, homepage=HOMEPAGE)
+    frame_folders = {
+        f"{folder}/{name}": Path(folder.removesuffix("_videos"), "frames", name)
+        for folder, name in names
+    }
+    return find_listed_videos(
+        "avenue", listed, videos, homepage=HOMEPAGE, frame_folders=frame_folders
+    )
 
 
 SOURCE = DatasetSource(

@@ -1,13 +1,14 @@
 """The types of a dataset: videos with their split, label and anomalous frames; and its source."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import FrameFolder, VideoSource
 from extractors.errors import LookaroundError
 from pipeline.progress import ReportProgress, no_report
 
@@ -34,6 +35,7 @@ class VideoEntry:
         anomalies: The anomalous frames as (start, stop), counted from 0, stop excluded. Empty
             with label 1 means that they are not known.
         categories: The classes of its anomalies, where the dataset names them.
+        fps: Frames per second, where the video is a folder of frames: a file says so itself.
 
     Raises:
         ValueError: If a value is not one of those above, or label and anomalies contradict each
@@ -46,6 +48,7 @@ class VideoEntry:
     label: int
     anomalies: Intervals = ()
     categories: tuple[str, ...] = ()
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -65,6 +68,18 @@ class VideoEntry:
             )
 
     @property
+    def is_there(self) -> bool:
+        """Whether the file, or the folder of frames, exists."""
+        return self.path.is_file() or self.path.is_dir()
+
+    @property
+    def source(self) -> VideoSource:
+        """What is decoded: the file, or the folder of frames with its frames per second."""
+        if self.fps is None or not self.path.is_dir():
+            return self.path
+        return FrameFolder(self.path, self.fps)
+
+    @property
     def has_frame_labels(self) -> bool:
         """Whether the label of every frame is known."""
         return self.label == 0 or bool(self.anomalies)
@@ -79,7 +94,8 @@ class Dataset:
         entries: Its videos, in the order of their list.
         how_to_get: What to do where none of the videos exists.
         folder: The folder of its videos, where it has one.
-        duplicates: Files of which each group fits one video of the list equally well.
+        duplicates: Files, or folders of frames, of which each group fits one video of the list
+            equally well.
         published_counts: (normal, anomalous) videos of each split as the authors give them.
         frame_counts: Frames of a video by its id, where they are published.
     """
@@ -97,19 +113,23 @@ class Dataset:
         return tuple(entry for entry in self.entries if entry.split == split)
 
     def missing_videos(self) -> list[Path]:
-        """List the files that do not exist."""
-        return [entry.path for entry in self.entries if not entry.path.is_file()]
+        """List the files that do not exist, neither as folders of frames."""
+        return [entry.path for entry in self.entries if not entry.is_there]
+
+    def with_fps(self, fps: float | None) -> "Dataset":
+        """This dataset, whose folders of frames have so many frames per second."""
+        return replace(self, entries=tuple(replace(entry, fps=fps) for entry in self.entries))
 
     def check_no_duplicates(self) -> None:
-        """Refuse two files for one video: which of them was meant is not known.
+        """Refuse two files or folders for one video: which of them was meant is not known.
 
         Raises:
-            DatasetError: If there are such files.
+            DatasetError: If there are such files or folders.
         """
         if self.duplicates:
             first, second, *_ = self.duplicates[0]
             raise DatasetError(
-                f"{self.folder}: holds two files of one name, {first} and {second}; remove one"
+                f"{self.folder}: holds two videos of one name, {first} and {second}; remove one"
             )
 
     def check_any_video_is_there(self) -> None:
@@ -155,7 +175,7 @@ class DatasetSource:
         load: Reads its list.
         summary: A few words about it, for `pipeline datasets list`.
         make: Writes its videos, where it is synthetic.
-        fps: Frames per second of its videos, where some are published as folders of frames.
+        fps: Frames per second of those of its videos that are published as folders of frames.
     """
 
     load: LoadDataset

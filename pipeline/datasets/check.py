@@ -1,14 +1,14 @@
 """Checking a dataset before anything is computed: which videos are missing, extra or unreadable."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from extractors.decoding.frame_folder import FrameFolder, check_not_a_folder, read_index
 from extractors.decoding.pyav_file import VideoError, open_video, select_stream
-from pipeline.datasets.catalog import SPLITS, Dataset, Split
-from pipeline.datasets.frame_folders import find_frame_folders
+from pipeline.datasets.catalog import SPLITS, Dataset, Split, VideoEntry
 from pipeline.datasets.listed_videos import walk_videos
 from pipeline.progress import Progress, ReportProgress, no_report
 
@@ -21,7 +21,7 @@ class SplitCount:
         split: Its name.
         n_normal: Listed videos with label 0.
         n_anomalous: Listed videos with label 1.
-        n_found: Listed videos whose file exists.
+        n_found: Listed videos whose file or folder of frames exists.
         published: (normal, anomalous) as the dataset's authors give them; None where unknown.
     """
 
@@ -51,23 +51,23 @@ class DatasetCheck:
 
     Attributes:
         counts: One for each split.
-        missing: Listed files that do not exist.
-        frame_folders: Folders of frames that stand for missing videos, by the listed file.
-        unreadable: Listed files that cannot be opened as a video, each with the reason.
+        missing: Listed files that do not exist, neither as folders of frames.
+        unreadable: Listed files and folders that cannot be opened as a video, each with the reason.
         ambiguous: Groups of files that fit one listed video equally well.
         copies: Groups of files with the same content, the first of them listed.
         extra: Other video files in the folder.
         unannotated: Anomalous test videos whose anomalous frames are not known.
+        how_to_get: What to do where no file was found.
     """
 
     counts: tuple[SplitCount, ...]
     missing: tuple[Path, ...]
-    frame_folders: Mapping[Path, Path]
     unreadable: tuple[tuple[Path, str], ...]
     ambiguous: tuple[tuple[Path, ...], ...]
     copies: tuple[tuple[Path, ...], ...]
     extra: tuple[Path, ...]
     unannotated: tuple[Path, ...]
+    how_to_get: str
 
     @property
     def is_complete(self) -> bool:
@@ -78,7 +78,7 @@ class DatasetCheck:
         """Lines for a user."""
         return [
             *(count.describe() for count in self.counts),
-            *(f"missing: {path}{self._describe_frames(path)}" for path in self.missing),
+            *self._describe_missing(),
             *(f"unreadable: {reason}" for _, reason in self.unreadable),
             *(f"several files for one video: {_join(paths)}" for paths in self.ambiguous),
             *(f"same content: {_join(paths)}" for paths in self.copies),
@@ -86,40 +86,40 @@ class DatasetCheck:
             *(f"anomalous frames not known: {path}" for path in self.unannotated),
         ]
 
-    def _describe_frames(self, path: Path) -> str:
-        folder = self.frame_folders.get(path)
-        return f", but its frames are in {folder}: pipeline datasets pack" if folder else ""
+    def _describe_missing(self) -> list[str]:
+        """A line for each missing file; one for all if none was found: a wrong folder."""
+        if not self.missing or any(count.n_found for count in self.counts):
+            return [f"missing: {path}" for path in self.missing]
+        return [
+            f"missing: all {len(self.missing)} videos, first {self.missing[0]}; {self.how_to_get}"
+        ]
 
 
 def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> DatasetCheck:
     """Compare a dataset's list with the files in its folder.
 
-    Of every video the container's header is read, and of files of equal size the whole content.
-    Damage further on in a file is found when it is extracted.
+    Of every video the container's header is read, and of files of equal size the whole content; of
+    a folder of frames the names and the first frame. Damage further on is found by extraction.
 
     Args:
         dataset: Loaded with `allow_duplicates`.
         report: Called after each video.
-
-    Raises:
-        DatasetError: If two folders of frames fit one missing video equally well.
     """
     listed = [entry.path for entry in dataset.entries]
-    found = [path for path in listed if path.is_file()]
-    existing = set(found)
+    found = [entry for entry in dataset.entries if entry.is_there]
+    existing = {entry.path for entry in found}
     unreadable = []
-    for n_done, path in enumerate(found, start=1):
-        problem = _find_problem(path)
+    for n_done, entry in enumerate(found, start=1):
+        problem = _find_problem(entry)
         if problem is not None:
-            unreadable.append((path, problem))
+            unreadable.append((entry.path, problem))
         report(Progress("check", n_done, len(found), "videos"))
     others = _other_videos(dataset, set(listed))
-    copies = _same_content([*found, *others])
+    copies = _same_content([*(path for path in listed if path.is_file()), *others])
     of_copies = {path for group in copies for path in group}
     return DatasetCheck(
         counts=tuple(_count(dataset, split, existing) for split in SPLITS),
         missing=tuple(path for path in listed if path not in existing),
-        frame_folders=find_frame_folders(dataset),
         unreadable=tuple(unreadable),
         ambiguous=dataset.duplicates,
         copies=copies,
@@ -127,6 +127,7 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
         unannotated=tuple(
             entry.path for entry in dataset.split("test") if not entry.has_frame_labels
         ),
+        how_to_get=dataset.how_to_get,
     )
 
 
@@ -142,11 +143,16 @@ def _count(dataset: Dataset, split: Split, existing: set[Path]) -> SplitCount:
     )
 
 
-def _find_problem(path: Path) -> str | None:
-    """Why a file cannot be opened as a video; None if it can."""
+def _find_problem(entry: VideoEntry) -> str | None:
+    """Why a file or folder cannot be opened as a video; None if it can."""
+    source = entry.source
     try:
-        with open_video(path) as container:
-            select_stream(container, path)
+        if isinstance(source, FrameFolder):
+            read_index(source)
+            return None
+        check_not_a_folder(source)
+        with open_video(source) as container:
+            select_stream(container, source)
     except VideoError as error:
         return str(error)
     return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from extractors.decoding.frame_folder import IMAGE_CODECS
 from pipeline.datasets.catalog import Dataset, Split, VideoEntry
 
 VIDEO_SUFFIXES = frozenset(
@@ -28,12 +29,14 @@ def find_listed_videos(
     *,
     homepage: str,
     published_counts: Mapping[Split, tuple[int, int]] | None = None,
+    frame_folders: Mapping[str, Path] | None = None,
 ) -> Dataset:
-    """Replace each listed path by that of the file found for it.
+    """Replace each listed path by that of the file, or the folder of frames, found for it.
 
     A file belongs to a listed video if it has the same name, whatever its suffix and wherever
     below the folder it is. Of several such files, the one that shares most of its parent folders
-    with the listed path is taken. Where two listed videos have one name, the folder must agree.
+    with the listed path is taken. Where two listed videos have one name, the folder must agree. For
+    a video without a file, a folder of images that has its name is taken by the same rules.
 
     Args:
         name: The dataset's.
@@ -41,21 +44,32 @@ def find_listed_videos(
         videos: Any folder above all of the videos; `data/<name>` by default.
         homepage: Where to get them.
         published_counts: (normal, anomalous) videos of each split, where it is a published one.
+        frame_folders: By video_id, another folder in which copies of the dataset hold a video's
+            frames; all of its parents must agree.
 
     Returns:
         The dataset, with all listed videos: those that were not found keep their listed path,
-        below the folder. Files that fit one video equally well are its `duplicates`.
+        below the folder. Files, or folders, that fit one video equally well are its `duplicates`.
     """
     folder = Path("data", name) if videos is None else videos
-    found: dict[str, list[Path]] = {}
-    for path in walk_videos(folder):
-        found.setdefault(path.stem, []).append(path)
+    files: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
+    for parent, names in walk_folders(folder):
+        for path in map(Path, names):
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                files.setdefault(path.stem, []).append(parent / path)
+        if any(Path(name).suffix.lower() in IMAGE_CODECS for name in names):
+            folders.setdefault(parent.name, []).append(parent)
     n_of_name = Counter(entry.path.stem for entry in listed)
     entries: list[VideoEntry] = []
     duplicates: list[tuple[Path, ...]] = []
     for entry in listed:
         n_shared_min = 1 if n_of_name[entry.path.stem] > 1 else 0
-        best = best_matches(entry.path, found.get(entry.path.stem, []), n_shared_min)
+        stem = entry.path.stem
+        best = _best_matches(entry.path, files.get(stem, []), n_shared_min)
+        best = best or _best_matches(entry.path, folders.get(stem, []), n_shared_min)
+        if not best and (frames := (frame_folders or {}).get(entry.video_id)) is not None:
+            best = _best_matches(frames, folders.get(stem, []), len(frames.parent.parts))
         entries.append(replace(entry, path=best[0] if best else folder / entry.path))
         if len(best) > 1:
             duplicates.append(tuple(best))
@@ -94,7 +108,7 @@ def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(parent), sorted(files)
 
 
-def best_matches(listed: Path, candidates: Sequence[Path], n_shared_min: int) -> list[Path]:
+def _best_matches(listed: Path, candidates: Sequence[Path], n_shared_min: int) -> list[Path]:
     """The candidates that share the most parent folders with a listed path, at least so many."""
     n_shared = [_n_shared_parents(listed, path) for path in candidates]
     most = max(n_shared, default=0)

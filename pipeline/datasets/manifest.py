@@ -6,7 +6,8 @@
 
 Paths are relative to the CSV's folder, use `/` as separator, and may not leave the folder; neither
 may links, unless that is allowed. Anomalies are pairs start-stop of frames, counted from 0, with
-the stop excluded; the field is empty where there are none or where they are not known. An optional
+the stop excluded; the field is empty where there are none or where they are not known. A path may
+also be a folder of frames. An optional
 column `class` names what is anomalous (`fall`, or `fall;fire`), for an evaluation by class; it is
 used in rows with label 1. Other columns are ignored.
 """

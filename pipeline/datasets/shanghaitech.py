@@ -2,9 +2,9 @@
 
 Liu et al., "Future Frame Prediction for Anomaly Detection", CVPR 2018; split of Zhong et al., CVPR
 2019. The original dataset trains on normal videos alone (`training/videos/01_001.avi`) and tests on
-107 anomalous ones, which are published as folders of frames (`testing/frames/01_0014`);
-`pipeline datasets pack` makes video files of these. The weakly supervised split mixes both. A name
-with a number of four digits is one of the 107. The dataset names no classes.
+107 anomalous ones, which are published as folders of frames (`testing/frames/01_0014/000.jpg`).
+The weakly supervised split mixes both. A name with a number of four digits is one of the 107. The
+dataset names no classes.
 """
 
 from collections.abc import Iterable

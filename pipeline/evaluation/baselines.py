@@ -17,6 +17,7 @@ from extractors.decoding.decode_pool import (
     VideoLost,
     VideoOpened,
 )
+from extractors.decoding.frame_folder import VideoSource, path_of
 from extractors.decoding.video import VideoError
 from extractors.errors import LookaroundError
 from extractors.features import Features
@@ -30,7 +31,7 @@ class ControlError(LookaroundError):
 
 
 def energies_of(
-    n_frames: Mapping[Path, int], *, smoothing_len: int
+    n_frames: Mapping[VideoSource, int], *, smoothing_len: int
 ) -> dict[Path, NDArray[np.float32]]:
     """The motion energy of every frame of test videos, which must be those of their features.
 
@@ -39,17 +40,18 @@ def energies_of(
         smoothing_len: As in `motion_energies`.
 
     Returns:
-        By video (n_frames,).
+        By the path of a video (n_frames,).
 
     Raises:
         ControlError: If a video cannot be read, or has another number of frames.
     """
     energies: dict[Path, NDArray[np.float32]] = {}
+    expected = {path_of(source): n for source, n in n_frames.items()}
     try:
         for path, energy in motion_energies(n_frames, smoothing_len=smoothing_len):
-            if len(energy) != n_frames[path]:
+            if len(energy) != expected[path]:
                 raise ControlError(
-                    f"{path}: has {len(energy)} frames now, its features are of {n_frames[path]}; "
+                    f"{path}: has {len(energy)} frames now, its features are of {expected[path]}; "
                     "extract it again"
                 )
             energies[path] = energy
@@ -59,7 +61,7 @@ def energies_of(
 
 
 def motion_energies(
-    paths: Iterable[Path], *, smoothing_len: int
+    videos: Iterable[VideoSource], *, smoothing_len: int
 ) -> Iterator[tuple[Path, NDArray[np.float32]]]:
     """How much moves in each frame of videos: a baseline that a learned score must beat.
 
@@ -68,7 +70,7 @@ def motion_energies(
     process, as for extraction.
 
     Args:
-        paths: The videos. No path may come twice.
+        videos: Files and folders of frames. No path may come twice.
         smoothing_len: Width of the mean in frames; a snippet's length gives it the same
             view in time as the model.
 
@@ -81,7 +83,7 @@ def motion_energies(
     differences: list[float] = []
     n_frames = 0
     with DecodePool(1, ENERGY_CHUNK_LEN) as pool:
-        for event in pool.decode(paths):
+        for event in pool.decode(videos):
             match event:
                 case VideoOpened():  # perhaps once more, after a decoder that failed
                     differences, n_frames = [], 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import load_dataset
-from pipeline.datasets.catalog import Dataset
+from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.device import choose_device
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
@@ -27,6 +27,7 @@ def evaluate(
     controls: bool = False,
     threshold: float = DEFAULT_THRESHOLD,
     best_on_test: bool = False,
+    best_by: str = "auc",
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -43,6 +44,7 @@ def evaluate(
             training features, and the model with shuffled context, if it accepts another context.
         threshold: In (0, 1]; the score that begins an event.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
+        best_by: The field of `FrameMetrics` by which it is the best.
         ground_truth: "annotation" (cut to each video's true length), or a published convention of
             the dataset, such as "rtfm": see `pipeline groundtruth DATASET --list`. None takes the
             convention of their release for imported features, else "annotation".
@@ -64,9 +66,14 @@ def evaluate(
         dataset = read_description(first).dataset_source
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
-    training = None
+    training: Dataset | DatasetError | None = None
     if controls:  # whose features alone are read
-        training = load_dataset(read_description(first).dataset_source, allow_outside=True)
+        try:
+            training = load_dataset(read_description(first).dataset_source, allow_outside=True)
+        except (
+            DatasetError
+        ) as error:  # such as a manifest that is gone: linear scorers are left out
+            training = error
     seeds = finished_seeds(first)
     return measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds],
@@ -77,6 +84,7 @@ def evaluate(
         rule=EventRule(threshold),
         training=training,
         epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        best_by=best_by,
         ground_truth=ground_truth,
         report=report,
     )

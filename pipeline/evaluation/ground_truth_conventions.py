@@ -2,6 +2,24 @@
 
 Each has another length than the videos, because its snippets of 16 frames leave out, or pad, the
 end of each video; so the ground truth of one publication does not fit the features of another.
+
+Which published totals are reached from the annotations in this package, and what is missing where
+they are not (anomalous frames in brackets):
+
+- UCF-Crime 1,109,680 (84,128), 1,109,824 and 1,114,144: reached, for the number of frames of every
+  test video is known.
+- ShanghaiTech 142,912 (8,028): reached; the annotation has each video's length in whole snippets.
+- ShanghaiTech 143,888 (8,028), of TEVAD: missing are the numbers of snippets of TEVAD's features of
+  the 199 test videos. They are 61 more than RTFM's 8,932. As no anomalous frame is more, the rule
+  reaches both numbers in whichever videos the 61 snippets are.
+- ShanghaiTech 140,112 (7,874), of PEL4VAD: missing are the numbers of snippets of its features of
+  the 199 test videos, 175 fewer than RTFM's. One snippet less in each of 175 videos would cost at
+  most 96 anomalous frames; 154 are missing, so some videos must be shorter by more. Its script
+  (list/sh/rectify_gt.py) goes on with the labels of the next video where features are longer than
+  the labels; here such frames are normal.
+- XD-Violence 2,330,384 (537,805): missing are the numbers of frames of the 800 test videos, which
+  no list holds; the authors read them from the videos (list/make_gt.py). The annotation has 538,324
+  anomalous frames before the ends of the 500 violent videos are cut off: 519 more.
 """
 
 from collections.abc import Callable, Mapping

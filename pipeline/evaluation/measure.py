@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
 from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
 from pipeline.evaluation.linear_baseline import LinearBaselines
@@ -71,7 +71,8 @@ def measure(
     controls: bool = False,
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
-    training: Dataset | None = None,
+    best_by: str = "auc",
+    training: Dataset | DatasetError | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -90,8 +91,9 @@ def measure(
         rule: When a score is an event; the default rule if None.
         epochs: Per seed the checkpoints of its epochs, if the epoch that is best on the test videos
             is wanted too.
+        best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
-            train split. `dataset` if None.
+            train split. `dataset` if None; why it cannot be read if an error.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
             features: the convention of their release if they were imported, else `annotation`.
@@ -109,11 +111,14 @@ def measure(
     )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if epochs:
-        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs)))
+        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs, best_by)))
     if controls:
         plan.append(("motion energy", measuring.motion_energy_row))
-        linear = LinearBaselines(training or dataset, features_folder, checkpoints[0])
-        plan += [(name, partial(measuring.linear_row, linear, name)) for name in linear.names]
+        problem = training if isinstance(training, DatasetError) else None
+        fitted_to = training if isinstance(training, Dataset) else dataset
+        linear = LinearBaselines(fitted_to, features_folder, checkpoints[0])
+        for name in linear.names:
+            plan.append((name, partial(measuring.linear_row, linear, name, problem)))
         if measuring.models[0].accepts_context and len(measuring.split.entries) > 1:
             plan.append(("context shuffled", measuring.shuffled_context_row))
     rows, left_out = [], []
@@ -179,10 +184,11 @@ class _Measuring:
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
 
-    def best_epoch_row(self, epochs: Sequence[Sequence[Path]]) -> Row:
-        """Per seed the epoch whose pooled AUC on the test videos is the highest."""
+    def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
+        """Per seed the epoch that has the highest value of a metric on the test videos."""
         best = tuple(
-            max(self._epochs(paths), key=lambda measured: measured.frames.auc) for paths in epochs
+            max(self._epochs(paths), key=lambda measured: float(getattr(measured.frames, best_by)))
+            for paths in epochs
         )
         return Row("best epoch on test (optimistic)", "best on test", best)
 
@@ -201,7 +207,7 @@ class _Measuring:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
         if self.is_imported:
             raise ControlError("it needs the videos, and the features were imported without them")
-        n_frames = {truth.entry.path: truth.n_frames for truth in self._truths}
+        n_frames = {truth.entry.source: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
         energies = [
             _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths
@@ -212,8 +218,10 @@ class _Measuring:
         )
         return Row("motion energy (baseline)", "control", (measured,))
 
-    def linear_row(self, linear: LinearBaselines, name: str) -> Row:
+    def linear_row(self, linear: LinearBaselines, name: str, problem: DatasetError | None) -> Row:
         """A linear scorer of the same features, fitted to the training videos."""
+        if problem is not None:
+            raise ControlError(str(problem)) from problem
         if not self._linear_scores:  # of all scorers at once: features are read from their files
             scored: dict[str, FrameScores] = {each: [] for each in linear.names}
             for index, truth in enumerate(self._truths):

@@ -86,8 +86,8 @@ def reason_to_replace(
         )
     if header.video_id != entry.video_id:
         return f"{path}: holds the features of another video, {header.video_id!r}"
-    if has_source_checked and header.source is not None and entry.path.is_file():
-        source = identify_source(entry.path)
+    if has_source_checked and header.source is not None and entry.is_there:
+        source = identify_source(entry.source)
         if source != header.source:
             return (
                 f"{entry.path}: is not the file that {path} was made from "

@@ -36,6 +36,7 @@ def extract(
     *,
     videos: Path | None = None,
     allow_outside: bool = False,
+    fps: float | None = None,
     features: str | Path = "features",
     profile: str | None = None,
     extractor: str | None = None,
@@ -60,8 +61,9 @@ def extract(
     Args:
         dataset: A name, the path of a manifest CSV, or a loaded dataset.
         videos: Folder of the videos; by default `data/<dataset>`, or the manifest's folder. Has no
-            effect on a loaded dataset, nor has the next.
+            effect on a loaded dataset, nor have the next two.
         allow_outside: Accept a manifest's links that lead out of this folder.
+        fps: Frames per second of videos that are folders of frames; by default as published.
         features: Folder that takes `<dataset>/<video_id>.h5`.
         profile: A key of `PROFILES`: how published features were made. Options that contradict it
             are refused, except for weights.
@@ -99,7 +101,7 @@ def extract(
         OSError: If the folder cannot be written.
     """
     if not isinstance(dataset, Dataset):
-        dataset = load_dataset(dataset, videos, allow_outside=allow_outside)
+        dataset = load_dataset(dataset, videos, allow_outside=allow_outside, fps=fps)
     dataset.check_any_video_is_there()
     choice = resolve_choices(
         profile,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extractors.decoding.decode_pool import VideoLost
+from extractors.decoding.frame_folder import VideoSource
 from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
 from extractors.features import Extractor, Features
 from pipeline.datasets.catalog import VideoEntry
@@ -118,26 +119,26 @@ class _Work:
         self._todo, self._folder, self._provenance, self._locks = todo, folder, provenance, locks
         self._begun: dict[Path, _Begun] = {}
 
-    def paths(self) -> Iterator[Path]:
-        """Yield the files that are to be read."""
+    def sources(self) -> Iterator[VideoSource]:
+        """Yield the videos that are to be read."""
         locked_elsewhere = []
         for todo in self._todo:
             if self._locks.lock(todo.entry.video_id):
-                yield from self._path_of(todo)
+                yield from self._source_of(todo)
             else:
                 locked_elsewhere.append(todo)
         for todo in locked_elsewhere:  # once more: their processes may have ended, or been killed
             is_ours = self._locks.lock(todo.entry.video_id)
-            yield from self._path_of(todo, is_ours=is_ours)
+            yield from self._source_of(todo, is_ours=is_ours)
 
-    def _path_of(self, todo: _Todo, *, is_ours: bool = True) -> Iterator[Path]:
-        """The file of a video, if this process is to read it."""
+    def _source_of(self, todo: _Todo, *, is_ours: bool = True) -> Iterator[VideoSource]:
+        """The file or folder of a video, if this process is to read it."""
         outcome = self._outcome_meanwhile(todo)
         if outcome is None:
             taken = VideoOutcome(todo.entry.video_id, "taken")
             outcome = self._begin(todo.entry) if is_ours else taken
         if outcome is None:
-            yield todo.entry.path
+            yield todo.entry.source
         else:
             self.ended.append(outcome)
 
@@ -166,7 +167,7 @@ class _Work:
         begun = self._begun[lost.path]
         entry = begun.entry
         failure = Failure(entry.video_id, lost.kind, lost.reason, lost.is_quarantined)
-        if entry.path.is_file() and not lost.is_machine_error:
+        if entry.is_there and not lost.is_machine_error:
             note_failure(self._folder, failure)
             path = feature_path(self._folder, entry.video_id)
             with suppress(OSError):
@@ -200,7 +201,7 @@ class _Work:
                     f"{entry.video_id!r} there; remove it, or rename the video"
                 )
             reason = reason_to_replace(path, entry, self._provenance) if path.is_file() else ""
-            self._begun[entry.path] = _Begun(entry, identify_source(entry.path), reason)
+            self._begun[entry.path] = _Begun(entry, identify_source(entry.source), reason)
             path.parent.mkdir(parents=True, exist_ok=True)
         except FeatureFileError:
             raise
@@ -211,7 +212,7 @@ class _Work:
 
 def _extract(work: _Work, extractor: Extractor, writer: Executor) -> Iterator[ExtractEvent]:
     writing: deque[Future[VideoOutcome]] = deque()
-    for event in extract_videos(extractor, work.paths()):
+    for event in extract_videos(extractor, work.sources()):
         match event:
             case FramesDecoded():
                 yield event

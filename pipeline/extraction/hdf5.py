@@ -60,6 +60,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
             f"{path}: there is no such feature file; `pipeline extract` makes it"
         )
     try:
+        if path.suffix != ".h5" and not h5py.is_hdf5(path):
+            raise DamagedFileError(f"{path}: is no HDF5 file, expected a feature file")
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except PermissionError as error:

@@ -61,6 +61,7 @@ class ImportSummary:
     Attributes:
         n_imported: Videos whose features were written.
         n_kept: Videos whose features had been imported before from the same files.
+        n_missing: Videos without any file in the release.
         problems: What is missing, misshapen or not finite, one line each.
         extra: Files of the release that belong to none of the videos.
         provenance: How the features say that they were made.
@@ -68,14 +69,17 @@ class ImportSummary:
 
     n_imported: int = 0
     n_kept: int = 0
+    n_missing: int = 0
     problems: list[str] = field(default_factory=list)
     extra: list[Path] = field(default_factory=list)
     provenance: Provenance = field(default_factory=dict)
 
     def describe(self) -> str:
         """A line for each problem, and one of counts."""
-        counts = f"{self.n_imported} imported, {self.n_kept} there already"
-        counts += f", {len(self.problems)} missing or failed"
+        counts = (
+            f"{self.n_imported} imported, {self.n_kept} there already, {self.n_missing} without a "
+        )
+        counts += f"file, {len(self.problems) - self.n_missing} failed"
         if self.extra:
             counts += f"; {len(self.extra)} files are of no video, first {self.extra[0]}"
         return "\n".join([*self.problems, counts])
@@ -129,7 +133,7 @@ def import_features(
     Raises:
         DatasetError: If the dataset is not known.
         ImportFeaturesError: If the release is not known, or no file is that of a video.
-        FeatureFileError: If the folder holds features that were made in another way.
+        FeatureFileError: If the folder holds features that were imported with different settings.
         OSError: If the disk is full.
     """
     chosen = find_release(release, made_by)
@@ -151,11 +155,13 @@ def import_features(
         if name not in files.of_video:
             summary.problems.append(problem)
     if not lists:
-        summary.problems += [
+        missing = [
             f"{entry.video_id}: no file below {folder} has its features"
             for entry in dataset.entries
             if entry.video_id not in files.of_video
         ]
+        summary.n_missing = len(missing)
+        summary.problems += missing
     remove_abandoned(task.folder)
     _import_all(task, files, summary, report)
     finish_folder(StatusTable(task.folder, dataset))
@@ -196,7 +202,7 @@ def _import_all(
 
 
 class _OtherProvenanceError(FeatureFileError):
-    """The folder holds features that were made in another way."""
+    """The folder holds features that were imported with different settings."""
 
 
 def _import_video(
@@ -247,7 +253,7 @@ def _is_kept(path: Path, video_id: str, provenance: Provenance, source: Source) 
     differences = provenance_differences(provenance, header.provenance)
     if differences:
         raise _OtherProvenanceError(
-            f"{path}: was made in another way ({'; '.join(differences)}); "
+            f"{path}: was imported with different settings ({'; '.join(differences)}); "
             "import into another folder with --features"
         )
     return header.video_id == video_id and header.source == source
@@ -279,7 +285,7 @@ def _probe(files: ReleaseFiles, release: Release, dataset: str) -> tuple[dict[st
             continue
         dims = {name: values.shape[2] for name, values in arrays.items()}
         n_crops = next(iter(arrays.values())).shape[1]
-        expected = {name: release.stream_dims.get(name, dims[name]) for name in dims}
+        expected = {name: release.dims_of(dataset).get(name, dims[name]) for name in dims}
         return expected, release.n_crops.get(dataset, n_crops)
     raise error or ImportFeaturesError(
         f"no video has all of the streams {', '.join(files.streams)}; import one stream alone"

@@ -2,8 +2,9 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from extractors.build import ExtractorChoice
 from extractors.errors import LookaroundError
+from extractors.features import Extractor
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.shards import Shard
@@ -51,7 +53,10 @@ def extract_on_devices(
     with ExitStack() as stack:
         running: dict[Connection, tuple[torch.device, BaseProcess]] = {}
         for device, part in zip(devices, shard.split(len(devices)), strict=True):
-            connection, process = _start(entries, folder, choice, device, part, retry_failed)
+            extract = partial(
+                extract_entries, entries, folder, shard=part, retry_failed=retry_failed
+            )
+            connection, process = _start(extract, choice, device)
             stack.callback(_end, connection, process)
             running[connection] = device, process
         while running:
@@ -67,18 +72,13 @@ def extract_on_devices(
 
 
 def _start(
-    entries: Sequence[VideoEntry],
-    folder: Path,
+    extract: Callable[[Extractor], Iterator[ExtractEvent]],
     choice: ExtractorChoice,
     device: torch.device,
-    shard: Shard,
-    retry_failed: bool,
 ) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_extract, args=(theirs, entries, folder, choice, device, shard, retry_failed)
-    )
+    process = context.Process(target=_extract, args=(theirs, extract, choice, device))
     # Ctrl-C reaches the parent, which ends this process; a child inherits the mask.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -91,19 +91,13 @@ def _start(
 
 def _extract(
     connection: Connection,
-    entries: Sequence[VideoEntry],
-    folder: Path,
+    extract: Callable[[Extractor], Iterator[ExtractEvent]],
     choice: ExtractorChoice,
     device: torch.device,
-    shard: Shard,
-    retry_failed: bool,
 ) -> None:
     """Run in a device's process: send events, and at the end None or the error that stopped it."""
     try:
-        extractor = choice.build(device)
-        for event in extract_entries(
-            entries, folder, extractor, shard=shard, retry_failed=retry_failed
-        ):
+        for event in extract(choice.build(device)):
             connection.send(event)
     except ConnectionError:
         return  # the parent is gone

@@ -1,9 +1,16 @@
 """Which files of a release belong to which video, stream and crop: by names, never by position.
 
-Releases differ in their names: `Abuse001_x264_i3d.npy` holds all crops, `Abuse001_x264__3.npy` one
-of them, `Abuse001_x264_C.txt` the segments of a video. A folder whose name has "flow" in it holds
-flow features. Lists that come with releases have absolute paths of other machines: of such a path
-only its end counts.
+Releases differ in their names, as their lists show (`list/` of each repository):
+
+    RTFM, TEVAD          UCF_Test_ten_crop_i3d/Abuse028_x264_i3d.npy             all crops
+                         Violence_five_crop_i3d_v1/One.Day.2011__#..._label_A_i3d.npy
+    DeepMIL              RGB/Testing_Normal_Videos_Anomaly/Normal_Videos_941_x264.npy, ..__1.npy
+    XDVioDet             RGBTest/v=vHnAmx0UYbM__#1_label_A__0.npy, FlowTest/...   one crop
+    PEL4VAD              test/01_0015_0.npy (ShanghaiTech)                        one crop
+    Sultani et al.       Abuse001_x264_C.txt                                      32 segments
+
+A folder whose name has "flow" in it holds flow features. Lists have absolute paths of other
+machines, of Windows, too: of such a path only its end counts.
 """
 
 import os
@@ -18,9 +25,9 @@ from pipeline.extraction.published_arrays import SUFFIXES
 from pipeline.extraction.releases import ImportFeaturesError
 
 MAX_LIST_BYTES = 2**26
-# What follows a video's name in the name of a file, with or without `__<crop>`.
+# What follows a video's name in the name of a file, with or without `__<crop>` or `_<crop>`.
 _ENDINGS = ("_i3d", "_c3d", "_rgb", "_flow", "_c", "_fc6", "_features", ".mp4", ".avi")
-_CROP = re.compile(r"__([0-9]{1,2})$")
+_CROP = re.compile(r"__?([0-9]{1,2})$")
 
 Crops = dict[int | None, Path]  # None: all crops are in one file
 

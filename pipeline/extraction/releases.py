@@ -34,6 +34,7 @@ class Release:
         tail_policy: What became of the last, incomplete snippet.
         crop_order: Which crop is which; empty if nobody has said.
         stream_dims: Width of each stream that there may be; empty if any will do.
+        other_dims: By dataset, the same where its features are of another width.
         n_crops: Crops by dataset; of other datasets any number will do, but all videos alike.
         ground_truth: By dataset, the published ground truth that fits: a key of `conventions_of`.
         n_segments: Number of equal segments of every video; 0 for snippets of 16 frames.
@@ -44,9 +45,14 @@ class Release:
     tail_policy: str
     crop_order: str = NOT_KNOWN
     stream_dims: Mapping[str, int] = field(default_factory=dict)
+    other_dims: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     n_crops: Mapping[str, int] = field(default_factory=dict)
     ground_truth: Mapping[str, str] = field(default_factory=dict)
     n_segments: int = 0
+
+    def dims_of(self, dataset: str) -> Mapping[str, int]:
+        """Width of each stream that there may be of a dataset; empty if any will do."""
+        return self.other_dims.get(dataset, self.stream_dims)
 
 
 _INCEPTION = "Inception I3D, Kinetics"
@@ -67,6 +73,7 @@ RELEASES: dict[str, Release] = {
     "tevad": replace(
         _RTFM,
         made_by="Chen et al., CVPR Workshops 2023, https://github.com/coranholmes/TEVAD",
+        other_dims={"xd_violence": {"rgb": 1024}},  # its README: --feature-size 1024
         ground_truth={"ucf_crime": "rtfm", "shanghaitech": "tevad"},
     ),
     "deepmil": Release(

@@ -144,7 +144,7 @@ class StatusTable:
         if failure is not None:
             status = "quarantined" if failure.is_quarantined else "failed"
             return status, "", failure.kind, failure.reason
-        return "waiting" if entry.path.is_file() else "missing", "", "", ""
+        return "waiting" if entry.is_there else "missing", "", "", ""
 
     def _row_of_features(self, path: Path) -> tuple[str, str, str, str]:
         key = path, path.stat().st_mtime_ns

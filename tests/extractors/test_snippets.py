@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from extractors.snippets import DROP_TAIL, n_snippets, per_frame
+from extractors.snippets import DROP_TAIL, fill_snippet, n_snippets, per_frame
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_every_frame_has_the_value_of_its_snippet_or_of_the_last_one() -> None:
     for n_frames in range(1, 20):
         expected = [values[min(i // 4, 2)] for i in range(n_frames)]
         np.testing.assert_array_equal(per_frame(values, 4, n_frames), expected)
+
+
+def test_the_frame_after_a_snippet_follows_it_and_at_the_end_the_last_frame_is_repeated():
+    snippet = np.zeros((4, 2, 2, 3), np.uint8)
+    frames = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1) + np.ones((1, 2, 2, 3), np.uint8)
+    fill_snippet(snippet, frames, np.full((2, 2, 3), 9, np.uint8))
+    assert snippet[:, 0, 0, 0].tolist() == [1, 2, 3, 9]
+    fill_snippet(snippet, frames, None)
+    assert snippet[:, 1, 1, 2].tolist() == [1, 2, 3, 3]
+    fill_snippet(snippet, frames[:1], None)
+    assert snippet[:, 1, 0, 1].tolist() == [1, 1, 1, 1]

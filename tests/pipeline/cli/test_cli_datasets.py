@@ -72,11 +72,14 @@ def test_check_lists_what_is_there_of_a_published_dataset_with_odd_names(tmp_pat
     assert len([line for line in lines if line.startswith("missing: ")]) == 4753
 
 
-def test_packing_needs_a_rate_and_takes_the_published_one(tmp_path):
-    (tmp_path / "mine.csv").write_text("path,split,label,anomalies\na.mp4,train,0,\n")
-    refused = run("pack", str(tmp_path / "mine.csv"))
-    assert refused.exit_code == 2
-    assert "--fps is needed: that of " in refused.stderr
-    assert run("pack", str(tmp_path / "mine.csv"), "--fps", "25").stdout == "0 videos packed\n"
-    packed = run("pack", "shanghaitech", "--videos", str(tmp_path))
-    assert (packed.exit_code, packed.stdout) == (0, "0 videos packed\n")
+def test_check_and_extract_ask_for_the_rate_of_a_folder_of_frames(tmp_path, write_frames):
+    folder = write_frames(tmp_path / "gate")
+    (tmp_path / "mine.csv").write_text("path,split,label,anomalies\ngate,train,0,\n")
+    refused = run("check", str(tmp_path / "mine.csv"))
+    assert refused.exit_code == 3
+    assert refused.stdout.splitlines()[-1] == (
+        f"unreadable: {folder} is a folder; to read its frames as a video, give their rate with "
+        "--fps"
+    )
+    assert run("check", str(tmp_path / "mine.csv"), "--fps", "12.5").exit_code == 0
+    assert run("check", str(tmp_path / "mine.csv"), "--fps", "0").exit_code == 2

@@ -494,6 +494,22 @@ def test_a_controlled_evaluation_keeps_its_rows_where_a_video_is_gone(world, tmp
     assert "motion energy" not in result.stdout
 
 
+def test_linear_scorers_are_left_out_where_the_training_manifest_is_gone(tmp_path):
+    make_world(tmp_path)
+    make_world(tmp_path, name="other")
+    assert train(tmp_path).exit_code == 0
+    (tmp_path / "small.csv").unlink()
+    options = ["--dataset", "other.csv", "--controls", "--json", "e.json"]
+    result = run(tmp_path, "evaluate", *options)
+    assert result.exit_code == 3, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("linear MIL")]
+    assert line.startswith("linear MIL, rgb: left out: ")
+    assert "small.csv: cannot be read (No such file or directory)" in line
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    names = ["clav-como (small -> other)", "clav-como, context shuffled", "fall"]
+    assert [row["name"] for row in rows] == names
+
+
 def test_a_manifest_that_is_not_there_is_said_without_loading_torch(tmp_path):
     code = (
         "import sys; from pipeline.cli import main\n"

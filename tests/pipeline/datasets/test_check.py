@@ -100,3 +100,11 @@ def test_two_files_that_may_be_meant_are_listed_and_refused_elsewhere(tmp_path, 
 def test_a_folder_that_does_not_exist_has_no_videos():
     checked = check("avenue", Path("/nowhere"))
     assert (len(checked.missing), checked.extra) == (37, ())
+
+
+def test_another_folder_is_one_line_that_says_how_to_get_the_videos(tmp_path):
+    lines = check_dataset(load_dataset("ucf_crime", tmp_path)).describe()
+    assert [line for line in lines if line.startswith("missing")] == [
+        f"missing: all 1900 videos, first {tmp_path}/Abuse/Abuse001_x264.mp4; get the videos from "
+        "https://www.crcv.ucf.edu/projects/real-world/ and name their folder with --videos"
+    ]

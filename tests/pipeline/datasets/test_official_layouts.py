@@ -275,3 +275,15 @@ def test_the_intervals_of_shanghaitech_exclude_their_stop(shared_folder):
     labels = [frame_labels(e, official[e.video_id]["n_frames"]) for e in test]
     assert sum(each.size for each in labels) == 142_912
     assert sum(int(each.sum()) for each in labels) == 8_028  # as in RTFM's file
+
+
+LISTS = Path(load_dataset.__code__.co_filename).parent / "lists"
+
+
+@pytest.mark.parametrize("folder", sorted(LISTS.iterdir()), ids=lambda folder: folder.name)
+def test_every_list_in_the_package_names_its_source_and_its_license(folder):
+    source = (folder / "SOURCE.md").read_text()
+    for path in folder.iterdir():
+        assert path.name == "SOURCE.md" or f"`{path.name}`" in source
+    assert "http" in source
+    assert "license" in source.lower()

@@ -122,7 +122,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     with pytest.raises(DatasetError) as caught:
         load_dataset("xd_violence", tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: holds two files of one name, {tmp_path / 'a' / TRAIN[0]}.mp4 and "
+        f"{tmp_path}: holds two videos of one name, {tmp_path / 'a' / TRAIN[0]}.mp4 and "
         f"{tmp_path / 'b' / TRAIN[0]}.mp4; remove one"
     )
 

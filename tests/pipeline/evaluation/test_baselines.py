@@ -4,8 +4,15 @@ import av
 import numpy as np
 import pytest
 
+from extractors.decoding.frame_folder import FrameFolder
 from extractors.decoding.video import VideoError
-from pipeline.evaluation.baselines import derangement, motion_energies, stretched
+from pipeline.evaluation.baselines import (
+    ControlError,
+    derangement,
+    energies_of,
+    motion_energies,
+    stretched,
+)
 
 
 def energy_of(path, smoothing_len):
@@ -79,3 +86,14 @@ def test_the_energies_of_several_videos_do_not_mix(write_clip, tmp_path):
 def test_a_video_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises(VideoError, match="absent"):
         energy_of(tmp_path / "absent.mp4", smoothing_len=3)
+
+
+def test_the_motion_energy_of_a_folder_of_frames_has_a_value_for_every_frame(
+    tmp_path, write_frames
+):
+    folder = FrameFolder(write_frames(tmp_path / "01_0014", 20), 24)
+    found = energies_of({folder: 20}, smoothing_len=3)
+    assert found[folder.path].shape == (20,)
+    assert found[folder.path].min() > 0  # every frame has other blocks
+    with pytest.raises(ControlError, match="has 20 frames now, its features are of 19"):
+        energies_of({folder: 19}, smoothing_len=3)

@@ -11,10 +11,10 @@ from extractors.features import Features
 from extractors.snippets import per_frame
 from pipeline.cli import main
 from pipeline.datasets import load_dataset
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.evaluation.ground_truth import convention_labels, make_ground_truth
 from pipeline.evaluation.ground_truth_audit import audit_ground_truth, read_labels, read_order
-from pipeline.evaluation.ground_truth_conventions import CONVENTIONS
+from pipeline.evaluation.ground_truth_conventions import CONVENTIONS, VideoLength
 from pipeline.extraction.feature_file import write_features
 
 NOWHERE = Path("/nowhere")
@@ -113,6 +113,52 @@ def test_the_published_length_of_shanghaitech_is_reached():
     dataset = load_dataset("shanghaitech", NOWHERE)
     truth = make_ground_truth(dataset, NOWHERE, convention="rtfm")
     assert (truth.n_frames, truth.n_anomalous) == (142_912, 8_028)
+
+
+def lengths_in_snippets(convention, n_snippets):
+    """The labels of ShanghaiTech's test split for features of these numbers of snippets."""
+    dataset = load_dataset("shanghaitech", NOWHERE)
+    rule = CONVENTIONS["shanghaitech"][convention].labels
+    return [
+        rule(video, VideoLength(n_snippets=n_snippets[video.video_id]))
+        for video in dataset.split("test")
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_published_numbers_of_tevad_are_reached_in_whichever_videos_61_snippets_are_more(seed):
+    rtfm = make_ground_truth(load_dataset("shanghaitech", NOWHERE), NOWHERE, convention="rtfm")
+    n_snippets = {name: found.size // 16 for name, found in rtfm.labels.items()}
+    for name in np.random.default_rng(seed).choice(list(n_snippets), 61):
+        n_snippets[name] += 1
+    joined = np.concatenate(lengths_in_snippets("tevad", n_snippets))
+    assert (joined.size, joined.sum()) == (143_888, 8_028)
+
+
+def test_pel4vad_cannot_have_dropped_one_snippet_of_175_videos_alone():
+    rtfm = make_ground_truth(load_dataset("shanghaitech", NOWHERE), NOWHERE, convention="rtfm")
+    assert (142_912 - 140_112) // 16 == 175
+    in_last_snippets = sum(int(found[-16:].sum()) for found in rtfm.labels.values())
+    assert in_last_snippets == 96 < 8_028 - 7_874
+    shorter = {name: found.size // 16 - 1 for name, found in rtfm.labels.items()}
+    joined = np.concatenate(lengths_in_snippets("pel4vad", shorter))
+    assert (joined.size, joined.sum()) == (142_912 - 199 * 16, 8_028 - 96)
+
+
+def test_the_published_number_of_anomalous_frames_of_xd_violence_fits_the_annotation():
+    violent = [video for video in load_dataset("xd_violence", NOWHERE).entries if video.anomalies]
+    assert len(violent) == 500
+    n_annotated = sum(
+        int(frame_labels(video, 200_000).sum()) for video in violent
+    )  # longer than any video: nothing is cut off
+    assert n_annotated - 537_805 == 519  # as many are in the ends that are cut off
+    assert 0 <= 519 <= 500 * 16  # a video loses up to 16 frames
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_every_published_length_is_a_multiple_of_a_snippet(name):
+    for convention in CONVENTIONS[name].values():
+        assert convention.n_frames % 16 == 0
 
 
 def test_lengths_that_are_not_known_are_asked_for():

@@ -119,3 +119,10 @@ def test_the_command_lists_the_problems_and_exits_with_3(tmp_path):
     assert result.exit_code == 3
     assert "fps must be finite and above 0" in result.stdout
     assert result.stdout.endswith("1 valid, 1 not\n")
+
+
+def test_a_file_of_another_kind_is_not_to_be_removed(tmp_path):
+    (tmp_path / "my.csv").write_text("path,split,label,anomalies\n")
+    assert check_feature_file(tmp_path / "my.csv") == [
+        f"{tmp_path / 'my.csv'}: is no HDF5 file, expected a feature file"
+    ]

@@ -375,7 +375,8 @@ def test_a_bad_file_is_named_and_stops_no_other(tmp_path, kind, reason):
     assert UCF[1] in summary.problems[0]
     assert re.search(reason, summary.problems[0])
     assert not feature_path(tmp_path / "features" / "ucf_crime", UCF[1]).exists()
-    assert "2 imported, 0 there already, 1 missing or failed" in summary.describe()
+    counts = "1 without a file, 0 failed" if kind == "missing" else "0 without a file, 1 failed"
+    assert f"2 imported, 0 there already, {counts}" in summary.describe()
     # Once it is mended, the next import takes it and keeps the others.
     save(path, values_of(3, 10, 2048))
     again = run(tmp_path, dataset("ucf_crime", UCF), folder, release="rtfm")
@@ -431,7 +432,9 @@ def test_features_of_two_releases_do_not_mix_in_one_folder(tmp_path):
     write_rtfm(tmp_path / "rtfm")
     videos = dataset("ucf_crime", UCF)
     run(tmp_path, videos, tmp_path / "rtfm", release="rtfm")
-    with pytest.raises(FeatureFileError, match=r"was made in another way .*imported_from"):
+    with pytest.raises(
+        FeatureFileError, match=r"was imported with different settings .*imported_from"
+    ):
         run(tmp_path, videos, tmp_path / "rtfm", release="tevad")
     assert stored(tmp_path, "ucf_crime", UCF[0]).provenance[IMPORTED_FROM] == "rtfm"
 
@@ -497,3 +500,80 @@ def test_every_release_says_who_made_it_and_where_it_is_described(name):
     assert "https://github.com/" in release.made_by
     assert release.family
     assert release.tail_policy
+
+
+# By release: dataset, width of a stream, and lines as the release's own list has them (`list/` of
+# tianyu0207/RTFM, coranholmes/TEVAD, Roc-Ng/DeepMIL, Roc-Ng/XDVioDet and yujiangpu20/PEL4VAD).
+CRIME = "save/Crime/UCF_ten_crop_i3d_v1/UCF_Test_ten_crop_i3d"
+TEN = range(10)
+REAL_LISTS = {
+    "tevad, UCF-Crime": (
+        *("tevad", "ucf_crime", 2048, 10),
+        [f"/home/acsguser/Codes/RTFM/{CRIME}/Abuse028_x264_i3d.npy"],
+    ),
+    "tevad, XD-Violence": (
+        *("tevad", "xd_violence", 1024, 5),
+        [
+            "/home/acsguser/Codes/RTFM/save/Violence/Violence_five_crop_i3d_v1/"
+            "Shoot.Em.Up.2007__#00-56-56_00-57-15_label_B2-0-0_i3d.npy"
+        ],
+    ),
+    "tevad, ShanghaiTech": (
+        *("tevad", "shanghaitech", 2048, 10),
+        ["/home/acsguser/Codes/RTFM/save/Shanghai/SH_ten_crop_i3d_v1/01_0015_i3d.npy"],
+    ),
+    "deepmil": (
+        *("deepmil", "ucf_crime", 1024, 10),
+        [
+            "D:/137/dataset/VAD/features/UCF_Crime/I3D/Test/RGB\\Testing_Normal_Videos_Anomaly\\"
+            f"Normal_Videos_941_x264{f'__{crop}' if crop else ''}.npy"
+            for crop in TEN
+        ],
+    ),
+    "xdviodet": (
+        *("xdviodet", "xd_violence", 1024, 5),
+        [
+            f"/media/peng/Samsung_T5/i3d-features/{stream}Test/v=vHnAmx0UYbM__#1_label_A__{crop}.npy"
+            for crop in range(5)
+            for stream in ("RGB", "Flow")
+        ],
+    ),
+    "pel4vad": (
+        *("pel4vad", "shanghaitech", 1024, 10),
+        [f"test/01_0015_{crop}.npy" for crop in TEN],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL_LISTS)
+def test_the_files_that_a_release_itself_lists_are_found_in_the_order_of_their_crops(
+    tmp_path, name
+):
+    release, dataset_name, dim, n_crops, lines = REAL_LISTS[name]
+    folder, listing = tmp_path / "release", tmp_path / "test.list"
+    listing.write_text("".join(f"{line}\n" for line in lines))
+    official = load_dataset(dataset_name, tmp_path / "nowhere")
+    # Of the listed videos, the lengths of these are known.
+    known = {"tevad, UCF-Crime": "Abuse028_x264", "deepmil": "Normal_Videos_941_x264"}
+    n_snippets = -(-official.frame_counts[known[name]] // 16) if name in known else 3
+    for index, line in enumerate(lines):
+        parts = line.replace("\\", "/").split("/")[-2:]
+        all_crops = (n_crops,) if len(lines) == 1 else ()
+        save(folder / "/".join(parts), values_of(n_snippets, *all_crops, dim, seed=index))
+
+    summary = run(tmp_path, official, folder, release=release, lists=[listing])
+
+    (path,) = [
+        path
+        for path in (tmp_path / "features" / dataset_name).glob("*.h5")
+        if "index" not in path.name
+    ]
+    assert (summary.n_imported, summary.extra) == (1, [])
+    streams = stored(tmp_path, dataset_name, path.stem).features.streams
+    assert list(streams) == (["rgb", "flow"] if release == "xdviodet" else ["rgb"])
+    assert streams["rgb"].shape == (n_snippets, n_crops, dim)
+    if len(lines) > 1:
+        step = len(streams)
+        for crop in range(n_crops):
+            expected = values_of(n_snippets, dim, seed=crop * step).astype(np.float16)
+            np.testing.assert_array_equal(streams["rgb"][:, crop], expected)

@@ -2,13 +2,16 @@
 
 import inspect
 
+import numpy as np
 import pytest
 
 from extractors.build import ExtractorChoice
+from extractors.decoding.video import FrameFolder, Video
 from extractors.names import EXTRACTORS
 from pipeline.cli.extract import extract as command
 from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract import extract
+from pipeline.extraction.feature_file import read_features
 from pipeline.extraction.profiles import PROFILES
 
 
@@ -87,3 +90,35 @@ def test_profiles_name_registered_extractors_and_fields_of_the_choice():
     for profile in PROFILES.values():
         assert set(profile.options) <= set(ExtractorChoice.__dataclass_fields__)
         assert profile.options.get("extractor", "i3d") in EXTRACTORS
+
+
+def test_folders_of_frames_are_extracted_as_the_lossless_video_is(
+    tmp_path, write_frames, brightness, monkeypatch
+):
+    monkeypatch.setattr(ExtractorChoice, "build", lambda choice, device: brightness())
+    folder = write_frames(tmp_path / "videos/gate", 20)
+    manifest = tmp_path / "videos/small.csv"
+    manifest.write_text("path,split,label,anomalies\ngate,train,0,\n")
+    options = {"features": tmp_path / "features", "device": "cpu"}
+    (without_rate,) = extract(manifest, **options).failures
+    assert without_rate.reason == (
+        f"{folder} is a folder; to read its frames as a video, give their rate with --fps"
+    )
+
+    assert extract(manifest, fps=24, **options).n_done == 1
+
+    stored = read_features(tmp_path / "features/small/gate.h5").features
+    frames = np.concatenate([chunk.frames for chunk in Video(FrameFolder(folder, 24)).read(16)])
+    padded = np.concatenate([frames, np.repeat(frames[-1:], 12, axis=0)])
+    expected = padded.reshape(2, -1, 3).mean(axis=1)
+    assert stored.streams["rgb"][:, 0] == pytest.approx(expected, rel=1e-3)  # float16
+    assert stored.fps == 24
+    assert stored.timestamps == pytest.approx(np.arange(20) / 24)
+    assert extract(manifest, fps=24, **options).n_kept == 1
+    # Another rate, or another frame, is another video.
+    assert extract(manifest, fps=25, **options).n_done == 1
+    (folder / "019.jpg").unlink()
+    assert extract(manifest, fps=25, **options).n_done == 1
+    (folder / "007.jpg").unlink()
+    (damaged,) = extract(manifest, fps=25, **options).failures
+    assert damaged.reason.startswith(f"{folder / '008.jpg'} follows frame 6, expected frame 7")

@@ -39,8 +39,9 @@ def test_a_change_without_another_size_or_time_is_noticed(tmp_path: Path, positi
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "v.mp4")
-    for path in (tmp_path / "v.mp4", tmp_path):
-        with pytest.raises(OSError, match="is not a regular file, expected a video"):
-            identify_source(path)
+    with pytest.raises(OSError, match="is not a regular file, expected a video"):
+        identify_source(tmp_path / "v.mp4")
+    with pytest.raises(OSError, match="is a folder; to read its frames as a video, give their"):
+        identify_source(tmp_path)
     with pytest.raises(FileNotFoundError):
         identify_source(tmp_path / "absent.mp4")
