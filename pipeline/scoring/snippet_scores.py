@@ -121,7 +121,7 @@ class StreamScorer:
         # Not before one more snippet comes: the last window must reach the end of the video. One
         # more still, because the tail policy may drop the last snippet.
         if len(self._window) == self._max_window_len + 1:
-            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            self._add_window(self._window[: self._max_window_len])
             hop = self._max_window_len // 2
             del self._window[:hop]
             self._n_dropped += hop
@@ -131,15 +131,31 @@ class StreamScorer:
         """(n_snippets,) the scores of the snippets up to a number of them, at most one fewer."""
         del self._window[n_snippets - self._n_dropped :]
         if len(self._window) > self._max_window_len:
-            self._blender.add(self._scores(self._window[: self._max_window_len]))
+            self._add_window(self._window[: self._max_window_len])
             del self._window[: self._max_window_len // 2]
-        self._blender.add(self._scores(self._window))
+        self._add_window(self._window)
         return self._blender.scores()
 
-    def _scores(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> NDArray[np.float32]:
-        streams = {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
-        outputs = _outputs(self._model, streams, self._device, None)
-        return mean_over_crops([output.scores for output in outputs])
+    def _add_window(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> None:
+        self._blender.add(window_scores(self._model, window, self._device))
+
+
+def window_scores(
+    model: AnomalyModel, window: Sequence[Mapping[str, NDArray[np.float32]]], device: torch.device
+) -> NDArray[np.float32]:
+    """Score snippets that follow each other, at once.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        window: The features of each snippet, by stream (K, D); at least one.
+        device: Where the model is.
+
+    Returns:
+        (n_snippets,) in [0, 1].
+    """
+    streams = {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
+    outputs = _outputs(model, streams, device, None)
+    return mean_over_crops([output.scores for output in outputs])
 
 
 def crop_outputs(
