@@ -25,7 +25,7 @@ from extractors.frame_dims import resized_dims
 
 DEFAULT_FPS = 25.0  # FFmpeg's, for streams that do not say
 # A time that is no later than the last one by less than this is an error of the source's.
-REPEATED_SECONDS = 1.0
+REPEATED_SECONDS = 0.25
 LEAST_STEP_SECONDS = 0.001
 # Containers without times, for which FFmpeg counts frames. Over a network a frame has the time at
 # which it is received.
