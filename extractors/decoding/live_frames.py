@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from extractors.decoding.pyav_file import (
     to_rgb,
     turned,
 )
-from extractors.decoding.pyav_live import open_source, read_live_packets
+from extractors.decoding.pyav_live import GrowingFile, open_source, read_live_packets
 from extractors.frame_dims import resized_dims
 
 DEFAULT_FPS = 25.0  # FFmpeg's, for streams that do not say
@@ -67,12 +68,14 @@ class LiveReader:
 
     Attributes:
         n_packets: Packets that have been read, `n_packets_read` included.
+        file: What a file is read from, once it is open.
     """
 
     def __init__(self, source: LiveSource, stall_seconds: float, n_packets_read: int = 0) -> None:
         self._source, self._stall_seconds = source, stall_seconds
         self._n_packets_read = n_packets_read
         self.n_packets = 0
+        self.file: GrowingFile | None = None
 
     def frames(self, on_packet: Callable[[], None]) -> Iterator[LiveFrame]:
         """Decode the frames as they come, until the source ends.
@@ -84,7 +87,9 @@ class LiveReader:
             LiveSourceError: If the source cannot be opened, ends by an error or stalls. The frames
                 that the decoder had buffered are yielded before.
         """
-        with open_source(self._source, self._stall_seconds) as container:
+        if self._source.kind == "file":
+            self.file = GrowingFile(Path(self._source.address), self._stall_seconds)
+        with open_source(self._source, self._stall_seconds, self.file) as container:
             try:
                 stream = select_stream(container, self._source.name)
             except VideoError as error:

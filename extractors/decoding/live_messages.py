@@ -110,10 +110,12 @@ class SourceLost:
     Attributes:
         reason: What happened, to follow the source's name.
         n_packets: Packets that were read, with those before this connection.
+        n_bytes: Bytes of a file that were read; 0 if that is not known.
     """
 
     reason: str
     n_packets: int
+    n_bytes: int = 0
 
 
 LiveMessage = SourceOpened | LiveSlotFilled | SnippetDropped | PacketsRead | SourceLost

@@ -62,7 +62,8 @@ def serve(connection: Connection, memory_fd: int) -> None:
         except (OSError, MemoryError) as error:
             reason = str(error) or type(error).__name__
         n_packets = max(reader.n_packets, task.n_packets_read)
-        connection.send(SourceLost(" ".join(reason.split()), n_packets))
+        n_bytes = 0 if reader.file is None else reader.file.n_bytes
+        connection.send(SourceLost(" ".join(reason.split()), n_packets, n_bytes))
     except (EOFError, ConnectionError):
         return  # the parent has ended
 

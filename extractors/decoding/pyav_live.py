@@ -49,19 +49,30 @@ class GrowingFile:
     Args:
         path: The file.
         stall_seconds: How long to wait for more.
+
+    Attributes:
+        n_bytes: Bytes that were read.
+
+    Raises:
+        LiveSourceError: If it cannot be opened.
     """
 
     def __init__(self, path: Path, stall_seconds: float) -> None:
         self.name = path.name  # FFmpeg's guess of the container looks at its suffix
-        self._file = path.open("rb", buffering=0)
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise LiveSourceError(f"cannot be opened: {error.strerror}") from error
         self._stall_seconds = stall_seconds
         self._has_ended = False
+        self.n_bytes = 0
 
     def read(self, n_bytes: int) -> bytes:
         """Read the next bytes, at most as many; none at the end, however often it is asked."""
         deadline = time.monotonic() + self._stall_seconds
         while not self._has_ended:
             if data := self._file.read(n_bytes):
+                self.n_bytes += len(data)
                 return data
             self._has_ended = time.monotonic() > deadline
             time.sleep(POLL_SECONDS)
@@ -72,16 +83,22 @@ class GrowingFile:
         self._file.close()
 
 
-def open_source(source: LiveSource, stall_seconds: float) -> InputContainer:
+def open_source(
+    source: LiveSource, stall_seconds: float, file: GrowingFile | None
+) -> InputContainer:
     """Open a source.
+
+    Args:
+        source: What to open.
+        stall_seconds: How long to wait for what a network sends.
+        file: Of a source that is a file.
 
     Raises:
         LiveSourceError: If it cannot be opened. The message does not contain the address.
     """
     options = _OPTIONS[source.kind]
     try:
-        if source.kind == "file":
-            file = GrowingFile(Path(source.address), stall_seconds)
+        if file is not None:
             return av.open(file, "r", options=options, metadata_errors="replace")
         return av.open(
             source.address,
@@ -91,7 +108,7 @@ def open_source(source: LiveSource, stall_seconds: float) -> InputContainer:
             metadata_errors="replace",
             timeout=stall_seconds,
         )
-    except (FFmpegError, OSError) as error:
+    except FFmpegError as error:
         raise LiveSourceError(f"cannot be opened: {_describe(error, stall_seconds)}") from error
 
 
@@ -111,7 +128,7 @@ def read_live_packets(
         raise LiveSourceError(_describe(error, stall_seconds)) from error
 
 
-def _describe(error: OSError | FFmpegError, stall_seconds: float) -> str:
+def _describe(error: FFmpegError, stall_seconds: float) -> str:
     if isinstance(error, av.error.ExitError):  # PyAV's timeout
         return f"it sends nothing for {stall_seconds:g} s"
     if isinstance(error, av.error.ArgumentError):

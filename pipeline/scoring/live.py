@@ -46,6 +46,7 @@ from pipeline.scoring.snippet_scores import check_streams
 
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 NOTICE_SECONDS = 10.0  # from one notice of dropped snippets to the next
+NO_FILE = (0, 0, 0)
 FILE_POLL_SECONDS = 0.5  # how often a file that does not grow is looked at
 
 Receive = Callable[[LiveRecord], None]
@@ -106,7 +107,7 @@ def watch(
         merge_seconds: As in `EventRule`; None likewise.
         min_seconds: As in `EventRule`; None likewise.
         webhook: Address (http, https) that each `LiveEvent` is posted to as JSON.
-        stop: Ends the call within about a second once it is set.
+        stop: Ends the call within a few seconds once it is set.
 
     Returns:
         What was scored.
@@ -299,27 +300,24 @@ class _Watcher:
 class _Connections:
     """When a source is connected to again, and what was read of it before.
 
-    A network source or a camera is tried again with growing pauses, a file when it has grown or
-    was replaced.
+    It is tried again with growing pauses; a file, only once it has grown or was replaced.
     """
 
     def __init__(self, source: LiveSource, warn: Callable[[str], None]) -> None:
         self._source, self._warn = source, warn
-        self._n_packets = 0
         self._pause = FIRST_RETRY_SECONDS
         self._lost: SourceLost | None = None
         self._told = ""  # why it was lost last
-        self._file: tuple[int, int, int] | None = None  # as it was when it was opened
+        self._file = self._file_state()  # the file that was read last
 
     def begin(self) -> int:
         """A connection begins; returns the packets of a file that were read before."""
-        self._lost = None
-        state = self._file_state()
-        if self._file is not None and state is not None:
-            is_same = state[:2] == self._file[:2] and state[2] >= self._file[2]
-            self._n_packets = self._n_packets if is_same else 0
-        self._file = state
-        return self._n_packets
+        before, self._file = self._file, self._file_state()
+        lost, self._lost = self._lost, None
+        if self._source.kind != "file" or lost is None:
+            return 0
+        is_same = before[:2] == self._file[:2] and self._file[2] >= lost.n_bytes
+        return lost.n_packets if is_same else 0
 
     def open(self) -> None:
         """The source sends frames."""
@@ -329,8 +327,6 @@ class _Connections:
     def lose(self, lost: SourceLost) -> None:
         """The source was lost."""
         self._lost = lost
-        if self._source.kind == "file":
-            self._n_packets = lost.n_packets
         if lost.reason != self._told:
             self._told = lost.reason
             what = "until it grows" if self._source.kind == "file" else "until it returns"
@@ -338,20 +334,19 @@ class _Connections:
 
     def wait(self, stop: threading.Event) -> None:
         """Wait until it is time to connect again."""
-        if self._lost is None:
+        lost = self._lost
+        if lost is None or stop.wait(self._pause):
             return
+        self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
         if self._source.kind == "file":
-            before = self._file_state()
-            while not stop.wait(FILE_POLL_SECONDS):
-                if (state := self._file_state()) is not None and state != before:
-                    return
-        elif not stop.wait(self._pause):
-            self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
+            as_it_was = (*self._file[:2], lost.n_bytes)
+            while self._file_state() in (as_it_was, NO_FILE) and not stop.wait(FILE_POLL_SECONDS):
+                continue
 
-    def _file_state(self) -> tuple[int, int, int] | None:
-        """Device, number and size; None if it is not a file or not there."""
+    def _file_state(self) -> tuple[int, int, int]:
+        """Device, number and size of a file."""
         try:
             found = Path(self._source.address).stat()
         except (OSError, ValueError):
-            return None
+            return NO_FILE
         return found.st_dev, found.st_ino, found.st_size

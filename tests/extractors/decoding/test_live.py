@@ -4,6 +4,7 @@ import os
 import pickle
 import threading
 import time
+from itertools import pairwise
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_a_growing_file_is_read_as_it_grows_and_goes_on_where_it_ended(
     growing.write_bytes(whole[: cuts[1]])
 
     def grow():
-        for start, stop in zip(cuts[1:], cuts[2:], strict=False):
+        for start, stop in pairwise(cuts[1:]):
             time.sleep(0.2)
             with growing.open("ab") as file:
                 file.write(whole[start:stop])
