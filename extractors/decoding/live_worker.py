@@ -183,6 +183,8 @@ class SnippetWriter:
                 frames[n_frames:] = frames[n_frames - 1]
                 last = self._timestamps[-2:]
                 stop_seconds = last[-1] + (last[-1] - last[0])
+                # That it is the last one was not known before, however long the source was silent.
+                self._due = time.monotonic()
             else:
                 frames[n_frames] = following.image()
                 stop_seconds = following.seconds

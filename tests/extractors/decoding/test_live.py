@@ -226,6 +226,19 @@ def test_frames_that_come_before_their_time_wait_for_a_slot():
     assert [type(message) for message in received(ours)] == [LiveSlotFilled] * 4
 
 
+def test_the_last_snippet_is_due_when_the_source_is_known_to_have_ended():
+    ours, theirs = Pipe()
+    writer = SnippetWriter(np.zeros((3, 5, 2, 2, 3), np.uint8), theirs, max_lag_seconds=0.0)
+    for number in range(3):
+        writer.add(frame(number, number / 1000))
+    time.sleep(0.2)
+    ended = time.monotonic()
+    writer.finish()
+    (message,) = received(ours)
+    assert message.times.due >= ended
+    assert message.times.timestamps.tolist() == [0.0, 0.001, 0.002]
+
+
 def test_the_clock_of_a_player_follows_a_late_source_and_forgets_a_burst():
     clock = PlayClock()
     # Six seconds at once, then one frame a second: those are due when they come, in the end.
