@@ -93,6 +93,7 @@ class LiveDecoder:
         worker_module: str = "extractors.decoding.live_worker",
     ) -> None:
         self._stall_seconds, self._max_lag_seconds = stall_seconds, max_lag_seconds
+        self._close_seconds = 0.0 if source.kind == "file" else CLOSE_SECONDS
         self._n_packets = n_packets_read
         self._process, self._connection, self._memory_fd = start_process(worker_module)
         self._waiting: deque[LiveMessage] = deque()
@@ -112,7 +113,7 @@ class LiveDecoder:
         """End the process: it is asked to, and killed if it does not."""
         self._connection.close()
         try:
-            self._process.wait(CLOSE_SECONDS)
+            self._process.wait(self._close_seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             wait_for_end(self._process)

@@ -70,14 +70,14 @@ def watch(
     flow_weights: str | None,
     device: str,
 ) -> None:
-    """Score SOURCE while it is filmed and write a line of JSON when an event begins, goes on, ends.
+    """Score live video and write a line of JSON when an event begins, continues and ends.
 
     SOURCE is a camera such as /dev/video0, an address (rtsp, rtsps, http, https), or a file that
-    is being written as MPEG-TS, Matroska or fragmented MP4. A snippet of 16 frames is scored when
-    it has been received; where the machine is too slow, whole snippets are left out and counted.
-    A source that is lost, or sends nothing for 10 seconds, is connected to again. A live score
-    sees the 256 snippets up to its own, and none of what comes later, as `pipeline score` does.
-    Ctrl-C ends the open event and the command.
+    is being written as MPEG-TS, Matroska or fragmented MP4. Each 16 frames are scored when they
+    have been received. A machine that is too slow leaves out some of them, 16 at a time, and says
+    how many. A source that ends, or sends nothing for 10 seconds, is opened again when it returns.
+    A score depends on the last 256 times 16 frames; `pipeline score` also uses the frames that
+    follow, so that its scores differ. Ctrl-C ends the open event and the command.
 
     \b
     pipeline watch rtsp://user:password@camera/stream --webhook http://localhost:8000/alarm

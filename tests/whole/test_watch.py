@@ -24,6 +24,7 @@ import torch
 from click.testing import CliRunner
 
 from extractors.decoding.live_source import LiveSource, LiveSourceError
+from extractors.snippets import DROP_TAIL
 from models.interface import AnomalyModel, ModelConfig, Output
 from pipeline.cli import main
 from pipeline.scoring.events import EventRule
@@ -174,6 +175,21 @@ def speak_http(client):
         return None
     client.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
     return client.sendall
+
+
+def speak_hls(clip):
+    """A playlist that names a file of this machine."""
+
+    def speak(client):
+        read_request(client)
+        playlist = (
+            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:40\n#EXTINF:30.0,\n"
+            f"file://{clip}\n#EXT-X-ENDLIST\n"
+        )
+        head = "HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n"
+        client.sendall(f"{head}Content-Length: {len(playlist)}\r\n\r\n{playlist}".encode())
+
+    return speak
 
 
 def speak_rtsp(client):
@@ -375,6 +391,18 @@ def test_a_file_has_the_times_of_score_and_its_last_score(
         assert scores[n_snippets - 1].score == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_tail_policy_leaves_out_what_it_leaves_out_of_a_file(
+    brightness_scorer, write_clip, tmp_path
+):
+    brightness_scorer.extractor.tail_policy = DROP_TAIL
+    path = write_clip(tmp_path / "clip.ts", n_frames=48)
+    assert len(brightness_scorer.score(path).per_snippet) == 2
+    with watching(str(path), brightness_scorer, stall_seconds=0.5, max_lag_seconds=60) as watch:
+        watch.wait_for(lambda: any("waiting until it grows" in n.text for n in notices(watch)))
+    assert len(watch.all(LiveScore)) == watch.summary.n_scored == 2
+    assert watch.summary.n_dropped == 0
+
+
 def test_a_file_that_grows_again_or_is_replaced_is_a_new_stretch(scorer, tmp_path):
     path = tmp_path / "growing.ts"
     whole = write_blinking(tmp_path / "whole.ts", 400).read_bytes()
@@ -485,9 +513,20 @@ def test_a_source_that_cannot_be_read_at_the_start_ends_the_command_in_one_line(
     assert "secret" not in result.output
 
 
+def test_no_file_of_this_machine_is_read_because_a_playlist_names_it(blinking, scorer):
+    server = LiveServer(blinking, speak_hls(blinking))
+    watch = Watch(f"http://127.0.0.1:{server.port}/x.m3u8", scorer, stall_seconds=1.0)
+    watch.thread.join(20)
+    server.die()
+    assert server.n_clients == 1
+    assert watch.all(LiveScore) == []
+    assert isinstance(watch.error, LiveSourceError)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["/dev/null"], "/dev/null: cannot be opened: "),  # a device, but no camera
         (["tcp://host"], "expected a camera such as /dev/video0"),
         (["missing.ts"], "missing.ts: cannot be read (No such file or directory)"),
         (["clip.ts", "--webhook", "ftp://host"], "--webhook: expected an address"),
