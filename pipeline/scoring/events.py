@@ -187,7 +187,8 @@ class EventFinder:
 
     def finish(self) -> list[Interval]:
         """The event that had not ended, if there is one."""
-        return self._end_before(np.inf)
+        ended, self.current = self.current, None
+        return [] if ended is None else [ended]
 
     def _reaches(self, frame: int) -> bool:
         return self.current is not None and self.current[1] == frame
@@ -196,8 +197,7 @@ class EventFinder:
         """End the current event if one that begins at `seconds` is not merged with it."""
         if self.current is None or seconds - self._last_seconds <= self._rule.merge_seconds:
             return []
-        ended, self.current = [self.current], None
-        return ended
+        return self.finish()
 
 
 def frame_ends(timestamps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,8 @@
 
 The rule is that of `events.py`. Two things follow from not knowing the future: with a minimum
 length an event is told once it has lasted so long, and its end is told once no later event can be
-merged with it.
+merged with it. Where snippets were dropped, an event goes on if the time without scores is no
+longer than that within which events are merged; else it ends with the last score before.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 
 from extractors.decoding.live_messages import SnippetTimes
 from pipeline.scoring.events import EventFinder, EventRule
-from pipeline.scoring.live_records import LiveEvent, utc_time
+from pipeline.scoring.live_records import Cause, LiveEvent, utc_time
 
 UPDATE_SECONDS = 5.0  # from one update of an event to the next
 
@@ -64,23 +65,30 @@ class LiveEvents:
         self._finder = EventFinder(rule)
         self._event: _Event | None = None
         self._stretch = 0
+        self._stop_seconds: float | None = None  # of the last snippet of the stretch
         self.n_events = 0
 
     def begin_stretch(self, stretch: int) -> None:
         """Begin a stretch of video, after the one before was finished."""
         self._stretch = stretch
+        self._stop_seconds = None
         self._finder = EventFinder(self._rule)
 
     def add(self, score: float, times: SnippetTimes) -> None:
         """Take the score of the next snippet, which is that of each of its frames."""
         n_frames = len(times.timestamps)
+        begin, before = float(times.timestamps[0]), self._stop_seconds
+        if before is not None and begin - before > self._rule.merge_seconds:
+            self.finish("dropped")  # a regular step between snippets is no gap: it is 0
+            self._finder = EventFinder(self._rule)
+        self._stop_seconds = times.stop_seconds
         ended = self._finder.add(np.full(n_frames, score, np.float32), times.timestamps)
         if ended:
             self._end("score")
         if self._finder.current is None:
             return
         if self._event is None:
-            self._event = _Event(float(times.timestamps[0]), float(times.received[0]))
+            self._event = _Event(begin, float(times.received[0]))
         if self._finder.current[1] == self._finder.n_frames:
             self._event.extend(score, times)
             self._tell_growth(self._event)
@@ -88,8 +96,8 @@ class LiveEvents:
             self._event.n_gap += n_frames
             self._event.gap_total += score * n_frames
 
-    def finish(self, cause: Literal["source", "stop"]) -> None:
-        """End the event that had not ended, at the end of a stretch."""
+    def finish(self, cause: Cause) -> None:
+        """End the event that had not ended, where no more scores follow."""
         if self._finder.finish():
             # It may have been waiting for another one to be merged with it.
             self._end("score" if self._event is not None and self._event.n_gap else cause)
@@ -103,7 +111,7 @@ class LiveEvents:
         elif event.stop_seconds - event.told_seconds >= UPDATE_SECONDS:
             self._tell("update", event)
 
-    def _end(self, cause: Literal["score", "source", "stop"]) -> None:
+    def _end(self, cause: Cause) -> None:
         event, self._event = self._event, None
         if event is not None and event.number:
             self._tell("end", event, cause)
@@ -112,7 +120,7 @@ class LiveEvents:
         self,
         kind: Literal["begin", "update", "end"],
         event: _Event,
-        cause: Literal["score", "source", "stop"] | None = None,
+        cause: Cause | None = None,
     ) -> None:
         event.told_seconds = event.stop_seconds
         self._tell_caller(

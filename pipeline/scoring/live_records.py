@@ -7,6 +7,7 @@ from typing import Literal
 
 EVENT_FORMAT, SCORE_FORMAT = "lookaround live event", "lookaround live score"
 FORMAT_VERSION = 1
+Cause = Literal["score", "dropped", "source", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class LiveEvent:
         peak_seconds: When the first frame with this score is shown.
         mean: The mean score of its frames so far, in [0, 1].
         threshold: The score that begins an event.
-        cause: Why it has ended: the score fell below the release score, the source was lost or its
-            times jumped, or scoring was stopped. None before the end.
+        cause: Why it has ended: the score fell below the release score, snippets after it were
+            dropped, the source was lost or its times jumped, or scoring was stopped. None before
+            the end.
     """
 
     kind: Literal["begin", "update", "end"]
@@ -43,7 +45,7 @@ class LiveEvent:
     peak_seconds: float
     mean: float
     threshold: float
-    cause: Literal["score", "source", "stop"] | None
+    cause: Cause | None
 
 
 @dataclass(frozen=True, slots=True)

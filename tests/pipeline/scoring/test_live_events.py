@@ -95,6 +95,25 @@ def test_an_open_event_ends_with_its_stretch_and_says_why(cause):
     assert [(event.kind, event.cause) for _, event in told] == [("begin", None), ("end", cause)]
 
 
+@pytest.mark.parametrize(
+    ("n_dropped", "merge_seconds", "causes"),
+    [(1, 1.0, ["stop"]), (2, 1.0, ["dropped", "stop"]), (1, 0.5, ["dropped", "stop"])],
+)
+def test_an_event_does_not_span_a_long_time_without_scores(n_dropped, merge_seconds, causes):
+    told: list = []
+    events = LiveEvents("camera", EventRule(0.5, merge_seconds), told.append)
+    events.begin_stretch(1)
+    for snippet in (0, 1, 2 + n_dropped, 3 + n_dropped):
+        events.add(0.9, times_of(snippet))
+    events.finish("stop")
+    ends = [event for event in told if event.kind == "end"]
+    assert [event.cause for event in ends] == causes
+    assert ends[-1].stop_seconds == pytest.approx((4 + n_dropped) * 0.64)
+    if len(causes) == 2:
+        assert ends[0].stop_seconds == pytest.approx(2 * 0.64)
+        assert ends[1].start_seconds == pytest.approx((2 + n_dropped) * 0.64)
+
+
 def test_an_event_whose_score_has_fallen_did_not_end_with_the_source():
     told = live_events([0.9, 0.1], EventRule(0.5, merge_seconds=60.0))
     assert told[-1][1].cause == "score"
