@@ -97,6 +97,7 @@ def open_source(
         LiveSourceError: If it cannot be opened. The message does not contain the address.
     """
     options = _OPTIONS[source.kind]
+    began = time.monotonic()
     try:
         if file is not None:
             return av.open(file, "r", options=options, metadata_errors="replace")
@@ -109,7 +110,8 @@ def open_source(
             timeout=stall_seconds,
         )
     except FFmpegError as error:
-        raise LiveSourceError(f"cannot be opened: {_describe(error, stall_seconds)}") from error
+        reason = _describe(error, began, stall_seconds)
+        raise LiveSourceError(f"cannot be opened: {reason}") from error
 
 
 def read_live_packets(
@@ -120,16 +122,19 @@ def read_live_packets(
     Raises:
         LiveSourceError: If it ends by an error, or sends nothing for `stall_seconds`.
     """
+    asked = time.monotonic()
     try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
+            asked = time.monotonic()
     except FFmpegError as error:
-        raise LiveSourceError(_describe(error, stall_seconds)) from error
+        raise LiveSourceError(_describe(error, asked, stall_seconds)) from error
 
 
-def _describe(error: FFmpegError, stall_seconds: float) -> str:
-    if isinstance(error, av.error.ExitError):  # PyAV's timeout
+def _describe(error: FFmpegError, began: float, stall_seconds: float) -> str:
+    # Where PyAV's timeout interrupts FFmpeg, some protocols report another error.
+    if isinstance(error, av.error.ExitError) or time.monotonic() >= began + stall_seconds:
         return f"it sends nothing for {stall_seconds:g} s"
     if isinstance(error, av.error.ArgumentError):
         return "Invalid argument; its format may not be one that is read"

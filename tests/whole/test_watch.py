@@ -338,6 +338,7 @@ def test_a_source_that_stalls_is_lost_and_connected_to_again(serve, scorer):
         server.is_sending.clear()
         began = time.monotonic()
         watch.wait_for(lambda: any("waiting until it returns" in n.text for n in notices(watch)))
+        assert any("it sends nothing for 1 s" in notice.text for notice in notices(watch))
         assert 0.8 < time.monotonic() - began < 8
         server.is_sending.set()
         watch.wait_for(lambda: watch.all(LiveScore)[-1].stretch == 2)
@@ -346,6 +347,14 @@ def test_a_source_that_stalls_is_lost_and_connected_to_again(serve, scorer):
 
 def notices(watch) -> list[LiveNotice]:
     return watch.all(LiveNotice)
+
+
+def test_a_server_that_never_answers_is_an_error_at_the_start(scorer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/live"
+        watch = Watch(address, scorer, stall_seconds=0.5)
+        watch.thread.join(20)
+    assert str(watch.error) == f"{address}: cannot be opened: it sends nothing for 0.5 s"
 
 
 def test_a_machine_that_does_not_keep_up_drops_whole_snippets_says_so_and_stays_in_time(
