@@ -16,9 +16,10 @@ from pipeline.cli.scoring_options import (
     extractor_weights_options,
     merge_seconds_option,
     min_seconds_option,
+    run_option,
+    threshold_option,
 )
 from pipeline.cli.shared import (
-    check_number,
     device_option,
     errors_in_one_line,
     runs_option,
@@ -40,20 +41,10 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
     metavar="URL",
     help="Post each line of an event to this address (http or https), too.",
 )
-@click.option(
-    "--threshold",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    callback=check_number,
-    help="The score that begins an event.  [default: that of the run's calibration, else 0.5]",
-)
+@threshold_option
 @merge_seconds_option
 @min_seconds_option
-@click.option(
-    "--run",
-    "run_folder",
-    type=click.Path(path_type=Path),
-    help="Folder of the run to score with.  [default: the one trained last]",
-)
+@run_option
 @runs_option
 @extractor_weights_options
 @device_option
