@@ -113,9 +113,12 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = [signal.signal(number, end) for number in END_SIGNALS]
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
+    heeded = [number for number in END_SIGNALS if before[number] is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, end)
     try:
         yield stop
     finally:
-        for number, handler in zip(END_SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        for number in heeded:
+            signal.signal(number, before[number])

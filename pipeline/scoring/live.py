@@ -29,6 +29,7 @@ from pipeline.device import describe_device
 from pipeline.runs.run_folder import Run
 from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.events import EventRule
+from pipeline.scoring.live_connections import Connections
 from pipeline.scoring.live_events import LiveEvents
 from pipeline.scoring.live_records import (
     LiveEvent,
@@ -44,10 +45,7 @@ from pipeline.scoring.score import RUNS_FOLDER, find_run
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.snippet_scores import check_streams
 
-FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 NOTICE_SECONDS = 10.0  # from one notice of dropped snippets to the next
-NO_FILE = (0, 0, 0)
-FILE_POLL_SECONDS = 0.5  # how often a file that does not grow is looked at
 
 Receive = Callable[[LiveRecord], None]
 
@@ -122,6 +120,7 @@ def watch(
         ValueError: If a value of the event rule is out of its range.
     """
     parsed = LiveSource.parse(source)
+    hook = None if webhook is None else Webhook(webhook, lambda text: receive(LiveNotice(text)))
     found = find_run(run, runs)
     rule = _event_rule(found, threshold, receive).with_values(
         threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
@@ -130,7 +129,7 @@ def watch(
     device_text = describe_device(scorer.device)
     for text in (f"run: {found.folder}", f"device: {device_text}", *scorer.notices):
         receive(LiveNotice(text, is_warning=False))
-    return watch_source(parsed, scorer, rule, receive, webhook=webhook, stop=stop)
+    return watch_source(parsed, scorer, rule, receive, webhook=hook, stop=stop)
 
 
 def _event_rule(run: Run, threshold: float | None, receive: Receive) -> EventRule:
@@ -153,7 +152,7 @@ def watch_source(
     rule: EventRule,
     receive: Receive,
     *,
-    webhook: str | None = None,
+    webhook: Webhook | None = None,
     stop: threading.Event | None = None,
     stall_seconds: float = STALL_SECONDS,
     max_lag_seconds: float = MAX_LAG_SECONDS,
@@ -165,7 +164,7 @@ def watch_source(
         scorer: The run and its extractor.
         rule: When a score is an event.
         receive: As in `watch`.
-        webhook: As in `watch`.
+        webhook: What posts each event; None for nothing. It is entered and left here.
         stop: As in `watch`.
         stall_seconds: A source that sends nothing for longer is lost.
         max_lag_seconds: No snippet is begun with that is late by more.
@@ -175,13 +174,12 @@ def watch_source(
     live_scorer = LiveScorer(scorer.extractor, model, scorer.device)
     live_scorer.warm_up()
     with ExitStack() as stack:
-        hook = None
         if webhook is not None:
-            hook = stack.enter_context(Webhook(webhook, lambda text: receive(LiveNotice(text))))
+            stack.enter_context(webhook)
 
         def tell(event: LiveEvent) -> None:
-            if hook is not None:
-                hook.post(json_line(event))
+            if webhook is not None:
+                webhook.post(json_line(event))
             receive(event)
 
         events = LiveEvents(source.name, rule, tell)
@@ -210,7 +208,7 @@ class _Watcher:
 
     def run(self, stop: threading.Event, stall_seconds: float, max_lag_seconds: float) -> None:
         """Score until `stop` is set."""
-        connections = _Connections(self._source, self._warn)
+        connections = Connections(self._source, self._warn)
         try:
             while not stop.is_set():
                 with LiveDecoder(
@@ -295,58 +293,3 @@ class _Watcher:
 
     def _warn(self, text: str) -> None:
         self._receive(LiveNotice(f"{self._source.name}: {text}"))
-
-
-class _Connections:
-    """When a source is connected to again, and what was read of it before.
-
-    It is tried again with growing pauses; a file, only once it has grown or was replaced.
-    """
-
-    def __init__(self, source: LiveSource, warn: Callable[[str], None]) -> None:
-        self._source, self._warn = source, warn
-        self._pause = FIRST_RETRY_SECONDS
-        self._lost: SourceLost | None = None
-        self._told = ""  # why it was lost last
-        self._file = self._file_state()  # the file that was read last
-
-    def begin(self) -> int:
-        """A connection begins; returns the packets of a file that were read before."""
-        before, self._file = self._file, self._file_state()
-        lost, self._lost = self._lost, None
-        if self._source.kind != "file" or lost is None:
-            return 0
-        is_same = before[:2] == self._file[:2] and self._file[2] >= lost.n_bytes
-        return lost.n_packets if is_same else 0
-
-    def open(self) -> None:
-        """The source sends frames."""
-        self._pause = FIRST_RETRY_SECONDS
-        self._told = ""
-
-    def lose(self, lost: SourceLost) -> None:
-        """The source was lost."""
-        self._lost = lost
-        if lost.reason != self._told:
-            self._told = lost.reason
-            what = "until it grows" if self._source.kind == "file" else "until it returns"
-            self._warn(f"{lost.reason}; waiting {what}")
-
-    def wait(self, stop: threading.Event) -> None:
-        """Wait until it is time to connect again."""
-        lost = self._lost
-        if lost is None or stop.wait(self._pause):
-            return
-        self._pause = min(2 * self._pause, MAX_RETRY_SECONDS)
-        if self._source.kind == "file":
-            as_it_was = (*self._file[:2], lost.n_bytes)
-            while self._file_state() in (as_it_was, NO_FILE) and not stop.wait(FILE_POLL_SECONDS):
-                continue
-
-    def _file_state(self) -> tuple[int, int, int]:
-        """Device, number and size of a file."""
-        try:
-            found = Path(self._source.address).stat()
-        except (OSError, ValueError):
-            return NO_FILE
-        return found.st_dev, found.st_ino, found.st_size
