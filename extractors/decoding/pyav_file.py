@@ -1,7 +1,7 @@
 """PyAV: opening a video file, selecting its stream, decoding packets, converting frames to RGB.
 
-The only module of `extractors` that imports av. A file is only data: FFmpeg opens no other file
-that its content names.
+The only module of `extractors` that imports av, beside `pyav_live.py`. A file is only data: FFmpeg
+opens no other file that its content names.
 
 Decoding is on one thread: with several, the concealed pixels of a damaged file, and the number of
 frames before an error, were seen to change from run to run.
@@ -19,7 +19,7 @@ import numpy as np
 from av.container import InputContainer as InputContainer
 from av.error import FFmpegError as FFmpegError
 from av.filter import Graph
-from av.packet import Packet
+from av.packet import Packet as Packet
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.stream import Stream as Stream
@@ -60,8 +60,8 @@ class VideoError(LookaroundError, OSError):
     """A video cannot be read."""
 
     @classmethod
-    def about(cls, path: Path, problem: str) -> Self:
-        """Build the error with a one-line message: the file's name, then its problem."""
+    def about(cls, path: Path | str, problem: str) -> Self:
+        """Build the error with a one-line message: the source's name, then its problem."""
         # A name can contain line breaks, or bytes that no terminal prints.
         name = "".join(letter if letter.isprintable() else "?" for letter in str(path))
         return cls(f"{name} {problem}")
@@ -109,8 +109,12 @@ def check_is_file(path: Path) -> None:
         raise VideoError.about(path, "is empty (0 bytes); copy it again")
 
 
-def select_stream(container: InputContainer, path: Path) -> VideoStream:
+def select_stream(container: InputContainer, path: Path | str) -> VideoStream:
     """Select the stream that players select: prefer enabled ones, then moving, then the largest.
+
+    Args:
+        container: Open.
+        path: Its name in messages.
 
     Raises:
         VideoError: If there is no video stream of a known codec, or its frames are too large.

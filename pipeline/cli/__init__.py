@@ -29,6 +29,7 @@ from pipeline.cli import (
     runs,
     score,
     train,
+    watch,
     weights,
 )
 from pipeline.cli.shared import INTERRUPTED, quiet_option, set_verbose, verbose_option
@@ -112,6 +113,7 @@ main.add_command(train.train)
 main.add_command(evaluate.evaluate)
 main.add_command(runs.runs_command)
 main.add_command(score.score)
+main.add_command(watch.watch)
 main.add_command(calibrate.calibrate)
 main.add_command(ablate.ablate)
 main.add_command(datasets.datasets)

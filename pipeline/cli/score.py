@@ -12,13 +12,14 @@ from pipeline.cli.scoring_options import (
     extractor_weights_options,
     merge_seconds_option,
     min_seconds_option,
+    run_option,
     stride_option,
+    threshold_option,
     warn_list,
     warn_of_failures,
 )
 from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
-    check_number,
     device_option,
     errors_in_one_line,
     is_quiet,
@@ -87,20 +88,10 @@ if TYPE_CHECKING:
     help="A dataset's name or a manifest CSV: plot and report show the labeled anomalies of VIDEOS "
     "that are in it.",
 )
-@click.option(
-    "--threshold",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    callback=check_number,
-    help="The score that begins an event.  [default: that of the run's calibration, else 0.5]",
-)
+@threshold_option
 @merge_seconds_option
 @min_seconds_option
-@click.option(
-    "--run",
-    "run_folder",
-    type=click.Path(path_type=Path),
-    help="Folder of the run to score with.  [default: the one trained last]",
-)
+@run_option
 @runs_option
 @extractor_weights_options
 @device_option

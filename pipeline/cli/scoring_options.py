@@ -1,6 +1,7 @@
 """Options of the commands that score videos."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,12 @@ stride_option = click.option(
     help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
     "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
 )
+threshold_option = click.option(
+    "--threshold",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    callback=check_number,
+    help="The score that begins an event.  [default: that of the run's calibration, else 0.5]",
+)
 merge_seconds_option = click.option(
     "--merge-seconds",
     type=click.FloatRange(min=0),
@@ -28,6 +35,12 @@ min_seconds_option = click.option(
     type=click.FloatRange(min=0),
     callback=check_number,
     help="Drop events that are shorter than this.  [default: 0]",
+)
+run_option = click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the run to score with.  [default: the one trained last]",
 )
 
 

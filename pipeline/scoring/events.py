@@ -126,21 +126,78 @@ def find_events(
     >>> find_events(scores, np.arange(7.0), EventRule(threshold=0.5))
     ((2, 4), (6, 7))
     """
-    events: list[Interval] = []
-    for start, stop in true_runs(scores >= rule.release):
-        reached = np.flatnonzero(scores[start:stop] >= rule.threshold)
-        if not reached.size:
-            continue
-        begin = start + int(reached[0])
-        if events and timestamps[begin] - timestamps[events[-1][1] - 1] <= rule.merge_seconds:
-            begin = events.pop()[0]
-        events.append((begin, stop))
+    finder = EventFinder(rule)
+    events = [*finder.add(scores, timestamps), *finder.finish()]
     ends = frame_ends(timestamps)
     return tuple(
         (start, stop)
         for start, stop in events
         if ends[stop - 1] - timestamps[start] >= rule.min_seconds
     )
+
+
+class EventFinder:
+    """Finds the events of frames that come part by part; the minimum length is left to the caller.
+
+    Args:
+        rule: When a score is an event.
+
+    Attributes:
+        n_frames: Frames so far.
+        current: The event that may still grow, as (start, stop) in frames; None if there is none.
+    """
+
+    def __init__(self, rule: EventRule) -> None:
+        self._rule = rule
+        self._is_above_release = False  # the last frame so far
+        self._last_seconds = -np.inf  # of the current event's last frame
+        self.n_frames = 0
+        self.current: Interval | None = None
+
+    def add(self, scores: NDArray[np.float32], timestamps: NDArray[np.float64]) -> list[Interval]:
+        """Take the next frames.
+
+        Args:
+            scores: (n,) in [0, 1].
+            timestamps: (n,) seconds.
+
+        Returns:
+            The events that have ended and cannot be merged with a later one.
+        """
+        ended: list[Interval] = []
+        if not len(scores):
+            return ended
+        first = self.n_frames
+        for start, stop in true_runs(scores >= self._rule.release):
+            goes_on = start == 0 and self._is_above_release and self._reaches(first)
+            if not goes_on:
+                reached = np.flatnonzero(scores[start:stop] >= self._rule.threshold)
+                if not reached.size:
+                    continue
+                start += int(reached[0])
+                ended += self._end_before(float(timestamps[start]))
+            begin = first + start if self.current is None else self.current[0]
+            self.current = begin, first + stop
+            self._last_seconds = float(timestamps[stop - 1])
+        self.n_frames += len(scores)
+        self._is_above_release = bool(scores[-1] >= self._rule.release)
+        if not (self._is_above_release and self._reaches(self.n_frames)):
+            ended += self._end_before(float(timestamps[-1]))
+        return ended
+
+    def finish(self) -> list[Interval]:
+        """The event that had not ended, if there is one."""
+        ended, self.current = self.current, None
+        return [] if ended is None else [ended]
+
+    def _reaches(self, frame: int) -> bool:
+        return self.current is not None and self.current[1] == frame
+
+    def _end_before(self, seconds: float) -> list[Interval]:
+        """End the current event if one that begins at `seconds` is not merged with it."""
+        if self.current is None or seconds - self._last_seconds <= self._rule.merge_seconds:
+            return []
+        return self.finish()
 
 
 def frame_ends(timestamps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -63,6 +63,12 @@ def test_events_a_moment_apart_are_one():
     assert find_events(scores, times, EventRule(merge_seconds=1.5)) == ((0, 6),)
 
 
+def test_all_events_may_be_merged_to_one():
+    scores = array(0.1, 0.9, 0.1, 0.1, 0.9, 0.1)
+    rule = EventRule(merge_seconds=float("inf"))
+    assert find_events(scores, np.arange(6.0) * 1e6, rule) == ((1, 5),)
+
+
 def test_no_score_reaching_the_threshold_is_no_event():
     assert find_events(array(0.49, 0.45), np.arange(2.0), EventRule()) == ()
 

@@ -1,0 +1,79 @@
+"""Live snippet scores: each snippet is scored when it comes, from itself and those before it.
+
+A score of `pipeline score` sees the whole video, what comes later too; a live score cannot. It is
+the score that `snippet_scores` gives to the last snippet of the stretch so far, or of its last
+`LIVE_WINDOW_LEN` snippets: the last snippet of a video has the same score both ways, the earlier
+ones have not. A snippet that was dropped is not part of the sequence.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from extractors.engine import MAX_FEATURE
+from extractors.features import Extractor
+from models.interface import AnomalyModel
+from pipeline.scoring.snippet_scores import window_scores
+
+# Snippets that a live score sees: nearly three minutes at 25 frames per second.
+LIVE_WINDOW_LEN = 256
+WARM_UP_SHAPE = (256, 320)  # (H, W)
+
+
+class FeatureValueError(ValueError):
+    """Features of a snippet are not finite, or too large."""
+
+
+class LiveScorer:
+    """Scores the snippets of a live source as they come.
+
+    Args:
+        extractor: Computes the features that the model was trained on.
+        model: In evaluation mode, on `device`.
+        device: Where the model is.
+        window_len: Snippets that a score sees, its own included.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        model: AnomalyModel,
+        device: torch.device,
+        window_len: int = LIVE_WINDOW_LEN,
+    ) -> None:
+        self._extractor, self._model, self._device = extractor, model, device
+        self._window: deque[Mapping[str, NDArray[np.float32]]] = deque(maxlen=window_len)
+
+    def warm_up(self) -> None:
+        """Score a black snippet and forget it: the first one takes longer."""
+        self.score(np.zeros((self._extractor.snippet_len + 1, *WARM_UP_SHAPE, 3), np.uint8))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a new sequence: the next snippet is scored as the first one of a video."""
+        self._window.clear()
+
+    def score(self, frames: NDArray[np.uint8]) -> float:
+        """Score the next snippet.
+
+        Args:
+            frames: (snippet_len + 1, H, W, 3), as an extractor takes them; not kept.
+
+        Returns:
+            In [0, 1].
+
+        Raises:
+            FeatureValueError: If its features are not finite; the snippet is then left out.
+        """
+        prepared = self._extractor.prepare(torch.from_numpy(frames))
+        features = self._extractor.embed([prepared])
+        snippet = {stream: values[0].cpu().numpy() for stream, values in features.items()}
+        if not all((np.abs(values) <= MAX_FEATURE).all() for values in snippet.values()):
+            raise FeatureValueError(
+                f"features must be finite and at most {MAX_FEATURE:g} in size, instead some are not"
+            )
+        self._window.append(snippet)
+        return float(window_scores(self._model, self._window, self._device)[-1])
