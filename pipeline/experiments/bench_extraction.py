@@ -142,7 +142,7 @@ def bench_whole(
         features = _extract(extractor, paths)
         whole += time.perf_counter() - started
         n_snippets = sum(video.n_snippets for video in features)
-        bare += seconds_of(partial(_run_networks, extractor, n_snippets), extractor.device)
+        bare += seconds_of(partial(run_networks, extractor, n_snippets), extractor.device)
     n_frames = sum(video.n_frames for video in features)
     video_seconds = sum(video.n_frames / video.fps for video in features)
     yield BenchRow(
@@ -180,7 +180,7 @@ def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
 
 
 @torch.inference_mode()
-def _run_networks(extractor: Extractor, n_snippets: int) -> None:
+def run_networks(extractor: Extractor, n_snippets: int) -> None:
     """Run the networks on random clips, as many as so many snippets have."""
     batch_len = extractor.n_snippets_per_batch
     for stream, network in extractor.networks.items():
