@@ -155,20 +155,6 @@ def bench_whole(
     yield BenchRow("1000 hours of such video take", 1000 / speed, "hours on this device")
 
 
-def as_table(rows: Sequence[BenchRow]) -> str:
-    """Lay out the rows as text.
-
-    >>> as_table([BenchRow("decoding", 1234.5, "frames/s")])
-    'decoding  1234 frames/s'
-    """
-    width = max(len(row.name) for row in rows)
-    return "\n".join(f"{row.name:{width}}  {_in_digits(row.value)} {row.unit}" for row in rows)
-
-
-def _in_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
     features = []
     for event in extract_videos(extractor, paths):
