@@ -2,40 +2,20 @@
 
 import click
 
-from pipeline.cli.shared import device_option, errors_in_one_line, model_option
+from pipeline.cli.shared import count_option, device_option, errors_in_one_line, model_option
 
 
 @click.command("bench-training")
-@click.option(
-    "--videos",
-    "n_videos",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    help="Synthetic videos to train on.",
+@count_option(
+    "--videos", "n_videos", min_count=2, default=100, help="Synthetic videos to train on."
 )
-@click.option(
-    "--rounds",
-    "n_rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Measurements of each system.",
-)
-@click.option(
-    "--steps",
-    "n_steps",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Training steps in a round.",
-)
-@click.option(
+@count_option("--rounds", "n_rounds", default=5, help="Measurements of each system.")
+@count_option("--steps", "n_steps", default=5, help="Training steps in a round.")
+@count_option(
     "--workers",
     "n_workers",
-    type=click.IntRange(min=0),
+    min_count=0,
     default=0,
-    show_default=True,
     help="Processes of the usual loader, per class of bags.",
 )
 @model_option

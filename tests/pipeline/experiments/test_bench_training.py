@@ -59,6 +59,7 @@ def test_the_ratio_is_the_median_of_the_rounds():
 
 def test_the_command_prints_a_table_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent))  # torch makes it if not set
     options = ["--videos", "4", "--rounds", "1", "--steps", "1", "--device", "cpu"]
     settings = ["bags_per_class=2", "model.embedding_dim=8", "model.relation_dim=4"]
     arguments = [*options, *(text for setting in settings for text in ("--set", setting))]

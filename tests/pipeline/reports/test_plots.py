@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from pipeline.evaluation.metrics import Curves, FrameMetrics
 from pipeline.evaluation.results import Evaluation, Measurement, Row
@@ -11,20 +10,6 @@ from pipeline.reports.plots import plot_evaluation, plot_losses
 from pipeline.scoring.events import EventRule
 
 RANDOM = "random weights: not pretrained"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that is saved, in order."""
-    saved = []
-    save = Figure.savefig
-
-    def save_and_keep(figure, *arguments, **options):
-        save(figure, *arguments, **options)
-        saved.append(figure)
-
-    monkeypatch.setattr(Figure, "savefig", save_and_keep)
-    return saved
 
 
 def points(line):

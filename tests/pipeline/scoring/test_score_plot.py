@@ -2,24 +2,9 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pipeline.scoring.frame_scores import Scores
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that is saved, in order."""
-    saved = []
-    save = Figure.savefig
-
-    def save_and_keep(figure, *arguments, **options):
-        save(figure, *arguments, **options)
-        saved.append(figure)
-
-    monkeypatch.setattr(Figure, "savefig", save_and_keep)
-    return saved
 
 
 @pytest.fixture
