@@ -1,4 +1,4 @@
-"""How fast training is, beside the loader that is usual in the field, in one interleaved run.
+"""Benchmark of training: batches and steps per second beside the field's usual data loader.
 
 The usual loader: one NumPy file per bag and crop, read in `__getitem__`, brought to its length by a
 Python loop, one `DataLoader` for normal and one for anomalous bags, as in RTFM and UR-DMU. Bags,
@@ -233,7 +233,7 @@ def _measure_rounds(
 
 
 def trainer_batches(config: TrainConfig, bags: BagSet) -> Iterator[BagBatch]:
-    """Batches without end, as a training draws them."""
+    """Batches without end, as training samples them."""
     for step in itertools.count(step=config.steps_per_epoch):
         yield from draw_batches(
             bags,

@@ -1,4 +1,4 @@
-"""What the time of an extraction goes into: a profile of the GPU's kernels and of Python."""
+"""Profile of an extraction: fractions of its time by kind of GPU kernel and by Python function."""
 
 import cProfile
 import io

@@ -1,3 +1,5 @@
+"""Resizing, crops and value ranges."""
+
 import cv2
 import numpy as np
 import pytest
