@@ -63,6 +63,7 @@ class I3D:
 
     name: ClassVar[str] = "i3d"  # in `EXTRACTORS` and `NETWORKS`
     feature_dim: ClassVar[int] = inception_i3d.FEATURE_DIM
+    has_flow_stream: ClassVar[bool] = True
     rgb_range: ClassVar[str] = "[-1, 1]"
 
     def __init__(
@@ -77,6 +78,11 @@ class I3D:
         tail_policy: str = REPEAT_LAST_FRAME,
     ) -> None:
         check_tail_policy(tail_policy)
+        if not self.has_flow_stream and (flow, flow_weights) != (None, None):
+            raise ValueError(
+                f"flow and flow_weights must be None: {self.name} has no flow stream, "
+                f"instead got {flow} and {flow_weights}"
+            )
         if crops not in CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         check_precision(precision, device)
