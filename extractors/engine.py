@@ -45,7 +45,7 @@ class FramesDecoded:
     n_frames_expected: int
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """Decoded fraction of the video, in [0, 1]."""
         return min(self.n_frames / max(self.n_frames_expected, 1), 1.0)
 

@@ -37,7 +37,7 @@ class _Group:
 
     Attributes:
         indices: Of each snippet in the batch: several if it also pads the batch.
-        streams: By stream (n, T, C, H, W).
+        streams: By stream (n, T, C, H, W), scaled to the range of the network.
     """
 
     indices: list[list[int]]
@@ -63,6 +63,7 @@ class I3D:
 
     name: ClassVar[str] = "i3d"  # in `EXTRACTORS` and `NETWORKS`
     feature_dim: ClassVar[int] = inception_i3d.FEATURE_DIM
+    has_flow_stream: ClassVar[bool] = True
     rgb_range: ClassVar[str] = "[-1, 1]"
 
     def __init__(
@@ -77,6 +78,11 @@ class I3D:
         tail_policy: str = REPEAT_LAST_FRAME,
     ) -> None:
         check_tail_policy(tail_policy)
+        if not self.has_flow_stream and (flow, flow_weights) != (None, None):
+            raise ValueError(
+                f"flow and flow_weights must be None: {self.name} has no flow stream, "
+                f"instead got {flow} and {flow_weights}"
+            )
         if crops not in CROP_COUNTS:
             raise ValueError(f"crops must be 1, 5 or 10, instead got {crops}")
         check_precision(precision, device)
@@ -166,14 +172,24 @@ class I3D:
         return {stream: torch.stack(per_crop, dim=1) for stream, per_crop in features.items()}
 
     def _streams(self, frames: Tensor) -> dict[str, Tensor]:
-        """Return the frames of each stream, (N, 16, C, H, W), of frames (N, 17, 3, H, W)."""
+        """Return the scaled input of each network, (N, 16, C, H, W), of frames (N, 17, 3, H, W).
+
+        Scaled once for all crops; with a single crop, only that one. In the networks' dtype, and in
+        memory as (N, T, H, W, C), which the networks work with: a crop is then a plain copy.
+        """
         streams = {"rgb": frames[:, :-1]}
         if self.flow is not None:
             streams["flow"] = self.flow(frames)
-        return streams
+        if self.n_crops == 1:
+            streams = {stream: transforms.crop(values, 0) for stream, values in streams.items()}
+        scalings = {"rgb": self._scale_rgb, "flow": transforms.scale_flow}
+        return {
+            stream: _channels_last(scalings[stream](values), self._dtype)
+            for stream, values in streams.items()
+        }
 
     def _clips(self, stream: str, index: int, n_clips: int, groups: Sequence[_Group]) -> Tensor:
-        """Crop all snippets at one position and scale the values to the range of the network.
+        """Crop all snippets at one position.
 
         Returns:
             (N, C, 16, 224, 224)
@@ -184,14 +200,11 @@ class I3D:
             device=self.device,
             memory_format=torch.channels_last_3d,
         )
+        crop = transforms.crop_flow if stream == "flow" else transforms.crop
         for group in groups:
-            frames = group.streams[stream]  # (n, T, C, H, W)
-            if stream == "flow":
-                scaled = transforms.scale_flow(transforms.crop_flow(frames, index))
-            else:
-                scaled = self._scale_rgb(transforms.crop(frames, index))
+            cropped = crop(group.streams[stream], index)
             # Not indexed by a list: it would be copied to the device as a tensor, synchronously.
-            for indices, clip in zip(group.indices, scaled, strict=True):
+            for indices, clip in zip(group.indices, cropped, strict=True):
                 for in_batch in indices:
                     clips[in_batch].copy_(clip.transpose(0, 1))  # (T, C, H, W) -> (C, T, H, W)
         return clips
@@ -225,6 +238,13 @@ def _stacked_by_size(snippets: Sequence[Prepared]) -> Iterator[tuple[list[list[i
         by_size[snippets[of_snippet[0]]["frames"].shape].append(of_snippet)
     for of_size in by_size.values():
         yield of_size, torch.stack([snippets[first]["frames"] for first, *_ in of_size])
+
+
+def _channels_last(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy of frames (N, T, C, H, W), in memory as (N, T, H, W, C)."""
+    N, T, C, H, W = frames.shape
+    copied = torch.empty((N, T, H, W, C), dtype=dtype, device=frames.device)
+    return copied.permute(0, 1, 4, 2, 3).copy_(frames)  # (N, T, H, W, C) -> (N, T, C, H, W)
 
 
 def _to_device(frames: Tensor, device: torch.device) -> Tensor:

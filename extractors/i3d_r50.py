@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from extractors import transforms
 from extractors.i3d import I3D
 from extractors.networks import resnet_i3d
 from extractors.networks.resnet_i3d import ResNetI3D
-from extractors.snippets import REPEAT_LAST_FRAME
 
 
 class I3DR50(I3D):
@@ -18,14 +16,8 @@ class I3DR50(I3D):
     As the Inception-I3D except for the network and its input values, which are standardized
     (`transforms.standardize_rgb`).
 
-    Args:
-        flow: None: there are no weights for a flow stream.
-        crops: 1, 5 or 10 crops of each frame.
-        weights: A name, "random:SEED" or a path (see `weights.py`).
-        precision: One of `PRECISIONS`, for the network.
-        device: Where the frames are resized and the network runs.
-        flow_weights: None.
-        tail_policy: One of `snippets.TAIL_POLICIES`.
+    Its arguments are those of `I3D`; `flow` and `flow_weights` are None, for there are no weights
+    for a flow stream.
 
     Raises:
         ValueError: If a flow method is named, or there is no such number of crops, precision or
@@ -35,32 +27,8 @@ class I3DR50(I3D):
 
     name: ClassVar[str] = "i3d_r50"
     feature_dim: ClassVar[int] = resnet_i3d.FEATURE_DIM
+    has_flow_stream: ClassVar[bool] = False
     rgb_range: ClassVar[str] = f"(v - {transforms.RGB_MEAN}) / {transforms.RGB_STD} of [0, 255]"
-
-    def __init__(
-        self,
-        *,
-        flow: str | None,
-        crops: int,
-        weights: str,
-        precision: str,
-        device: torch.device,
-        flow_weights: str | None = None,
-        tail_policy: str = REPEAT_LAST_FRAME,
-    ) -> None:
-        if flow is not None or flow_weights is not None:
-            raise ValueError(
-                "flow and flow_weights must be None: i3d_r50 has no flow stream, "
-                f"instead got {flow} and {flow_weights}"
-            )
-        super().__init__(
-            flow=None,
-            crops=crops,
-            weights=weights,
-            precision=precision,
-            device=device,
-            tail_policy=tail_policy,
-        )
 
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = ResNetI3D()

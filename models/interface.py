@@ -1,4 +1,4 @@
-"""What every model keeps to: bags in, snippet logits and named losses out.
+"""The interface of models: bags in, snippet logits and named losses out.
 
 Axes: bags are (B, T, D): B bags, T snippets of the longest one, D feature width. E is the width
 of an embedding inside a model. `mask` (B, T) is True where a snippet is real; shorter bags are

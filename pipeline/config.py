@@ -1,4 +1,4 @@
-"""What a training is made of: typed, checked, and refused by name where a key is not known.
+"""The configuration of a training run: typed, checked, unknown keys are refused by name.
 
 A setting is looked up in this order, the later wins: the defaults below and those of the model's
 own config, a recipe in `pipeline/recipes` (of model and dataset or, for a dataset without one that

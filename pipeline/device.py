@@ -1,4 +1,4 @@
-"""Where the networks run."""
+"""The device (CPU or GPU) that the networks run on: choosing and describing it."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What a command writes where its user says, and never in place of an input."""
+"""Output files of a command, at the user's paths or stdout, and never in place of an input."""
 
 import os
 import sys

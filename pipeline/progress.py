@@ -1,4 +1,4 @@
-"""How far long work is: one report for every stage, and nothing about how it is drawn."""
+"""The progress protocol: one report for every stage, independent of how it is drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,10 +1,11 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import av
@@ -33,6 +34,54 @@ def shared_folder() -> Path:
     if not folder:
         pytest.skip("LOOKAROUND_SHARED is not set: it names the folder of real videos")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch with one thread: networks as small as those of tests only wait for a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Clock:
+    """Stands for the module `time` where only `monotonic` is used; a test sets `now`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], Clock]:
+    """A function that gives a module a clock that only the test moves."""
+
+    def set_clock(module: ModuleType) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(module, "time", clock)
+        return clock
+
+    return set_clock
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every matplotlib figure that is saved, in order."""
+    # Only here, because most tests draw nothing.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    saved = []
+    save = Figure.savefig
+
+    def save_and_keep(figure: Any, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        saved.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", save_and_keep)
+    return saved
 
 
 @pytest.fixture(scope="session")
@@ -172,8 +221,8 @@ def _draw_number(number: int, width: int, height: int) -> NDArray[np.uint8]:
     """(H, W, 3): the eight bits of a number as black and white blocks, two rows of four."""
     bits = (number >> np.arange(8)) & 1
     rows, columns = np.arange(height) * 2 // height, np.arange(width) * 4 // width
-    grey = (bits.reshape(2, 4)[rows][:, columns] * 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = (bits.reshape(2, 4)[rows][:, columns] * 255).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def _read_number(frame: NDArray[np.uint8]) -> int:

@@ -14,114 +14,24 @@ and iteration, comes to weigh as much as the memory.
   have ended within the launch before, that one is done again from its start, which is still there:
   flow and dual go from one buffer to another, each pair on its own.
 
-Tuples are of the columns that a thread has, or of rows; Triton cannot append to them otherwise.
+What is done to a row is in `tvl1_rows.py`. Triton inlines all of these functions.
 """
 
-# ruff: noqa: RUF005, C901, D417
+# ruff: noqa: RUF005, D417
 # mypy: disable-error-code="assignment,misc,no-redef"
 
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _from_right(columns, next_lane):
-    """What the pixels to the right hold; of the last column of a tile, anything."""
-    return columns[1:] + (tl.gather(columns[0], next_lane, 0),)
-
-
-@triton.jit
-def _from_left(columns, previous_lane, has_left, COLUMNS: tl.constexpr):
-    """What the pixels to the left hold; 0 in the first column of a tile."""
-    moved = tl.gather(columns[COLUMNS - 1], previous_lane, 0) * has_left
-    return (moved,) + columns[: COLUMNS - 1]
-
-
-@triton.jit
-def _load_row(planes, plane, n_planes: tl.constexpr, at, insides, COLUMNS: tl.constexpr):
-    """A row of a tile of some planes, each a tuple of columns; 0 outside the picture."""
-    loaded = ()
-    for index in tl.static_range(n_planes):
-        columns = ()
-        for j in tl.static_range(COLUMNS):
-            value = tl.load(planes + index * plane + at + j, insides[j], 0.0)
-            columns = columns + (value,)
-        loaded = loaded + (columns,)
-    return loaded
-
-
-@triton.jit
-def _store_row(planes, plane, at, owned, rows, n_planes: tl.constexpr, COLUMNS: tl.constexpr):
-    for index in tl.static_range(n_planes):
-        for j in tl.static_range(COLUMNS):
-            tl.store(planes + index * plane + at + j, rows[index][j], owned[j])
-
-
-@triton.jit
-def _inverses(gradient, min_squared, COLUMNS: tl.constexpr):
-    """-1 / |gradient|^2, or 0 where there is no gradient."""
-    found = ()
-    for j in tl.static_range(COLUMNS):
-        squared = gradient[0][j] * gradient[0][j] + gradient[1][j] * gradient[1][j]
-        has_gradient = squared > min_squared
-        inverse = tl.where(has_gradient, -1.0 / tl.where(has_gradient, squared, 1.0), 0.0)
-        found = found + (inverse,)
-    return found
-
-
-@triton.jit
-def _zero_rows(n: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr):
-    rows = ()
-    for _ in tl.static_range(n):
-        columns = ()
-        for _j in tl.static_range(COLUMNS):
-            columns = columns + (tl.zeros([LANES], tl.float32),)
-        rows = rows + (columns,)
-    return rows
-
-
-@triton.jit
-def _descend(
-    flow, dual, upper_dual, data, lanes, max_length, is_active, owned, COLUMNS: tl.constexpr
-):
-    """The step of the flow of one row: the new flow (2 rows), what it changes of what is owned."""
-    left1 = _from_left(dual[0], lanes[1], lanes[2], COLUMNS)
-    left2 = _from_left(dual[2], lanes[1], lanes[2], COLUMNS)
-    flow1 = ()
-    flow2 = ()
-    change = owned[0] * 0.0
-    for j in tl.static_range(COLUMNS):
-        divergence1 = (dual[0][j] - left1[j]) + dual[1][j] - upper_dual[1][j]
-        divergence2 = (dual[2][j] - left2[j]) + dual[3][j] - upper_dual[3][j]
-        gx = data[0][j]
-        gy = data[1][j]
-        rho = data[2][j] + gx * flow[0][j] + gy * flow[1][j]
-        length = tl.minimum(tl.maximum(rho * data[3][j], -max_length), max_length)
-        c1 = gx * length + divergence1
-        c2 = gy * length + divergence2
-        flow1 = flow1 + (flow[0][j] + is_active * c1,)
-        flow2 = flow2 + (flow[1][j] + is_active * c2,)
-        change += owned[j] * (c1 * c1 + c2 * c2)
-    return (flow1, flow2), change
-
-
-@triton.jit
-def _ascend(flow, lower_flow, dual, next_lane, has_right, has_lower, steps, COLUMNS: tl.constexpr):
-    """The dual of one component of the flow (2 rows), moved along its gradient.
-
-    `steps` are of the norm and of the dual, which is held as theta times the dual.
-    """
-    right = _from_right(flow, next_lane)
-    dual_x = ()
-    dual_y = ()
-    for j in tl.static_range(COLUMNS):
-        dx = tl.where(has_right[j], right[j] - flow[j], 0.0)
-        dy = tl.where(has_lower, lower_flow[j] - flow[j], 0.0)
-        norm = 1.0 + steps[0] * tl.sqrt(dx * dx + dy * dy)
-        inverse = tl.rsqrt(norm * norm)  # 2 instructions where a division takes 8
-        dual_x = dual_x + ((dual[0][j] + steps[1] * dx) * inverse,)
-        dual_y = dual_y + ((dual[1][j] + steps[1] * dy) * inverse,)
-    return (dual_x, dual_y)
+from extractors.flow.tvl1_rows import (
+    ascend,
+    descend,
+    inverses,
+    load_rows,
+    masked,
+    store_row,
+    zero_rows,
+)
 
 
 @triton.jit
@@ -138,6 +48,211 @@ def _first_converged(
         is_small = tl.sum(values) <= max_squared_change
         first = tl.where(is_small & (k < n_run), k, first)
     return first
+
+
+@triton.jit
+def _plan_launch(
+    status, sums, pair, counts, max_squared_change, STEPS: tl.constexpr, MAX_TILES: tl.constexpr
+):
+    """What a pair does in this launch, from the status and the changes of the launch before.
+
+    Args:
+        status: Of the pair.
+        sums: (P, STEPS, n_tiles) squared changes of the iterations of the launch before.
+        pair: Its index.
+        counts: Iterations of the launch before, 0 for none; of this launch; tiles of a pair.
+        max_squared_change: A pair is done when its sum is no larger.
+        STEPS: The most iterations of a launch.
+        MAX_TILES: A power of two, at least the number of tiles.
+
+    Returns:
+        n_run: Iterations to be done; 0 for none.
+        source: The status of the buffers that they start from.
+        after: The status for the next launch.
+    """
+    n_before, n_now, n_tiles = counts
+    n_run = 0
+    source = status & 3
+    after = status
+    if status < 4:
+        first = STEPS
+        if n_before > 0:
+            own = sums + pair * STEPS * n_tiles
+            first = _first_converged(own, n_before, n_tiles, max_squared_change, STEPS, MAX_TILES)
+        is_done = first < STEPS
+        # Too many iterations were done: the right number of them, once more from where they began.
+        is_again = is_done & (first < n_before - 1)
+        n_run = tl.where(is_again, first + 1, tl.where(is_done, 0, n_now))
+        has_moved = n_before > 0
+        source = tl.where(has_moved & (is_again == 0), status ^ 3, status)
+        after = tl.where(has_moved, status ^ 3, status) | tl.where(is_done, 4, 0)
+    return n_run, source, after
+
+
+@triton.jit
+def _place_tile(
+    tile,
+    H,
+    W,
+    STEPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Where a tile lies, and what its columns are.
+
+    Returns:
+        rows: Its first row, and the one after its last.
+        x: The first column of each lane.
+        lanes: The next and the previous lane, and 1.0 where there is a previous one, else 0.0.
+        masks: For each column of a lane: whether it is inside the image, whether the tile owns
+            it, whether it has a neighbor to the right.
+    """
+    n_strips = (W - 2 * STEPS + COLUMNS * LANES - 2 * STEPS - 1) // (COLUMNS * LANES - 2 * STEPS)
+    n_strips = tl.maximum(n_strips, 1)
+    strip = tile % n_strips
+    y0 = (tile // n_strips) * SEGMENT
+    y1 = tl.minimum(y0 + SEGMENT, H)
+    lane = tl.arange(0, LANES)
+    lanes = ((lane + 1) % LANES, (lane + LANES - 1) % LANES, (lane > 0).to(tl.float32))
+    x = strip * (COLUMNS * LANES - 2 * STEPS) + lane * COLUMNS
+    insides = ()
+    owned = ()
+    has_right = ()
+    for j in tl.static_range(COLUMNS):
+        place = lane * COLUMNS + j
+        inside = x + j < W
+        is_own = inside & ((place >= STEPS) | (strip == 0))
+        is_own = is_own & ((place < COLUMNS * LANES - STEPS) | (strip == n_strips - 1))
+        insides = insides + (inside,)
+        owned = owned + (is_own,)
+        has_right = has_right + (x + j < W - 1,)
+    return (y0, y1), x, lanes, (insides, owned, has_right)
+
+
+@triton.jit
+def _iterate_rows(
+    row,
+    held,
+    squares,
+    y,
+    bounds,
+    lanes,
+    weights,
+    has_right,
+    n_run,
+    limits,
+    STEPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """All iterations that can be done once row y is there: iteration k of row y - k.
+
+    Args:
+        row: Flow (2), dual (4), data term and the inverse of its squared gradient (4).
+        held: Of each iteration the row that it did last: the flow after it, the rest before it.
+        squares: Of each iteration the squared change so far, by lane.
+        y: Of the row.
+        bounds: The first row of the tile, the one after its last, the one after the image's last.
+        lanes: See `_place_tile`, as for `has_right`.
+        weights: 1.0 for the columns that the tile owns, else 0.0.
+        has_right: Whether a column has a neighbor to the right.
+        n_run: Iterations of this launch; those from there on change nothing.
+        limits: See `advance_kernel`: max_length, tau, tau_over_theta, min_squared.
+        STEPS: The most iterations of a launch.
+        COLUMNS: Of a lane.
+
+    Returns:
+        `held` and `squares` with these rows, and row y - STEPS after the last iteration.
+    """
+    y0, y1, H = bounds
+    now_held = ()
+    now_squares = ()
+    for k in tl.static_range(STEPS):
+        own_y = y - k
+        last = held[k]
+        is_active = (k < n_run).to(tl.float32)
+        weight = ((own_y >= y0) & (own_y < y1)).to(tl.float32)
+        flow, change = descend(
+            row[0:2], row[2:6], last[2:6], row[6:10], lanes, limits[0], is_active, weights, COLUMNS
+        )
+        has_lower = (own_y >= 1) & (own_y < H)
+        steps = (is_active * limits[2], is_active * limits[1])
+        dual1 = ascend(last[0], flow[0], last[2:4], lanes[0], has_right, has_lower, steps, COLUMNS)
+        dual2 = ascend(last[1], flow[1], last[4:6], lanes[0], has_right, has_lower, steps, COLUMNS)
+        now_held = now_held + (flow + row[2:10],)
+        now_squares = now_squares + (squares[k] + weight * change,)
+        row = last[0:2] + dual1 + dual2 + last[6:10]
+    return now_held, now_squares, row
+
+
+@triton.jit
+def _walk_down(
+    planes_in,
+    planes_out,
+    tile,
+    dims,
+    n_run,
+    limits,
+    STEPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Do the iterations of the rows of a tile, from the first to the last.
+
+    Args:
+        planes_in: Flow, dual and data term of the pair.
+        planes_out: Where its new flow and dual go.
+        tile: Index of the tile.
+        dims: H, W and H * W.
+        n_run: Iterations of this launch.
+        limits: As in `_iterate_rows`.
+        STEPS: The most iterations of a launch.
+        COLUMNS: Of a lane.
+        SEGMENT: Rows of a tile.
+        LANES: Of a warp.
+
+    Returns:
+        (STEPS,) the squared change of each iteration, by lane.
+    """
+    flow_in, dual_in, data = planes_in
+    H, W, plane = dims
+    rows, x, lanes, masks = _place_tile(tile, H, W, STEPS, COLUMNS, SEGMENT, LANES)
+    y0, y1 = rows
+    insides, owned, has_right = masks
+    weights = ()
+    for j in tl.static_range(COLUMNS):
+        weights = weights + (owned[j].to(tl.float32),)
+    squares = zero_rows(1, STEPS, LANES)[0]
+    held = ()
+    for _ in tl.static_range(STEPS):
+        held = held + (zero_rows(10, COLUMNS, LANES),)
+    start = tl.maximum(y0 - STEPS, 0)
+    coming = load_rows(flow_in, dual_in, data, plane, start * W + x, insides, COLUMNS)
+    for y in range(start, y1 + STEPS):
+        row = coming + (inverses(coming[6:8], limits[3], COLUMNS),)
+        # The next row is on its way while this one is worked on.
+        seen = masked(insides, y + 1 < H, COLUMNS)
+        coming = load_rows(flow_in, dual_in, data, plane, (y + 1) * W + x, seen, COLUMNS)
+        held, squares, done = _iterate_rows(
+            row,
+            held,
+            squares,
+            y,
+            (y0, y1, H),
+            lanes,
+            weights,
+            has_right,
+            n_run,
+            limits,
+            STEPS,
+            COLUMNS,
+        )
+        at = (y - STEPS) * W + x
+        stored = masked(owned, y - STEPS >= y0, COLUMNS)
+        store_row(planes_out[0], plane, at, stored, done[0:2], 2, COLUMNS)
+        store_row(planes_out[1], plane, at, stored, done[2:6], 4, COLUMNS)
+    return squares
 
 
 @triton.jit(do_not_specialize=["P", "H", "W", "n_tiles", "n_before", "n_now"])
@@ -191,21 +306,10 @@ def advance_kernel(
     tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     plane = H * W
     before = tl.load(status + pair)
-    n_run = 0
-    source = before & 3
-    after = before
-    if before < 4:
-        first = STEPS
-        if n_before > 0:
-            own = sums + pair * STEPS * n_tiles
-            first = _first_converged(own, n_before, n_tiles, max_squared_change, STEPS, MAX_TILES)
-        is_done = first < STEPS
-        # Too many iterations were done: the right number of them, once more from where they began.
-        is_again = is_done & (first < n_before - 1)
-        n_run = tl.where(is_again, first + 1, tl.where(is_done, 0, n_now))
-        has_moved = n_before > 0
-        source = tl.where(has_moved & (is_again == 0), before ^ 3, before)
-        after = tl.where(has_moved, before ^ 3, before) | tl.where(is_done, 4, 0)
+    counts = (n_before, n_now, n_tiles)
+    n_run, source, after = _plan_launch(
+        before, sums, pair, counts, max_squared_change, STEPS, MAX_TILES
+    )
     if tile == 0:
         tl.store(status_out + pair, after)
     if n_run > 0:
@@ -214,89 +318,12 @@ def advance_kernel(
         flow_out = flows + ((1 - (here & 1)) * P + pair) * 2 * plane
         dual_in = duals + ((here >> 1) * P + pair) * 4 * plane
         dual_out = duals + ((1 - (here >> 1)) * P + pair) * 4 * plane
-        data += pair * 3 * plane
-
-        n_strips = (W - 2 * STEPS + COLUMNS * LANES - 2 * STEPS - 1) // (
-            COLUMNS * LANES - 2 * STEPS
+        planes_in = (flow_in, dual_in, data + pair * 3 * plane)
+        planes_out = (flow_out, dual_out)
+        dims = (H, W, plane)
+        limits = (max_length, tau, tau_over_theta, min_squared)
+        squares = _walk_down(
+            planes_in, planes_out, tile, dims, n_run, limits, STEPS, COLUMNS, SEGMENT, LANES
         )
-        n_strips = tl.maximum(n_strips, 1)
-        strip = tile % n_strips
-        y0 = (tile // n_strips) * SEGMENT
-        y1 = tl.minimum(y0 + SEGMENT, H)
-        lane = tl.arange(0, LANES)
-        lanes = ((lane + 1) % LANES, (lane + LANES - 1) % LANES, (lane > 0).to(tl.float32))
-        x = strip * (COLUMNS * LANES - 2 * STEPS) + lane * COLUMNS
-        insides = ()
-        owned = ()
-        weights = ()
-        has_right = ()
-        for j in tl.static_range(COLUMNS):
-            place = lane * COLUMNS + j
-            inside = x + j < W
-            is_own = inside & ((place >= STEPS) | (strip == 0))
-            is_own = is_own & ((place < COLUMNS * LANES - STEPS) | (strip == n_strips - 1))
-            insides = insides + (inside,)
-            owned = owned + (is_own,)
-            weights = weights + (is_own.to(tl.float32),)
-            has_right = has_right + (x + j < W - 1,)
-
-        squares = _zero_rows(1, STEPS, LANES)[0]
-        # Of each iteration the row that it did last: flow after it, dual before it, data.
-        held = ()
-        for _ in tl.static_range(STEPS):
-            held = held + (_zero_rows(10, COLUMNS, LANES),)
-        start = tl.maximum(y0 - STEPS, 0)
-        at = start * W + x
-        coming = (
-            _load_row(flow_in, plane, 2, at, insides, COLUMNS)
-            + _load_row(dual_in, plane, 4, at, insides, COLUMNS)
-            + _load_row(data, plane, 3, at, insides, COLUMNS)
-        )
-        for t in range(start, y1 + STEPS):
-            flow = coming[0:2]
-            dual = coming[2:6]
-            terms = coming[6:9] + (_inverses(coming[6:8], min_squared, COLUMNS),)
-            # The next row is on its way while this one is worked on.
-            seen = ()
-            for j in tl.static_range(COLUMNS):
-                seen = seen + (insides[j] & (t + 1 < H),)
-            at = (t + 1) * W + x
-            coming = (
-                _load_row(flow_in, plane, 2, at, seen, COLUMNS)
-                + _load_row(dual_in, plane, 4, at, seen, COLUMNS)
-                + _load_row(data, plane, 3, at, seen, COLUMNS)
-            )
-            now_held = ()
-            now_squares = ()
-            for k in tl.static_range(STEPS):
-                row = t - k
-                last = held[k]  # type: ignore[var-annotated]
-                is_active = (k < n_run).to(tl.float32)
-                weight = ((row >= y0) & (row < y1)).to(tl.float32)
-                new_flow, change = _descend(
-                    flow, dual, last[2:6], terms, lanes, max_length, is_active, weights, COLUMNS
-                )
-                has_lower = (row >= 1) & (row < H)
-                steps = (is_active * tau_over_theta, is_active * tau)
-                dual1 = _ascend(
-                    last[0], new_flow[0], last[2:4], lanes[0], has_right, has_lower, steps, COLUMNS
-                )
-                dual2 = _ascend(
-                    last[1], new_flow[1], last[4:6], lanes[0], has_right, has_lower, steps, COLUMNS
-                )
-                now_held = now_held + (new_flow + dual + terms,)
-                now_squares = now_squares + (squares[k] + weight * change,)
-                flow = last[0:2]
-                dual = dual1 + dual2
-                terms = last[6:10]
-            held = now_held
-            squares = now_squares
-            row = t - STEPS
-            stored = ()
-            for j in tl.static_range(COLUMNS):
-                stored = stored + (owned[j] & (row >= y0),)
-            at = row * W + x
-            _store_row(flow_out, plane, at, stored, flow, 2, COLUMNS)
-            _store_row(dual_out, plane, at, stored, dual, 4, COLUMNS)
         for k in tl.static_range(STEPS):
             tl.store(sums_out + (pair * STEPS + k) * n_tiles + tile, tl.sum(squares[k]))

@@ -22,7 +22,7 @@ from extractors.flow.tvl1 import (
     start_level,
 )
 from extractors.flow.tvl1_advance import advance_kernel
-from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearise_kernel, median_kernel
+from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearize_kernel, median_kernel
 from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 
 PIXELS_PER_SOLVE = 24_000_000  # 275 pairs of 341x256: 1.6 GB of state
@@ -114,7 +114,7 @@ class LevelSolver:
         """Read the status [0], and leave the new one there."""
         before = self._statuses[0]
         if is_first:
-            self._linearise()
+            self._linearize()
         if self.config.median_len > 1:
             self._filter()
         n_left, n_before = self.config.n_inner_iterations, 0
@@ -127,10 +127,10 @@ class LevelSolver:
             before.copy_(self._statuses[0])
             self._statuses.reverse()
 
-    def _linearise(self) -> None:
+    def _linearize(self) -> None:
         state = self._state
         P, H, W = state.first.shape
-        linearise_kernel[(n_blocks(H * W, DATA_BLOCK), P)](
+        linearize_kernel[(n_blocks(H * W, DATA_BLOCK), P)](
             state.first,
             state.second,
             state.flows,
@@ -219,30 +219,30 @@ class KernelSolver:
         self._levels: OrderedDict[tuple[int, int, int], LevelSolver] = OrderedDict()
 
     @torch.inference_mode()
-    def flow(self, grey: Tensor) -> Tensor:
+    def flow(self, gray: Tensor) -> Tensor:
         """Compute the flow from each frame to the next.
 
         Args:
-            grey: (..., T + 1, H, W) float32 gray values in 0..255.
+            gray: (..., T + 1, H, W) float32 gray values in 0..255.
 
         Returns:
-            (..., T, 2, H, W) float32 displacement (x, y) in pixels, on the device of grey.
+            (..., T, 2, H, W) float32 displacement (x, y) in pixels, on the device of gray.
 
         Raises:
-            ValueError: If grey is not float32, not (..., T + 1, H, W), or has fewer than two
+            ValueError: If gray is not float32, not (..., T + 1, H, W), or has fewer than two
                 frames.
         """
-        check_gray(grey)
-        first, second = frame_pairs(grey)
-        H, W = grey.shape[-2:]
+        check_gray(gray)
+        first, second = frame_pairs(gray)
+        H, W = gray.shape[-2:]
         n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
-        self._reserve((n_pairs, H, W), grey.device)
-        flow = grey.new_empty(len(first), 2, H, W)
+        self._reserve((n_pairs, H, W), gray.device)
+        flow = gray.new_empty(len(first), 2, H, W)
         for start in range(0, len(first), n_pairs):
             pairs = slice(start, start + n_pairs)
             flow[pairs] = self._solve(first[pairs], second[pairs], n_pairs)
             # (P, 2, H, W) -> (..., T, 2, H, W)
-        return flow.reshape(*grey.shape[:-3], -1, *flow.shape[1:])
+        return flow.reshape(*gray.shape[:-3], -1, *flow.shape[1:])
 
     def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
         """Make the block of memory long enough; the solvers that lie in a shorter one go."""

@@ -36,6 +36,18 @@ def _cubic_weight(distance):
 
 
 @triton.jit
+def _cubic_weights(position, floor, first, limit):
+    """The weights of the four pixels about a position; 0 for those outside the image."""
+    weights = ()
+    for tap in tl.static_range(4):
+        place = first + (tap - 1)
+        weight = _cubic_weight(position - (floor + (tap - 1)))
+        weight = tl.where((place >= 0) & (place < limit), weight, 0.0)
+        weights = weights + (weight,)
+    return weights
+
+
+@triton.jit
 def _sampled_row(second, j, x0, weights, seen_row, W, IS_INNER: tl.constexpr):
     """A row of the second frame about x0: its sample, and that of its differences along x."""
     columns = ()
@@ -57,8 +69,39 @@ def _sampled_row(second, j, x0, weights, seen_row, W, IS_INNER: tl.constexpr):
     return sample, slope / 2
 
 
+@triton.jit
+def _sample(second, to_x, to_y, inside, H, W):
+    """The second frame and its central differences at some positions, bicubic, 0 outside.
+
+    Returns:
+        The sample, and those of the differences along x and along y.
+    """
+    # A flow that leads far out would not fit into an integer.
+    near_x = tl.minimum(tl.maximum(to_x, -4.0), W + 4.0)
+    near_y = tl.minimum(tl.maximum(to_y, -4.0), H + 4.0)
+    floor_x, floor_y = tl.floor(near_x), tl.floor(near_y)
+    x0, y0 = floor_x.to(tl.int32), floor_y.to(tl.int32)
+    weights = _cubic_weights(near_x, floor_x, x0, W)
+    samples = ()
+    slopes = ()
+    for tap in tl.static_range(6):
+        j = tl.minimum(tl.maximum(y0 + (tap - 2), 0), H - 1)
+        sample, slope = _sampled_row(second, j, x0, weights, inside, W, 1 <= tap and tap < 5)
+        samples = samples + (sample,)
+        slopes = slopes + (slope,)
+    warped = tl.zeros_like(to_x)
+    gx = tl.zeros_like(to_x)
+    gy = tl.zeros_like(to_x)
+    weights = _cubic_weights(near_y, floor_y, y0, H)
+    for tap in tl.static_range(4):
+        warped += weights[tap] * samples[tap + 1]
+        gx += weights[tap] * slopes[tap + 1]
+        gy += weights[tap] * ((samples[tap + 2] - samples[tap]) / 2)
+    return warped, gx, gy
+
+
 @triton.jit(do_not_specialize=["P", "H", "W"])
-def linearise_kernel(
+def linearize_kernel(
     first,
     second,
     flows,
@@ -96,34 +139,7 @@ def linearise_kernel(
         u1 = tl.load(flow + at, inside, 0.0)
         u2 = tl.load(flow + plane + at, inside, 0.0)
         to_x, to_y = x + u1, y + u2
-        # A flow that leads far out would not fit into an integer.
-        near_x = tl.minimum(tl.maximum(to_x, -4.0), W + 4.0)
-        near_y = tl.minimum(tl.maximum(to_y, -4.0), H + 4.0)
-        floor_x, floor_y = tl.floor(near_x), tl.floor(near_y)
-        x0, y0 = floor_x.to(tl.int32), floor_y.to(tl.int32)
-        weights = ()
-        for tap in tl.static_range(4):
-            i = x0 + (tap - 1)
-            weight = _cubic_weight(near_x - (floor_x + (tap - 1)))
-            weight = tl.where((i >= 0) & (i < W), weight, 0.0)
-            weights = weights + (weight,)
-        samples = ()
-        slopes = ()
-        for tap in tl.static_range(6):
-            j = tl.minimum(tl.maximum(y0 + (tap - 2), 0), H - 1)
-            sample, slope = _sampled_row(second, j, x0, weights, inside, W, 1 <= tap and tap < 5)
-            samples = samples + (sample,)
-            slopes = slopes + (slope,)
-        warped = tl.zeros([BLOCK], tl.float32)
-        gx = tl.zeros([BLOCK], tl.float32)
-        gy = tl.zeros([BLOCK], tl.float32)
-        for tap in tl.static_range(4):
-            j = y0 + (tap - 1)
-            weight = _cubic_weight(near_y - (floor_y + (tap - 1)))
-            weight = tl.where((j >= 0) & (j < H), weight, 0.0)
-            warped += weight * samples[tap + 1]
-            gx += weight * slopes[tap + 1]
-            gy += weight * ((samples[tap + 2] - samples[tap]) / 2)
+        warped, gx, gy = _sample(second, to_x, to_y, inside, H, W)
         constant = warped - tl.load(first + at, inside, 0.0) - (gx * u1 + gy * u2)
         tl.store(data + at, gx, inside)
         tl.store(data + plane + at, gy, inside)

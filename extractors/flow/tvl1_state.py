@@ -1,4 +1,4 @@
-"""What the iteration of TV-L1 on a CUDA device works with: its memory, and how it is cut up."""
+"""The state of TV-L1's iteration on a CUDA device: its memory layout and its tiling."""
 
 from dataclasses import dataclass
 from math import prod

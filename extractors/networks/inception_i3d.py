@@ -39,7 +39,7 @@ def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _same_paddings(
+def same_paddings(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
 ) -> tuple[list[int], list[int]]:
     """Return, for T, H and W, the padding before, and by how much the padding after exceeds it."""
@@ -63,7 +63,7 @@ class ConvUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, out_channels, T', H', W'), T' = ceil(T / stride)."""
         conv = self.conv3d
-        before, surplus = _same_paddings(x, conv.kernel_size, conv.stride)
+        before, surplus = same_paddings(x, conv.kernel_size, conv.stride)
         if any(surplus):
             # functional.pad counts from the last axis: (W before, W after, H before, ...).
             x = functional.pad(x, (0, surplus[2], 0, surplus[1], 0, surplus[0]))
@@ -121,7 +121,7 @@ class BlockedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, out_channels, T', H', W'), T' = ceil(T / 2)."""
-        before, surplus = _same_paddings(x, (self.kernel,) * 3, (2, 2, 2))
+        before, surplus = same_paddings(x, (self.kernel,) * 3, (2, 2, 2))
         pads = [(n, n + more + 1) for n, more in zip(before, surplus, strict=True)]
         x = functional.pad(x, (*pads[2], *pads[1], *pads[0]))
         N, C, T, H, W = x.shape
@@ -148,7 +148,7 @@ class MaxPool(nn.Module):
         """Map (N, C, T, H, W) to (N, C, T', H', W'), each axis ceil(n / stride) long."""
         # First over H and W, then over T: on a GPU torch's 2D pool in channels-last memory is
         # several times as fast as its 3D pool. A maximum is not rounded.
-        before, _ = _same_paddings(x, self.kernel, self.stride)
+        before, _ = same_paddings(x, self.kernel, self.stride)
         frames = x.transpose(1, 2)  # (N, C, T, H, W) -> (N, T, C, H, W)
         # ceil_mode adds the odd element at the end, as minus infinity and without a copy.
         planes = functional.max_pool2d(

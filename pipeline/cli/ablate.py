@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.shared import (
+    count_option,
     device_option,
     errors_in_one_line,
     features_option,
@@ -33,13 +34,8 @@ from pipeline.cli.shared import (
     help="One setting of all arms, such as steps=500; may be repeated.",
 )
 @seed_option
-@click.option(
-    "--seeds",
-    "n_seeds",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Train each arm so many times, with SEED, SEED + 1, ...",
+@count_option(
+    "--seeds", "n_seeds", default=3, help="Train each arm so many times, with SEED, SEED + 1, ..."
 )
 @click.option(
     "--json",

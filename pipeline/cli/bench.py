@@ -41,9 +41,9 @@ def bench(
     pipeline bench a.mp4 b.mp4 --device cuda
     """
     with errors_in_one_line():
-        from pipeline.cli.terminal import show_progress
+        from pipeline.cli.terminal import format_table, show_progress
         from pipeline.device import choose_device, describe_device
-        from pipeline.experiments.bench_extraction import as_table, bench_extraction
+        from pipeline.experiments.bench_extraction import bench_extraction
         from pipeline.extraction.choices import resolve_choices
 
         chosen = choose_device(device)
@@ -59,13 +59,19 @@ def bench(
         built = choice.build(chosen)
         with show_progress() as report:
             rows = bench_extraction(built, videos, report=report)
-        choices = ", ".join(
-            [
-                choice.extractor,
-                f"flow {choice.flow}",
-                f"crops {choice.crops}",
-                str(built.provenance()["precision"]),
-            ]
+        precision = built.provenance()["precision"]
+        click.echo(
+            f"{describe_device(chosen)}; {choice.extractor}, flow {choice.flow}, "
+            f"crops {choice.crops}, {precision}"
         )
-        click.echo(f"{describe_device(chosen)}; {choices}")
-        click.echo(as_table(rows))
+        cells = [(row.name, _in_digits(row.value), row.unit) for row in rows]
+        click.echo(format_table("", ("measured", "value", "unit"), cells))
+
+
+def _in_digits(value: float) -> str:
+    """A value with two or three digits.
+
+    >>> _in_digits(1234.5), _in_digits(12.34), _in_digits(1.234)
+    ('1234', '12.3', '1.23')
+    """
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,44 +1,21 @@
 """`pipeline bench-training`: how fast training is, beside the usual loader."""
 
-import tempfile
-from pathlib import Path
-
 import click
 
-from pipeline.cli.shared import device_option, errors_in_one_line, model_option, say
+from pipeline.cli.shared import count_option, device_option, errors_in_one_line, model_option
 
 
 @click.command("bench-training")
-@click.option(
-    "--videos",
-    "n_videos",
-    type=click.IntRange(min=2),
-    default=100,
-    show_default=True,
-    help="Synthetic videos to train on.",
+@count_option(
+    "--videos", "n_videos", min_count=2, default=100, help="Synthetic videos to train on."
 )
-@click.option(
-    "--rounds",
-    "n_rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Measurements of each system.",
-)
-@click.option(
-    "--steps",
-    "n_steps",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Training steps in a round.",
-)
-@click.option(
+@count_option("--rounds", "n_rounds", default=5, help="Measurements of each system.")
+@count_option("--steps", "n_steps", default=5, help="Training steps in a round.")
+@count_option(
     "--workers",
     "n_workers",
-    type=click.IntRange(min=0),
+    min_count=0,
     default=0,
-    show_default=True,
     help="Processes of the usual loader, per class of bags.",
 )
 @model_option
@@ -63,44 +40,26 @@ def bench_training(
     pipeline bench-training --set sampler=sequence --set bag_len=200 --device cuda
     """
     with errors_in_one_line():
-        from pipeline.config import ConfigError, resolve_config
+        from pipeline.cli.terminal import format_table, show_progress
+        from pipeline.config import resolve_config
         from pipeline.device import choose_device, describe_device
-        from pipeline.experiments.bench_training import Read, Round, Written, describe
         from pipeline.experiments.bench_training import bench_training as measure
 
         config = resolve_config(model, "none", settings=settings)
-        n_bags = n_videos // 2 * 5
-        if config.bags_per_class > n_bags:
-            raise ConfigError(
-                f"--videos must give {config.bags_per_class} bags of each class, "
-                f"instead got {n_bags}"
-            )
         chosen = choose_device(device)
-        rounds: list[Round] = []
-        with tempfile.TemporaryDirectory() as folder:
-            for record in measure(
-                Path(folder),
-                config,
-                chosen,
-                n_videos=n_videos,
-                n_rounds=n_rounds,
-                n_steps=n_steps,
-                n_workers=n_workers,
-            ):
-                match record:
-                    case Written():
-                        click.echo(
-                            f"{record.n_bags} bags of {record.mean_snippets:.0f} snippets on "
-                            f"average, {record.n_bytes / 1e6:.0f} MB as float32"
-                        )
-                    case Read():
-                        click.echo(f"read once into one block: {record.seconds:.2f} s")
-                    case Round():
-                        rounds.append(record)
-                        say(f"round {len(rounds)} of {n_rounds}")
+        counts = {"n_videos": n_videos, "n_rounds": n_rounds, "n_steps": n_steps}
+        with show_progress() as report:
+            speed = measure(config, chosen, **counts, n_workers=n_workers, report=report)
         click.echo(
+            f"{speed.n_bags} bags of {speed.mean_snippets:.0f} snippets on average, "
+            f"{speed.n_bytes / 1e6:.0f} MB as float32; read once into one block: "
+            f"{speed.read_seconds:.2f} s\n"
             f"device: {describe_device(chosen)}; {config.sampler} of {config.bag_len}, "
             f"{config.bags_per_class} + {config.bags_per_class} bags, usual loader with "
             f"{n_workers} workers"
         )
-        click.echo(describe(rounds))
+        rows = [
+            (row.unit, row.system, f"{row.per_second:.2f}", f"{row.ratio:.1f}")
+            for row in speed.comparisons()
+        ]
+        click.echo(format_table("", ("of", "batches from", "per second", "ratio"), rows))

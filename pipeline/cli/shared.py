@@ -3,9 +3,10 @@
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -17,6 +18,7 @@ SOME_VIDEOS_FAILED = 3
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 QUIET = "pipeline.quiet"  # key in the context of click
 OWN_PACKAGES = ("pipeline", "extractors", "models")
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)  # as click's decorators
 
 
 def check_device_names(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -44,20 +46,33 @@ def check_number(ctx: click.Context, param: click.Parameter, value: float | None
     return value
 
 
-features_option = click.option(
-    "--features",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("features"),
-    show_default=True,
-    help="Folder of feature files.",
-)
-runs_option = click.option(
-    "--runs",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of training runs.",
-)
+def count_option(
+    flag: str, name: str, *, default: int, help: str, min_count: int = 1
+) -> Callable[[Command], Command]:
+    """Declare an option that is a whole number of at least `min_count`."""
+    return click.option(
+        flag,
+        name,
+        type=click.IntRange(min=min_count),
+        default=default,
+        show_default=True,
+        help=help,
+    )
+
+
+def folder_option(flag: str, *, help: str) -> Callable[[Command], Command]:
+    """Declare an option that is a folder, by default the one of the option's name."""
+    return click.option(
+        flag,
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(flag.removeprefix("--")),
+        show_default=True,
+        help=help,
+    )
+
+
+features_option = folder_option("--features", help="Folder of feature files.")
+runs_option = folder_option("--runs", help="Folder of training runs.")
 videos_option = click.option(
     "--videos",
     type=click.Path(path_type=Path, file_okay=False),

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.shared import (
+    count_option,
     device_option,
     errors_in_one_line,
     features_option,
@@ -38,13 +39,7 @@ from pipeline.cli.shared import (
     help="One setting, such as learning_rate=1e-4 or model.margin=1; may be repeated.",
 )
 @seed_option
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Train so many times, with SEED, SEED + 1, ...",
-)
+@count_option("--seeds", "seeds", default=1, help="Train so many times, with SEED, SEED + 1, ...")
 @click.option(
     "--resume",
     is_flag=True,

@@ -1,4 +1,4 @@
-"""Two negative controls that a score has to beat before it means anything.
+"""Two negative controls of a score: motion energy, and the model with shuffled context.
 
 Motion energy asks whether motion alone tells; the shuffled context asks whether a model
 that claims to relate context and motion uses the context at all.

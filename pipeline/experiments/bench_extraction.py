@@ -142,7 +142,7 @@ def bench_whole(
         features = _extract(extractor, paths)
         whole += time.perf_counter() - started
         n_snippets = sum(video.n_snippets for video in features)
-        bare += seconds_of(partial(_run_networks, extractor, n_snippets), extractor.device)
+        bare += seconds_of(partial(run_networks, extractor, n_snippets), extractor.device)
     n_frames = sum(video.n_frames for video in features)
     video_seconds = sum(video.n_frames / video.fps for video in features)
     yield BenchRow(
@@ -153,20 +153,6 @@ def bench_whole(
     speed = n_rounds * video_seconds / whole
     yield BenchRow("whole extraction", speed, "times real time")
     yield BenchRow("1000 hours of such video take", 1000 / speed, "hours on this device")
-
-
-def as_table(rows: Sequence[BenchRow]) -> str:
-    """Lay out the rows as text.
-
-    >>> as_table([BenchRow("decoding", 1234.5, "frames/s")])
-    'decoding  1234 frames/s'
-    """
-    width = max(len(row.name) for row in rows)
-    return "\n".join(f"{row.name:{width}}  {_in_digits(row.value)} {row.unit}" for row in rows)
-
-
-def _in_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
@@ -180,7 +166,7 @@ def _extract(extractor: Extractor, paths: Sequence[Path]) -> list[Features]:
 
 
 @torch.inference_mode()
-def _run_networks(extractor: Extractor, n_snippets: int) -> None:
+def run_networks(extractor: Extractor, n_snippets: int) -> None:
     """Run the networks on random clips, as many as so many snippets have."""
     batch_len = extractor.n_snippets_per_batch
     for stream, network in extractor.networks.items():

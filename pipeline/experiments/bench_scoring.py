@@ -25,8 +25,8 @@ import torch
 from extractors.build import ExtractorChoice
 from models import model_class
 from pipeline.config import resolve_config, with_streams
-from pipeline.experiments.check_gpu import describe_machine
 from pipeline.experiments.clips import make_clips
+from pipeline.experiments.gpu_runner import describe_machine
 from pipeline.runs.checkpoints import Checkpoint, save_checkpoint
 from pipeline.runs.run_folder import Run
 

@@ -1,15 +1,16 @@
-"""How fast training is, beside the loader that is usual in the field, in one interleaved run.
+"""Benchmark of training: batches and steps per second beside the field's usual data loader.
 
 The usual loader: one NumPy file per bag and crop, read in `__getitem__`, brought to its length by a
 Python loop, one `DataLoader` for normal and one for anomalous bags, as in RTFM and UR-DMU. Bags,
 batch size, model and step are the same for both; only what makes the batches differs. The files
-have just been written, so they are in the system's memory, which favours the usual loader: of a
+have just been written, so they are in the system's memory, which favors the usual loader: of a
 dataset larger than memory it would read from the disk in every epoch.
 """
 
 import itertools
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,9 +24,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from extractors.features import Features
 from models.interface import BagBatch
-from pipeline.config import Sampler, TrainConfig
+from pipeline.config import ConfigError, Sampler, TrainConfig
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.feature_file import Provenance, feature_path, write_features
+from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet, draw_batches
 from pipeline.training.trainer import Trainer
@@ -38,32 +40,6 @@ MEAN_SNIPPETS = 259
 LOG_SPREAD = 0.9
 SNIPPET_LEN = 16
 PROVENANCE: Provenance = {"extractor": "none", "is_pretrained": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The bags are on disk, in both forms.
-
-    Attributes:
-        n_bags: Videos times crops.
-        mean_snippets: Of a video.
-        n_bytes: Of the NumPy files.
-    """
-
-    n_bags: int
-    mean_snippets: float
-    n_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The bags were read into one block.
-
-    Attributes:
-        seconds: How long that took, once for a whole training.
-    """
-
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +60,61 @@ class Round:
     usual_steps: float
     own_steps: float
     bare_steps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The speed of one system over all rounds.
+
+    Attributes:
+        unit: Batches or steps.
+        system: What gave the batches.
+        per_second: The median over rounds.
+        ratio: The median of the rounds' ratios to the usual loader.
+    """
+
+    unit: str
+    system: str
+    per_second: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpeed:
+    """What was measured.
+
+    Attributes:
+        n_bags: Videos times crops.
+        mean_snippets: Of a video.
+        n_bytes: Of the NumPy files.
+        read_seconds: To read all bags into one block, once for a whole training run.
+        rounds: At least one.
+    """
+
+    n_bags: int
+    mean_snippets: float
+    n_bytes: int
+    read_seconds: float
+    rounds: tuple[Round, ...]
+
+    def comparisons(self) -> list[Comparison]:
+        """Return a row for each system: batches alone, then whole steps."""
+        systems = {
+            "batches": {"usual loader": "usual_batches", "lookaround": "own_batches"},
+            "steps": {
+                "usual loader": "usual_steps",
+                "lookaround": "own_steps",
+                "one batch again and again": "bare_steps",
+            },
+        }
+        found = []
+        for unit, names in systems.items():
+            usual = [getattr(one, names["usual loader"]) for one in self.rounds]
+            for system, name in names.items():
+                speeds = [getattr(one, name) for one in self.rounds]
+                ratio = median(a / b for a, b in zip(speeds, usual, strict=True))
+                found.append(Comparison(unit, system, median(speeds), ratio))
+        return found
 
 
 class UsualBags(TorchDataset[tuple[Tensor, int]]):
@@ -120,7 +151,6 @@ class UsualBags(TorchDataset[tuple[Tensor, int]]):
 
 
 def bench_training(
-    folder: Path,
     config: TrainConfig,
     device: torch.device,
     *,
@@ -128,28 +158,54 @@ def bench_training(
     n_rounds: int,
     n_steps: int,
     n_workers: int,
-) -> Iterator[Written | Read | Round]:
+    report: ReportProgress = no_report,
+) -> TrainingSpeed:
     """Measure this program's batches and steps beside the usual loader's.
 
+    The files lie in the folder of temporary files and are removed.
+
     Args:
-        folder: An empty folder for the files.
         config: The settings of the training.
         device: Where to train.
         n_videos: How many, half of them anomalous.
         n_rounds: Rounds, in each of which every system has its turn.
         n_steps: Steps of a turn.
         n_workers: Processes of each usual `DataLoader`; 0 reads in the training's own.
+        report: Gets the progress in rounds.
 
-    Yields:
-        What was written, how long reading took, and each round.
+    Raises:
+        ConfigError: If the videos do not give enough bags for a batch.
+        OSError: If the files cannot be written.
     """
-    dataset, paths = write_both(folder, n_videos)
-    lengths = [len(np.load(of_video[0], mmap_mode="r")) for of_video in paths]
-    n_bytes = sum(path.stat().st_size for of_video in paths for path in of_video)
-    yield Written(n_videos * N_CROPS, float(np.mean(lengths)), n_bytes)
-    started = time.perf_counter()
-    bags = load_bags(dataset, folder, sampler=config.sampler, bag_len=config.bag_len)
-    yield Read(time.perf_counter() - started)
+    n_bags = n_videos // 2 * N_CROPS
+    if config.bags_per_class > n_bags:
+        raise ConfigError(
+            f"--videos must give {config.bags_per_class} bags of each class, instead got {n_bags}"
+        )
+    with tempfile.TemporaryDirectory() as name:
+        dataset, paths = write_both(Path(name), n_videos)
+        lengths = [len(np.load(of_video[0], mmap_mode="r")) for of_video in paths]
+        n_bytes = sum(path.stat().st_size for of_video in paths for path in of_video)
+        started = time.perf_counter()
+        bags = load_bags(dataset, Path(name), sampler=config.sampler, bag_len=config.bag_len)
+        read_seconds = time.perf_counter() - started
+        rounds = []
+        for one in _measure_rounds(config, device, bags, paths, n_rounds, n_steps, n_workers):
+            rounds.append(one)
+            report(Progress("bench-training", len(rounds), n_rounds, "rounds"))
+    mean_snippets = float(np.mean(lengths))
+    return TrainingSpeed(n_videos * N_CROPS, mean_snippets, n_bytes, read_seconds, tuple(rounds))
+
+
+def _measure_rounds(
+    config: TrainConfig,
+    device: torch.device,
+    bags: BagSet,
+    paths: list[list[Path]],
+    n_rounds: int,
+    n_steps: int,
+    n_workers: int,
+) -> Iterator[Round]:
     trainer = Trainer(config, bags, device)
     own = _endless(trainer_batches(config, bags.moved_to(device)), device)
     usual = _endless(usual_batches(config, paths, n_workers), device)
@@ -176,29 +232,8 @@ def bench_training(
         )
 
 
-def describe(rounds: Sequence[Round]) -> str:
-    """A line for each system: the median over rounds, and how often faster than the usual loader.
-
-    The ratio is the median of the rounds' ratios.
-    """
-    lines = []
-    for title, own, usual in (
-        ("batches/s", [r.own_batches for r in rounds], [r.usual_batches for r in rounds]),
-        ("steps/s", [r.own_steps for r in rounds], [r.usual_steps for r in rounds]),
-    ):
-        ratio = median(a / b for a, b in zip(own, usual, strict=True))
-        lines.append(
-            f"{title:9}  lookaround {median(own):8.2f}  usual loader {median(usual):8.2f}  "
-            f"ratio {ratio:6.1f}"
-        )
-    bare = [r.bare_steps for r in rounds]
-    bound = median(a / r.usual_steps for a, r in zip(bare, rounds, strict=True))
-    lines.append(f"{'steps/s':9}  on a batch that is there {median(bare):8.2f}  ratio {bound:6.1f}")
-    return "\n".join(lines)
-
-
 def trainer_batches(config: TrainConfig, bags: BagSet) -> Iterator[BagBatch]:
-    """Batches without end, as a training draws them."""
+    """Batches without end, as training samples them."""
     for step in itertools.count(step=config.steps_per_epoch):
         yield from draw_batches(
             bags,

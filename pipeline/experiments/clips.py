@@ -73,7 +73,7 @@ def _back_and_forth(frames: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint
 
 
 def _resized(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    picture = torch.from_numpy(frame).permute(2, 0, 1)[None].float()  # (H, W, C) -> (1, C, H, W)
-    resized = functional.interpolate(picture, (height, width), mode="bilinear", antialias=True)
+    image = torch.from_numpy(frame).permute(2, 0, 1)[None].float()  # (H, W, C) -> (1, C, H, W)
+    resized = functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
     # (1, C, H, W) -> (H, W, C)
     return resized[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()

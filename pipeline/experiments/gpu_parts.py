@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ from pipeline.config import resolve_config
 from pipeline.experiments.bench_extraction import bench_decoding, bench_whole, seconds_of
 from pipeline.experiments.gpu_context import Context
 from pipeline.experiments.gpu_profile import profile_extraction
+from pipeline.experiments.gpu_runner import Figures, Part
 from pipeline.extraction.feature_file import read_features
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import Trainer
 
-Figures = dict[str, Any]
 CPU = torch.device("cpu")
 MAX_FLOW_DIFFERENCE_PX = 0.01  # mean, of two implementations of TV-L1
 MIN_COSINE = 0.999  # of features with the CPU's in float32
@@ -320,19 +319,6 @@ def check_restart(context: Context) -> Iterator[Figures]:
     )
     yield {"n_done_when_killed": n_before, "n_videos": len(names), "n_different": n_different}
     _require(n_different == 0, f"{n_different} streams differ after the restart")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of the check.
-
-    Attributes:
-        run: Yields figures as they are found; raises if something is not as it must be.
-        max_seconds: After which it is stopped.
-    """
-
-    run: Callable[[Context], Iterator[Figures]]
-    max_seconds: float
 
 
 # The important ones first. Where the disk is cold, to import torch takes a minute; `restart` and

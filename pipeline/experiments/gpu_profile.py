@@ -1,4 +1,4 @@
-"""What the time of an extraction goes into: a profile of the GPU's kernels and of Python."""
+"""Profile of an extraction: fractions of its time by kind of GPU kernel and by Python function."""
 
 import cProfile
 import io
@@ -18,7 +18,7 @@ from extractors.features import Extractor
 
 # What a kernel is for, by its name; the first that matches.
 KINDS = {
-    "flow": r"advance_kernel|linearise_kernel|median_kernel",
+    "flow": r"advance_kernel|linearize_kernel|median_kernel",
     "copy": r"Memcpy|Memset",
     "resize": r"upsample|interpolate",
     "network": r"conv|cudnn|gemm|xmma|cutlass|pool|implicit|nchw|nhwc|sm\d\d_|relu|reduce|cat",

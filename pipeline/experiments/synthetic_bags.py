@@ -1,4 +1,4 @@
-"""Features that are drawn and not extracted: where what is anomalous is known to the snippet.
+"""Synthetic features with known anomalous snippets: the test beds `exclusive-or` and `bursts`.
 
 Two test beds for what models claim, small enough for a CPU. They say nothing about real videos.
 """

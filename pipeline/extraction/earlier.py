@@ -1,4 +1,4 @@
-"""What is there of a video before it is extracted: features to keep or replace, or a failure."""
+"""What earlier runs left of a video: features to keep or to replace, or a failure."""
 
 import errno
 from pathlib import Path

@@ -175,7 +175,7 @@ class Tally:
         seconds = max(time.monotonic() - self._started, 1e-9)
         return Progress(
             stage="extract",
-            done=ended + sum(video.share for video in decoding),
+            done=ended + sum(video.fraction for video in decoding),
             total=len(self._paths),
             unit="videos",
             detail=f"{n_frames / seconds:.1f} frames/s",

@@ -1,4 +1,4 @@
-"""One rule for differences that only round, wherever a run meets features.
+"""Whether features fit a trained run: which differences of provenance are rounding only.
 
 The run's precision is taken where the device computes in it. Elsewhere float32 is taken, and a
 notice says so: features in bfloat16 are rounded features in float32, so a model that was trained on

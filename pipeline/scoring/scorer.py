@@ -173,7 +173,7 @@ class _Counter:
         self._report(
             Progress(
                 stage="score",
-                done=self._n_ended + sum(video.share for video in self._open.values()),
+                done=self._n_ended + sum(video.fraction for video in self._open.values()),
                 total=self._n_videos,
                 unit="videos",
                 detail=f"{n_frames / max(monotonic() - self._started, 1e-9):.1f} frames/s",

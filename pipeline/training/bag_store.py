@@ -1,4 +1,4 @@
-"""Where training bags lie: one block of memory, or of a nameless file where memory is too small."""
+"""The memory of training bags: one block, or a nameless file where memory is too small."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""The training videos as one block of bags, and the balanced batches drawn from it.
+"""The training videos as one block of bags, and balanced batches sampled from it.
 
 Which crop of a video is drawn is chance. A draw depends on the seed and its place in the sequence
 of all draws alone, never on a generator that would have to be carried along. So a training that was

@@ -1,4 +1,4 @@
-"""From a bag of any length to one of a fixed length, and from all snippets to a fair sample.
+"""Temporal sampling: bags of any length to a fixed length, and a fair sample of all snippets.
 
 The two samplers are those of the field: bins as in RTFM, index sampling as in XDVioDet. Both are
 fixed functions of a bag: nothing is drawn.

@@ -1,4 +1,4 @@
-"""A training as TensorBoard files. The only module that imports TensorBoard, which is optional."""
+"""Training records as TensorBoard files. The only module that imports TensorBoard (optional)."""
 
 from collections.abc import Iterator
 from importlib import import_module

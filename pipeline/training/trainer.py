@@ -1,4 +1,4 @@
-"""The loop inside a training: steps, the average of the weights, and the state between epochs.
+"""The training loop: optimizer steps, averaged weights, and the state between epochs.
 
 All chance in an epoch follows from the seed and the epoch's place alone, and the state holds all
 the rest. So a training that was killed and resumed ends with the same bits as one that was not

@@ -1,4 +1,7 @@
-"""Which videos a training learns from, and which it may be selected by. Never a test video."""
+"""The split of training videos into those to learn from and held-out ones to select by.
+
+Test videos are never among them.
+"""
 
 from pathlib import Path
 

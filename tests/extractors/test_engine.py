@@ -96,7 +96,7 @@ def test_progress_counts_the_frames_of_each_video(clips, read_number):
         if isinstance(event, FramesDecoded):
             assert event.n_frames > n_frames.get(event.path, 0)
             n_frames[event.path] = event.n_frames
-            assert event.share == event.n_frames / clips[event.path]
+            assert event.fraction == event.n_frames / clips[event.path]
     assert n_frames == clips
 
 

@@ -1,3 +1,5 @@
+"""The checks of the types of features."""
+
 from typing import Any
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The I3D extractor, against a computation by hand."""
+
 import json
 from dataclasses import replace
 from pathlib import Path

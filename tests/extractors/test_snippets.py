@@ -1,3 +1,5 @@
+"""Snippets of a video and the tail policies."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Resizing, crops and value ranges."""
+
 import subprocess
 import sys
 

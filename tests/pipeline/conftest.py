@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 
 @pytest.fixture
@@ -12,20 +11,6 @@ def scores():
     from pipeline.scoring.frame_scores import Scores  # noqa: PLC0415
 
     return Scores(np.array([0.1, 0.9, 0.1, 0.2, 0.6], np.float32), 8, np.arange(40) / 25)
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that is saved, in order."""
-    saved = []
-    save = Figure.savefig
-
-    def save_and_keep(figure, *arguments, **options):
-        save(figure, *arguments, **options)
-        saved.append(figure)
-
-    monkeypatch.setattr(Figure, "savefig", save_and_keep)
-    return saved
 
 
 @pytest.fixture

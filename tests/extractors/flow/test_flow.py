@@ -1,3 +1,5 @@
+"""What every optical flow method in the registry must do."""
+
 import json
 from collections.abc import Iterator
 

@@ -1,3 +1,5 @@
+"""RAFT: its weights, its batches and padding, against torchvision."""
+
 import json
 from itertools import islice
 from pathlib import Path

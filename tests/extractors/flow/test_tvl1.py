@@ -1,3 +1,5 @@
+"""TV-L1 in torch, against OpenCV and by its properties."""
+
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path

@@ -21,7 +21,7 @@ from extractors.flow.tvl1_cuda import (
     N_WARPS,
     KernelSolver,
 )
-from extractors.flow.tvl1_kernels import linearise_kernel, median_kernel
+from extractors.flow.tvl1_kernels import linearize_kernel, median_kernel
 from extractors.flow.tvl1_state import LANES
 
 # The interpreter must be chosen before Triton's kernels are defined: in a process of its own.
@@ -92,7 +92,7 @@ FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"
 STATUS = "status status_out"
 # Pointers to floats, to integers, integers, floats, constants, warps.
 SIGNATURES = {
-    linearise_kernel: (
+    linearize_kernel: (
         "first second flows data",
         f"{STATUS} unused",
         "P H W",

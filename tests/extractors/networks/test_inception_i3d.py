@@ -1,3 +1,5 @@
+"""Inception-I3D: shapes, padding, folding, against an independent implementation."""
+
 import itertools
 import math
 from functools import cache

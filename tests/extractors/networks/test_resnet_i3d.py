@@ -1,3 +1,5 @@
+"""ResNet-50 I3D, against pytorchvideo."""
+
 import numpy as np
 import pytest
 import safetensors.torch

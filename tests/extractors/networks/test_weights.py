@@ -1,3 +1,5 @@
+"""Loading, renaming, downloading and refusing weights."""
+
 import functools
 import hashlib
 import http.server

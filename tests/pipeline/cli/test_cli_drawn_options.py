@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,8 @@ from hypothesis import strategies as st
 from extractors.features import Features
 from pipeline.cli import main
 from pipeline.extraction.feature_file import feature_path, write_features
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROVENANCE = {"extractor": "i3d", "crops": 2, "weights": "random:0", "is_pretrained": False}
 SMALL = (
@@ -48,14 +49,6 @@ AWKWARD = [
     ),
 ]
 FAST = ("train", "evaluate", "runs", "score", "extract", "datasets", "weights")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ from pipeline.runs.run_folder import Run
 from pipeline.runs.run_lock import owned
 from pipeline.training.run_training import train_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROVENANCE = {"extractor": "i3d", "crops": 2, "weights": "random:0", "is_pretrained": False}
 SMALL = [
     "steps=4",
@@ -38,14 +41,6 @@ SMALL = [
     "model.relation_dim=4",
     "model.scorer_dim=4",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(folder: Path, *arguments: object) -> Result:
@@ -197,6 +192,19 @@ def test_held_out_videos_select_on_request(tmp_path):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(0 <= line["held_out_auc"] <= 1 for line in lines)
     assert "ranks held-out training videos best" in run(tmp_path, "evaluate").stdout
+
+
+def test_each_epoch_is_drawn_with_its_loss_and_speed(tmp_path, monkeypatch):
+    make_world(tmp_path)
+    monkeypatch.setattr("pipeline.cli.terminal.SECONDS_BETWEEN_LINES", 0)
+    result = train(tmp_path, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    (folder,) = run_folders(tmp_path)
+    drawn = [line for line in result.stderr.splitlines() if folder.name in line]
+    detail = r"loss \d+\.\d{4}, \d+\.\d steps/s, \d+ s left"
+    assert len(drawn) == 2
+    for epoch, line in enumerate(drawn, start=1):
+        assert re.fullmatch(rf"train {folder.name}: {epoch}/2 epochs, {detail}", line)
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path, monkeypatch):

@@ -11,21 +11,9 @@ from pipeline.progress import Progress
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
-class Clock:
-    """Stands for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(terminal, "time", clock)
-    return clock
+def clock(set_clock):
+    return set_clock(terminal)
 
 
 @pytest.fixture

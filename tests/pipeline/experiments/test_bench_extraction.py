@@ -1,18 +1,20 @@
 """The benchmark of extraction: its figures, by a clock that only the work moves."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
-from extractors.build import ExtractorChoice
 from extractors.decoding.decode_pool import DecodePool
 from extractors.engine import VideoFeatures
 from extractors.features import Features
+from pipeline.cli import main
 from pipeline.experiments import bench_extraction as bench_module
-from pipeline.experiments.bench_extraction import as_table, bench_extraction
+from pipeline.experiments.bench_extraction import N_ROWS, bench_extraction
 
 FILE_BYTES = 2_000_000
 
@@ -118,9 +120,14 @@ def test_each_figure_is_work_over_the_time_it_took(clock, write_clip, tmp_path):
     ]
 
 
-def test_a_real_extractor_is_measured(write_clip, tmp_path):
+def test_the_command_prints_a_row_for_each_figure(write_clip, tmp_path):
     path = write_clip(tmp_path / "a.mp4", n_frames=20)
-    extractor = ExtractorChoice("i3d", "none", 1, "random:0").build(torch.device("cpu"))
-    rows = bench_extraction(extractor, [path])
-    assert all(row.value > 0 for row in rows)
-    assert len(as_table(rows).splitlines()) == len(rows)
+    options = ["--flow", "none", "--crops", "1", "--device", "cpu"]
+    result = CliRunner().invoke(main, ["bench", str(path), *options])
+    assert result.exit_code == 0, result.output
+    choices, header, _, *rows = result.stdout.splitlines()
+    assert re.search("; i3d, flow none, crops 1, (float32|bfloat16)$", choices)
+    assert header.split() == ["measured", "value", "unit"]
+    cells = [re.split(" {2,}", row) for row in rows]
+    assert len({(name, unit) for name, _, unit in cells}) == N_ROWS
+    assert all(float(value) > 0 for _, value, _ in cells)

@@ -14,21 +14,9 @@ from pipeline.progress import no_report
 FOLDER = Path("features/small")
 
 
-class Clock:
-    """Stands for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(summary_module, "time", clock)
-    return clock
+def clock(set_clock):
+    return set_clock(summary_module)
 
 
 def entries(names: str) -> list[VideoEntry]:
@@ -80,7 +68,7 @@ def test_many_failures_are_counted_and_not_all_listed() -> None:
     assert lines[-2] == "and 5 more failed"
 
 
-def test_progress_has_frames_per_second_and_counts_parts_of_videos(clock: Clock) -> None:
+def test_progress_has_frames_per_second_and_counts_parts_of_videos(clock) -> None:
     reports = []
     tally = Tally(entries("abc"), reports.append)
     clock.now += 5

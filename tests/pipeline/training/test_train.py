@@ -28,6 +28,8 @@ from pipeline.training.run_training import train_run
 from pipeline.training.trainer import Trainer, ema_decay_at, learning_rate_at
 from pipeline.training.validation import hold_out, video_auc
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROVENANCE = {"extractor": "i3d", "n_crops": 2, "is_pretrained": False}
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -42,15 +44,6 @@ SETTINGS = [
     "model.relation_dim=8",
     "model.scorer_dim=8",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks as small as these only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_config(*settings: str) -> TrainConfig:
