@@ -214,13 +214,12 @@ def _write_report(
 def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path | None) -> None:
     """Print the tables, write the outputs and store the evaluation with the runs of all seeds."""
     from pipeline.cli.terminal import format_table
-    from pipeline.evaluation.evaluate import finished_seeds
     from pipeline.evaluation.results import alarms_table, as_json, metrics_table, write_json
     from pipeline.evaluation.split_videos import default_ground_truth
     from pipeline.evaluation.verdict import describe_unbeaten
     from pipeline.reports.model_card import keep_evaluation
     from pipeline.reports.plots import plot_evaluation
-    from pipeline.runs.run_folder import read_description
+    from pipeline.runs.run_folder import finished_seeds, read_description
 
     seeds = finished_seeds(run)
     click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))

@@ -40,7 +40,8 @@ run_option = click.option(
     "--run",
     "run_folder",
     type=click.Path(path_type=Path),
-    help="Folder of the run to score with.  [default: the one trained last]",
+    help="Folder of the run to score with; all seeds that were trained with it score together.  "
+    "[default: the one trained last]",
 )
 
 

@@ -1,6 +1,5 @@
 """Measure trained runs on a test split: the library function `evaluate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import load_dataset
@@ -10,7 +9,7 @@ from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.checkpoints import load_checkpoint
-from pipeline.runs.run_folder import Run, read_description, runs_of_command
+from pipeline.runs.run_folder import Run, finished_seeds, read_description
 from pipeline.scoring.events import DEFAULT_THRESHOLD, EventRule
 from pipeline.scoring.score import RUNS_FOLDER, find_run
 
@@ -70,9 +69,7 @@ def evaluate(
     if controls:  # whose features alone are read
         try:
             training = load_dataset(read_description(first).dataset_source, allow_outside=True)
-        except (
-            DatasetError
-        ) as error:  # such as a manifest that is gone: linear scorers are left out
+        except DatasetError as error:  # a manifest that is gone: linear scorers are left out
             training = error
     seeds = finished_seeds(first)
     return measure(
@@ -88,8 +85,3 @@ def evaluate(
         ground_truth=ground_truth,
         report=report,
     )
-
-
-def finished_seeds(run: Run) -> Sequence[Run]:
-    """The finished runs of the command that trained a run, by seed; the run itself if none is."""
-    return [other for other in runs_of_command(run) if other.is_finished] or [run]

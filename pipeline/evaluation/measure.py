@@ -110,6 +110,8 @@ def measure(
         checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth
     )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
+    if len(checkpoints) > 1:
+        plan.append(("seeds averaged", measuring.averaged_row))
     if epochs:
         plan.append(("best on test", lambda: measuring.best_epoch_row(epochs, best_by)))
     if controls:
@@ -183,6 +185,12 @@ class _Measuring:
         check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
         measured = tuple(self._measurement(scores) for scores in self._scored)
         return Row(self.model_name, "model", measured)
+
+    def averaged_row(self) -> Row:
+        """The mean of the scores of all seeds: what `pipeline score` gives."""
+        averaged = [np.mean(of_seeds, axis=0) for of_seeds in zip(*self._scored, strict=True)]
+        name = f"{self.model_name}, {len(self.models)} seeds averaged"
+        return Row(name, "seeds averaged", (self._measurement(averaged),))
 
     def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
         """Per seed the epoch that has the highest value of a metric on the test videos."""

@@ -18,7 +18,7 @@ from pipeline.scoring.events import EventRule
 FORMAT = "lookaround evaluation"
 FORMAT_VERSION = 2
 
-RowKind = Literal["model", "best on test", "control", "class"]
+RowKind = Literal["model", "seeds averaged", "best on test", "control", "class"]
 
 _FRAME_HEADS = {
     "auc": "AUC",
@@ -58,7 +58,8 @@ class Row:
 
     Attributes:
         name: For people.
-        kind: The model itself; the model at its epochs that were best on the test videos, which is
+        kind: The model itself; the mean of the scores of all its seeds, which is what `pipeline
+            score` gives; the model at its epochs that were best on the test videos, which is
             optimistic; a control; or the model on one class of anomalies.
         per_seed: One measurement per seed.
         n_videos: Abnormal videos of the class; None if the row is of all videos.

@@ -109,7 +109,9 @@ def as_markdown(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _systems(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return [row for row in evaluation["rows"] if row["kind"] in ("model", "control")]
+    return [
+        row for row in evaluation["rows"] if row["kind"] in ("model", "seeds averaged", "control")
+    ]
 
 
 def _cell(auc: Mapping[str, Any]) -> str:

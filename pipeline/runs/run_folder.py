@@ -313,6 +313,19 @@ def runs_of_command(run: Run) -> list[Run]:
     return sorted(found, key=run_order)
 
 
+def finished_seeds(run: Run) -> list[Run]:
+    """The finished runs of the command that trained a run, by seed; the run itself if none is.
+
+    A folder without a description, such as one with a checkpoint alone, is a run by itself.
+
+    Raises:
+        CheckpointError: If the run cannot be read.
+    """
+    if not run.config_path.exists():
+        return [run]
+    return [other for other in runs_of_command(run) if other.is_finished] or [run]
+
+
 def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
     """What `--resume` goes on with: the unfinished seeds of the latest command that has any.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.atomic import replacing
 from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run
+from pipeline.runs.run_folder import Run, finished_seeds
 from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround calibration"
@@ -73,8 +73,8 @@ class Calibration:
 
 
 def calibration_path(run: Run) -> Path:
-    """The file of a run's calibration."""
-    return run.folder / "calibration.json"
+    """The file of a run's calibration: one for all seeds, which score together."""
+    return finished_seeds(run)[0].folder / "calibration.json"
 
 
 def write_calibration(run: Run, calibration: Calibration) -> None:

@@ -26,7 +26,8 @@ def score(
 
     Args:
         video: The video file.
-        run: A training run or its folder; None for the run that was trained last.
+        run: A training run or its folder; None for the run that was trained last. All seeds that
+            were trained with it score, and their scores are averaged.
         runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         weights: The extractor's weights where the run used a file; None for those of the run.

@@ -1,7 +1,7 @@
 """A trained run and the extractor of its features, loaded once to score any number of videos."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -13,6 +13,7 @@ from extractors.decoding.video import VideoError
 from extractors.engine import FramesDecoded
 from extractors.features import Extractor
 from extractors.snippets import SNIPPET_LEN
+from models.seed_average import SeedAverage
 from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
@@ -22,7 +23,7 @@ from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.runs.feature_distance import describe_distance, read_distance_limit
-from pipeline.runs.run_folder import Run
+from pipeline.runs.run_folder import Run, finished_seeds
 from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
@@ -42,7 +43,8 @@ class Scorer:
     """A trained model and the extractor of its features, loaded once for any number of videos.
 
     Attributes:
-        checkpoint: The trained model, in evaluation mode on `device`.
+        checkpoint: The trained model, of several seeds their average, in evaluation mode on
+            `device`.
         extractor: Computes features as the checkpoint's provenance says.
         device: Where both compute.
         distance_limits: From which distance of its features on a video is unlike those of the
@@ -63,8 +65,15 @@ class Scorer:
         weights: str | None = None,
         flow_weights: str | None = None,
     ) -> "Scorer":
-        """Load a run and its extractor; arguments and errors as those of `score`."""
-        checkpoint = load_checkpoint(run.checkpoint_path)
+        """Load a run and its extractor; arguments and errors as those of `score`.
+
+        The scores are the mean over all seeds that were trained with the run.
+        """
+        checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in finished_seeds(run)]
+        checkpoint = checkpoints[0]
+        if len(checkpoints) > 1:
+            average = SeedAverage([of_seed.model for of_seed in checkpoints]).eval()
+            checkpoint = replace(checkpoint, model=average)
         chosen = choose_device(device)
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen

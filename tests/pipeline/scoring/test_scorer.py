@@ -1,0 +1,65 @@
+"""Loading a run to score with: which of its seeds score, and whose calibration counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from extractors.features import Features
+from models import model_class
+from pipeline.config import resolve_config, with_seed
+from pipeline.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.runs.run_folder import RunDescription, create_runs
+from pipeline.scoring import scorer as scorer_module
+from pipeline.scoring.calibration import calibration_path
+from pipeline.scoring.scorer import Scorer
+from pipeline.scoring.snippet_scores import snippet_scores
+
+CPU = torch.device("cpu")
+PROVENANCE = {"extractor": "i3d", "streams": "rgb", "is_pretrained": False}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Three seeds of one command, of which the last is not finished."""
+    monkeypatch.setattr(scorer_module, "extractor_of_run", lambda *_, **__: None)
+    settings = ["model.embedding_dim=4", "model.relation_dim=4", "model.scorer_dim=4"]
+    config = resolve_config("clav-como", "none", settings=settings)
+    descriptions = [
+        RunDescription("small", "a.csv", Path("f"), PROVENANCE, with_seed(config, seed))
+        for seed in range(3)
+    ]
+    runs = create_runs(tmp_path, descriptions)
+    model = model_class("clav-como")
+    for seed, run in enumerate(runs[:2]):
+        torch.manual_seed(seed)
+        network = model(model.config_type(stream_dims=(("rgb", 6),), embedding_dim=4)).eval()
+        checkpoint = Checkpoint(network, "clav-como", PROVENANCE, "small", seed, 10)
+        save_checkpoint(run.checkpoint_path, checkpoint)
+    return runs
+
+
+def scores_of(model):
+    values = np.random.default_rng(0).normal(size=(7, 1, 6)).astype(np.float32)
+    features = Features({"rgb": values}, 16, 112, 0, 25.0, np.arange(112) / 25, "none")
+    return snippet_scores(model, features, device=CPU)
+
+
+def test_all_finished_seeds_score_whichever_of_them_is_named(runs):
+    single = [scores_of(load_checkpoint(run.checkpoint_path).model) for run in runs[:2]]
+    assert np.abs(single[0] - single[1]).max() > 1e-3
+    for named in runs[:2]:
+        found = scores_of(Scorer.load(named, device="cpu").checkpoint.model)
+        np.testing.assert_allclose(found, (single[0] + single[1]) / 2, atol=1e-6)
+
+
+def test_a_run_that_is_alone_scores_alone(runs):
+    runs[1].checkpoint_path.unlink()
+    expected = scores_of(load_checkpoint(runs[0].checkpoint_path).model)
+    found = scores_of(Scorer.load(runs[0], device="cpu").checkpoint.model)
+    assert (found == expected).all()
+
+
+def test_a_calibration_is_that_of_all_seeds(runs):
+    assert calibration_path(runs[0]) == calibration_path(runs[1])
