@@ -126,6 +126,7 @@ def card_text(run: Run) -> str:
         "term, `losses.png` draws them.",
         f"## Data\n\n{_data(run, description)}",
         f"## Features\n\n{_features(description)}",
+        *_ensemble(run),
         f"## Metrics\n\n{_metrics(run, config.seed)}",
         f"## Limits\n\n{_limits(description)}",
         f"## License of the weights\n\n{_license(description)}",
@@ -153,6 +154,30 @@ def _training(run: Run) -> str:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{run.training_path}: is damaged; remove it") from error
+
+
+def _ensemble(run: Run) -> list[str]:
+    """The members of an ensemble with their weights; nothing for a single network."""
+    if not run.ensemble_path.is_file():
+        return []
+    try:
+        members = json.loads(run.ensemble_path.read_text(encoding="utf-8"))
+        rows = [
+            f"| {member['name']} | {member['held_out_auc']:.3f} | {member['weight']:.2f} |"
+            for member in members
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{run.ensemble_path}: is damaged ({describe_error(error)}); remove it"
+        ) from error
+    lines = [
+        "The network and simple scorers, weighted by cross-validation over the training videos.",
+        "",
+        "| member | AUC over held-out videos | weight |",
+        "| --- | --- | --- |",
+        *rows,
+    ]
+    return ["## Ensemble\n\n" + "\n".join(lines)] if rows else []
 
 
 def _features(description: RunDescription) -> str:

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,6 @@ def fit_ensemble(
         fitted = _with_scorers(trainer.average, others, still_flow)
         for video in np.flatnonzero(folds == fold).tolist():
             held_out[video] = _member_logits(fitted, bags, video)
-    report(Progress(stage, n_folds, n_folds, "folds"))
     logits = [held_out[video] for video in range(len(labels))]
     fusion = fuse(logits, labels)
     ensemble = _with_scorers(network, bags, still_flow)
@@ -101,8 +101,19 @@ def fit_ensemble(
     )
     of_videos = np.stack([video_scores(of_video) for of_video in logits])
     aucs = [ranking_auc(of_member, labels == 1) for of_member in of_videos.T]
-    members = zip(ensemble.members, aucs, fusion.weights.tolist(), strict=True)
-    return ensemble, [MemberRecord(*member) for member in members]
+    members = [
+        MemberRecord(*member)
+        for member in zip(ensemble.members, aucs, fusion.weights.tolist(), strict=True)
+    ]
+    report(Progress(stage, n_folds, n_folds, "folds", message=_describe(stage, members)))
+    return ensemble, members
+
+
+def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
+    described = [
+        f"{member.name} {100 * member.held_out_auc:.0f} x {member.weight:.2f}" for member in members
+    ]
+    return f"{stage}: AUC over held-out videos x weight: {', '.join(described)}"
 
 
 def still_flow_features(
@@ -166,11 +177,8 @@ def _member_logits(ensemble: Ensemble, bags: BagSet, video: int) -> NDArray[np.f
     return of_video
 
 
-def write_members(path: Path, members: list[MemberRecord]) -> None:
+def write_members(path: Path, members: Sequence[MemberRecord]) -> None:
     """Write the records as JSON; the file appears whole or not at all."""
-    values = [
-        {"name": member.name, "held_out_auc": member.held_out_auc, "weight": member.weight}
-        for member in members
-    ]
+    values = [asdict(member) for member in members]
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -75,13 +75,27 @@ def make_run(runs: Path, config):
 
 def test_a_run_ends_with_an_ensemble_that_loads_to_the_same_scores(tmp_path, config):
     run = make_run(tmp_path, config)
-    list(train_run(run, make_bags(), CPU, still_flow=STILL))
+    messages = []
+    list(
+        train_run(
+            run,
+            make_bags(),
+            CPU,
+            still_flow=STILL,
+            report=lambda progress: messages.append(progress.message),
+        )
+    )
     model = load_checkpoint(run.checkpoint_path).model
     expected = ("network", "linear rgb", "linear flow", "distance rgb", "distance flow", "motion")
     assert model.members == expected
     records = json.loads(run.ensemble_path.read_text())
     assert [record["name"] for record in records] == list(expected)
     assert [record["weight"] for record in records] == pytest.approx(model.weights.tolist())
+    motion = records[-1]
+    said = f"motion {100 * motion['held_out_auc']:.0f} x {motion['weight']:.2f}"
+    assert messages[-1].endswith(said)
+    row = f"| motion | {motion['held_out_auc']:.3f} | {motion['weight']:.2f} |"
+    assert row in run.card_path.read_text()
     by_name = {record["name"]: record["held_out_auc"] for record in records}
     assert by_name["motion"] > 0.9
     assert all(0 <= auc <= 1 for auc in by_name.values())
