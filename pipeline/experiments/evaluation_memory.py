@@ -37,12 +37,14 @@ LENGTH_SPREAD = 0.8  # standard deviation of the logarithm: the longest is some 
 PROVENANCE: Provenance = {"extractor": "synthetic", "n_crops": N_CROPS, "is_pretrained": False}
 
 CHILD_CODE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import pipeline
 run, features = sys.argv[1:]
 evaluation = pipeline.evaluate(run, features=features, device="cpu")
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not ru_maxrss, which begins with what the process that started this one held.
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = 1024 * int(status["VmHWM"].split()[0])
 print(json.dumps([peak, evaluation.n_videos, evaluation.n_frames]))
 """
 

@@ -482,6 +482,7 @@ def command(scorer, monkeypatch, tmp_path):
 )
 def test_ctrl_c_ends_the_open_event_and_the_command(command, tmp_path, number):
     path = write_blinking(tmp_path / "clip.ts", 2 * PERIOD)  # bright at its end
+    handler = signal.getsignal(signal.SIGTERM)  # the default, or another test's
     result = command(path, end_after=7, number=number)
     assert result.exit_code == 130
     events = [json.loads(line) for line in result.stdout.splitlines()]
@@ -491,7 +492,7 @@ def test_ctrl_c_ends_the_open_event_and_the_command(command, tmp_path, number):
     assert events[0]["source"] == str(path)
     assert "7 snippets scored, 0 dropped, 1 events, 1 stretches" in result.stderr
     assert result.stderr.endswith("interrupted\n")
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_scores_are_lines_too_on_request_and_events_are_posted(command, tmp_path):
