@@ -26,7 +26,7 @@ demo: install
 	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0 --precision float32
 	$(BIN)/pipeline train --dataset microworld --seeds 3
 	mkdir -p demo
-	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --plot demo/scores.png --report demo/report.html
+	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --labels microworld --plot demo/scores.png --report demo/report.html
 	$(BIN)/pipeline evaluate --controls
 
 test: install

@@ -1,4 +1,4 @@
-"""From raw video to anomaly scores: four functions, and everything that has a path.
+"""From raw video to anomaly scores: five functions, and everything that has a path.
 
     import pipeline
 
@@ -7,6 +7,7 @@
     print(pipeline.evaluate(run).metrics["auc"])
     scores = pipeline.score("video.mp4", run=run)
     scores.to_csv("scores.csv")
+    pipeline.watch("rtsp://camera/stream", print, run=run)
 
 Each is documented where it is defined. Importing this package loads neither torch nor a decoder:
 that happens when one of the functions is first asked for.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import evaluate as evaluate
     from pipeline.extraction.extract import extract as extract
+    from pipeline.scoring.live import watch as watch
     from pipeline.scoring.score import score as score
     from pipeline.training.train import train as train
 
@@ -28,9 +30,10 @@ _DEFINED_IN = {
     "train": "pipeline.training.train",
     "evaluate": "pipeline.evaluation.evaluate",
     "score": "pipeline.scoring.score",
+    "watch": "pipeline.scoring.live",
 }
 
-__all__ = ["__version__", "evaluate", "extract", "score", "train"]
+__all__ = ["__version__", "evaluate", "extract", "score", "train", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pipeline
 from pipeline.evaluation import evaluate as evaluation
 from pipeline.extraction import extract as extraction
+from pipeline.scoring import live
 from pipeline.scoring import score as scoring
 from pipeline.training import train as training
 
@@ -33,6 +34,7 @@ def test_each_function_is_the_one_that_its_command_calls():
     assert pipeline.train is training.train
     assert pipeline.evaluate is evaluation.evaluate
     assert pipeline.score is scoring.score
+    assert pipeline.watch is live.watch
 
 
 def test_the_readmes_example_of_the_library_runs_as_it_is_printed(
