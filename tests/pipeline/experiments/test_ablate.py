@@ -50,6 +50,8 @@ def test_every_arm_is_settings_that_the_model_knows_and_differs_from_the_others(
         if resolve_config(model, "none", settings=other.settings) == config
     ]
     assert same == [arm.name]
+    default = resolve_config(model, "none")
+    assert (config.sampler, config.bag_len) == (default.sampler, default.bag_len)
 
 
 @pytest.mark.parametrize(
