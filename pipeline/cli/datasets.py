@@ -91,11 +91,18 @@ def check(dataset: str, videos: Path | None, fps: float | None, allow_outside: b
 @click.argument("name", callback=check_synthetic_name)
 @videos_option
 @seed_option
-def make(name: str, videos: Path | None, seed: int) -> None:
+@click.option(
+    "--test-videos",
+    "n_test_videos",
+    type=int,
+    help="Size of the test split, a multiple of 8; the other videos stay the same.  [default: 24]",
+)
+def make(name: str, videos: Path | None, seed: int, n_test_videos: int | None) -> None:
     """Make the videos of a synthetic dataset, with their frame labels.
 
     \b
     pipeline datasets make microworld
+    pipeline datasets make microworld --test-videos 96 --videos data/microworld-96
     """
     with errors_in_one_line():
         from pipeline.cli.terminal import show_progress
@@ -104,6 +111,7 @@ def make(name: str, videos: Path | None, seed: int) -> None:
         make_videos = DATASETS[name].make
         assert make_videos is not None  # as `check_synthetic_name` has found
         folder = Path("data", name) if videos is None else videos
+        sizes = {} if n_test_videos is None else {"n_test_videos": n_test_videos}
         with show_progress() as report:
-            paths = make_videos(folder, seed=seed, report=report)
+            paths = make_videos(folder, seed=seed, **sizes, report=report)
         click.echo(f"{len(paths)} videos and manifest.csv are in {folder}")

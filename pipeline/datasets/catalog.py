@@ -162,7 +162,12 @@ class MakeDataset(Protocol):
     """A function that writes a synthetic dataset's videos and returns their paths."""
 
     def __call__(
-        self, folder: Path, *, seed: int = 0, report: ReportProgress = no_report
+        self,
+        folder: Path,
+        *,
+        seed: int = 0,
+        n_test_videos: int = ...,
+        report: ReportProgress = no_report,
     ) -> list[Path]:
         """Write the videos into a folder, which is made if it is missing."""
 

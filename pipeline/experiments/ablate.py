@@ -1,26 +1,34 @@
-"""Train every arm of an ablation with several seeds, and put what was measured in a table."""
+"""Train every arm of an ablation with several seeds, and measure it on the same test videos."""
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from models import MODELS
 from models.interface import AnomalyModel
 from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
 from pipeline.datasets import load_dataset
+from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.linear_baseline import (
     LabeledBag,
     fit_linear_scorers,
     load_labeled_bags,
 )
 from pipeline.evaluation.split_videos import TestVideo, load_test_videos
-from pipeline.experiments.ablation_measures import measure, measure_scores
+from pipeline.experiments.ablation_measures import (
+    FrameScores,
+    frame_scores,
+    measure,
+    measure_scores,
+)
+from pipeline.experiments.ablation_results import Ablation, Measured
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
+from pipeline.experiments.paired_bootstrap import ResampledAuc, resample_auc
 from pipeline.experiments.synthetic_bags import SYNTHETIC
 from pipeline.outputs import is_replaced, write_output
 from pipeline.progress import Progress, ReportProgress, no_report
@@ -31,40 +39,42 @@ from pipeline.training.trainer import Trainer
 # Of a model that tells little elsewhere; of all others it is bursts.
 DEFAULT_DATASETS = {"clav-como": "exclusive-or"}
 
-# What is measured: what it is multiplied by for the table, and digits behind the point.
-COLUMNS = {
-    "AUC": (100, 1),
-    "AUC abnormal": (100, 1),
-    "false alarms": (100, 1),
-    "gate AUC": (100, 1),
-    "even gate": (100, 1),
-    "context shuffled": (100, 1),
-    "gap": (1, 2),
-    "step gap": (1, 3),
-    "step correlation": (1, 2),
-    "regression AUC": (100, 1),
-    "cluster AUC": (100, 1),
-    "silhouette": (1, 2),
-    "anomalous share": (100, 1),
-    "parameters": (1e-3, 1),
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One training of one arm.
+class Plan:
+    """What an ablation trains, and on what.
 
     Attributes:
-        arm: What was trained.
-        seed: Of the weights, the draws and, where the videos are synthetic, of those.
-        values: What was measured, by the names of `COLUMNS`.
-        seconds: That training and measuring took.
+        model_name: Key of `MODELS`.
+        dataset: Key of `SYNTHETIC`, a dataset's name or a manifest CSV.
+        features: Folder of feature files.
+        arms: As from `choose_arms`.
+        seeds: At least one.
+        settings: Each `key=value`, for all arms; the arm's own win.
+        device: Where to train.
     """
 
-    arm: Arm
-    seed: int
-    values: dict[str, float]
-    seconds: float
+    model_name: str
+    dataset: str
+    features: Path
+    arms: Sequence[Arm]
+    seeds: Sequence[int]
+    settings: Sequence[str]
+    device: torch.device
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether every seed draws its own videos."""
+        return self.dataset in SYNTHETIC
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Videos:
+    """What all arms are trained and tested on with one seed."""
+
+    bags: BagSet
+    test: tuple[TestVideo, ...]
+    load_labeled: Callable[[], list[LabeledBag]]  # for the linear scorers
 
 
 def choose_arms(model_name: str, names: Sequence[str]) -> tuple[Arm, ...]:
@@ -85,29 +95,15 @@ def choose_arms(model_name: str, names: Sequence[str]) -> tuple[Arm, ...]:
 
 
 def ablate(
-    model_name: str,
-    dataset: str,
-    features: Path,
-    *,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    settings: Sequence[str],
-    device: torch.device,
-    json_path: Path | None = None,
-    report: ReportProgress = no_report,
-) -> tuple[Measured, ...]:
+    plan: Plan, *, json_path: Path | None = None, report: ReportProgress = no_report
+) -> Ablation:
     """Train and measure every arm with every seed, then the linear baselines on the same videos.
 
-    A seed draws the same videos and batches for every arm.
+    A seed draws the same videos and batches for every arm. The reference is the arm that changes no
+    setting of the model's default, or the first arm where that one is not among them.
 
     Args:
-        model_name: Key of `MODELS`.
-        dataset: Key of `SYNTHETIC`, a dataset's name or a manifest CSV.
-        features: Folder of feature files.
-        arms: As from `choose_arms`.
-        seeds: At least one.
-        settings: Each `key=value`, for all arms; the arm's own win.
-        device: Where to train.
+        plan: What to train.
         json_path: File for every single training, written after each: hours of training end in many
             ways. A device such as /dev/stdout is written once, at the end.
         report: Called after each training.
@@ -121,83 +117,80 @@ def ablate(
         DatasetError, FeatureFileError: If a dataset cannot be read.
         OSError: If the JSON cannot be written.
     """
-    measured: list[Measured] = []
-    n_trainings = len(arms) * len(seeds)
-    for record in _measurements(model_name, dataset, features, arms, seeds, settings, device):
-        measured.append(record)
+    dataset = None
+    if not plan.is_synthetic:
+        dataset = load_dataset(plan.dataset, allow_outside=True)  # no video is opened
+    default, *configs = (_config(plan, dataset, arm) for arm in (Arm("default"), *plan.arms))
+    reference = plan.arms[configs.index(default) if default in configs else 0]
+    done = Ablation(plan.model_name, plan.dataset, reference, ())
+    n_trainings = len(plan.arms) * len(plan.seeds)
+    for record in _measurements(plan, configs, _load(plan, dataset, default)):
+        done = Ablation(plan.model_name, plan.dataset, reference, (*done.trainings, record))
         detail = f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
-        n_done = min(len(measured), n_trainings)
+        n_done = min(len(done.trainings), n_trainings)
         report(Progress("ablate", n_done, n_trainings, "trainings", detail))
         if json_path is not None and is_replaced(json_path):
-            _write_json(json_path, measured, model_name, dataset)
+            _write_json(json_path, done)
     if json_path is not None:
-        _write_json(json_path, measured, model_name, dataset)
-    return tuple(measured)
+        _write_json(json_path, done)
+    return done
 
 
-def _write_json(path: Path, measured: Sequence[Measured], model_name: str, dataset: str) -> None:
-    content = as_json(measured, model_name=model_name, dataset=dataset)
-    write_output(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+def _write_json(path: Path, ablation: Ablation) -> None:
+    content = json.dumps(ablation.as_json(), indent=1, allow_nan=False)
+    write_output(path, (content + "\n").encode())
+
+
+def _config(plan: Plan, dataset: Dataset | None, arm: Arm) -> TrainConfig:
+    return resolve_config(
+        plan.model_name,
+        plan.dataset if dataset is None else dataset.name,  # a synthetic one has its own recipe
+        n_videos=None if dataset is None else len(dataset.split("train")),
+        # The network by itself: the scorers of an ensemble would hide what its parts do.
+        settings=["ensemble=false", *plan.settings, *arm.settings],
+    )
+
+
+def _load(plan: Plan, dataset: Dataset | None, config: TrainConfig) -> dict[int, _Videos]:
+    """By seed the videos, each file read once for all arms and seeds."""
+    if dataset is None:
+        drawn = {seed: SYNTHETIC[plan.dataset](seed) for seed in plan.seeds}
+        return {
+            seed: _Videos(videos.bags(config), videos.test, videos.labeled)
+            for seed, videos in drawn.items()
+        }
+    bags = load_bags(dataset, plan.features, sampler=config.sampler, bag_len=config.bag_len)
+    test = load_test_videos(dataset, plan.features, bags.provenance)
+    load_labeled = partial(load_labeled_bags, dataset, plan.features, bags.provenance)
+    return dict.fromkeys(plan.seeds, _Videos(bags, test, load_labeled))
 
 
 def _measurements(
-    model_name: str,
-    dataset: str,
-    features: Path,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    settings: Sequence[str],
-    device: torch.device,
+    plan: Plan, configs: Sequence[TrainConfig], by_seed: Mapping[int, _Videos]
 ) -> Iterator[Measured]:
-    name, n_videos = dataset, None  # a synthetic one has a recipe of its own
-    if dataset not in SYNTHETIC:
-        loaded = load_dataset(dataset, allow_outside=True)
-        name, n_videos = loaded.name, len(loaded.split("train"))
-    configs = [
-        # The network by itself: the scorers of an ensemble would hide what its parts do.
-        resolve_config(
-            model_name,
-            name,
-            n_videos=n_videos,
-            settings=["ensemble=false", *settings, *arm.settings],
-        )
-        for arm in arms
-    ]
-    for arm, config in zip(arms, configs, strict=True):
-        for seed in seeds:
+    for arm, config in zip(plan.arms, configs, strict=True):
+        for seed, videos in by_seed.items():
             started = time.perf_counter()
-            seeded = with_seed(config, seed)
-            bags, videos = _material(dataset, features, seeded)
-            values = measure(_trained(seeded, bags, device), videos, bags, device)
-            yield Measured(arm, seed, values, time.perf_counter() - started)
-    for seed in seeds if dataset in SYNTHETIC else seeds[:1]:
-        yield from _linear_baselines(dataset, features, with_seed(configs[0], seed))
-
-
-def _linear_baselines(dataset: str, features: Path, config: TrainConfig) -> Iterator[Measured]:
-    bags, videos = _material(dataset, features, config)
-    if dataset in SYNTHETIC:
-        drawn = SYNTHETIC[dataset](config.seed).train
-        labeled = [LabeledBag(bag.features, bag.label) for bag in drawn]
-    else:
-        loaded = load_dataset(dataset, allow_outside=True)
-        labeled = load_labeled_bags(loaded, features, bags.provenance)
-    started = time.perf_counter()
-    for name, scorer in fit_linear_scorers(labeled, bags.stream_dims).items():
-        values = measure_scores(videos, [scorer.score(video.features) for video in videos])
-        yield Measured(Arm(name), config.seed, values, time.perf_counter() - started)
+            model = _trained(with_seed(config, seed), videos.bags, plan.device)
+            values, scores = measure(model, videos.test, videos.bags, plan.device)
+            resampled = _resample(plan, seed, videos, scores)
+            yield Measured(arm, seed, values, resampled, time.perf_counter() - started)
+    for seed in plan.seeds if plan.is_synthetic else plan.seeds[:1]:
+        videos = by_seed[seed]
+        labeled = videos.load_labeled()
         started = time.perf_counter()
+        for name, scorer in fit_linear_scorers(labeled, videos.bags.stream_dims).items():
+            scores = frame_scores(videos.test, [scorer.score(v.features) for v in videos.test])
+            values = measure_scores(videos.test, scores)
+            resampled = _resample(plan, seed, videos, scores)
+            yield Measured(Arm(name), seed, values, resampled, time.perf_counter() - started)
+            started = time.perf_counter()
 
 
-def _material(
-    dataset: str, features: Path, config: TrainConfig
-) -> tuple[BagSet, tuple[TestVideo, ...]]:
-    if dataset in SYNTHETIC:
-        drawn = SYNTHETIC[dataset](config.seed)
-        return drawn.bags(config), drawn.test
-    loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
-    bags = load_bags(loaded, features, sampler=config.sampler, bag_len=config.bag_len)
-    return bags, load_test_videos(loaded, features, bags.provenance)
+def _resample(plan: Plan, seed: int, videos: _Videos, scores: FrameScores) -> ResampledAuc:
+    labels = [video.labels for video in videos.test]
+    # Where videos are not synthetic, all seeds are tested on the same ones: on the same sets, too.
+    return resample_auc(scores, labels, seed=seed if plan.is_synthetic else 0)
 
 
 def _trained(config: TrainConfig, bags: BagSet, device: torch.device) -> AnomalyModel:
@@ -205,54 +198,3 @@ def _trained(config: TrainConfig, bags: BagSet, device: torch.device) -> Anomaly
     for epoch in range(trainer.config.n_epochs):
         trainer.run_epoch(epoch)
     return trainer.average
-
-
-def as_table(measured: Sequence[Measured]) -> str:
-    """The table for people: mean and sample standard deviation over seeds.
-
-    AUCs, false alarms and shares are in percent, parameters in thousands.
-    """
-    found = dict.fromkeys(name for record in measured for name in record.values)
-    names = [name for name in COLUMNS if name in found]
-    names += [name for name in found if name not in COLUMNS]  # a new model's own diagnostics
-    arms = list(dict.fromkeys(record.arm for record in measured))
-    rows = [["", "seeds", *names]]
-    for arm in arms:
-        of_arm = [record for record in measured if record.arm == arm]
-        rows.append([arm.name, str(len(of_arm)), *(_cell(name, of_arm) for name in names)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
-
-
-def _cell(name: str, of_arm: Sequence[Measured]) -> str:
-    values = [record.values[name] for record in of_arm if name in record.values]
-    if not values or not np.isfinite(values).all():
-        return "-"
-    factor, n_digits = COLUMNS.get(name, (1, 2))
-    mean = f"{factor * np.mean(values):.{n_digits}f}"
-    if len(values) == 1 or name == "parameters":
-        return mean
-    return f"{mean} ± {factor * np.std(values, ddof=1):.{n_digits}f}"
-
-
-def as_json(measured: Sequence[Measured], *, model_name: str, dataset: str) -> dict[str, object]:
-    """Every single training, for machines; fractions and not percent, what is not a number null."""
-    return {
-        "model": model_name,
-        "dataset": dataset,
-        "trainings": [
-            {
-                "arm": record.arm.name,
-                "settings": list(record.arm.settings),
-                "seed": record.seed,
-                "seconds": record.seconds,
-                "values": {
-                    name: value if np.isfinite(value) else None
-                    for name, value in record.values.items()
-                },
-            }
-            for record in measured
-        ],
-    }

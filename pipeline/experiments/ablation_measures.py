@@ -20,12 +20,13 @@ from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops
 from pipeline.training.batches import BagSet, draw_batches
 
 CropOutputs = list[Output]  # of one video, one for each crop
+FrameScores = list[NDArray[np.float32]]  # of each video (n_frames,)
 FALSE_ALARM_SCORE = 0.5  # a frame of a normal video at or above this is a false alarm
 
 
 def measure(
     model: AnomalyModel, videos: Sequence[TestVideo], bags: BagSet, device: torch.device
-) -> dict[str, float]:
+) -> tuple[dict[str, float], FrameScores]:
     """Measure a model on test videos.
 
     Args:
@@ -36,10 +37,11 @@ def measure(
 
     Returns:
         By name: the AUCs of the model, of its parts and of its controls, its false alarms, its own
-        diagnostics and its number of parameters.
+        diagnostics and its number of parameters. And the model's scores of all frames.
     """
     outputs = _outputs(model, videos, device)
-    values = measure_scores(videos, [mean_over_crops(crops) for crops in _scores(outputs)])
+    scores = frame_scores(videos, [mean_over_crops(crops) for crops in _scores(outputs)])
+    values = measure_scores(videos, scores)
     parts = [[model.part_scores(output) for output in crops] for crops in outputs]
     for name in parts[0][0]:
         values[f"{name} AUC"] = _auc(videos, [[part[name] for part in crops] for crops in parts])
@@ -52,19 +54,17 @@ def measure(
         for crops, video in zip(outputs, videos, strict=True)
     ]
     values |= model.diagnostics(labeled, _on_training_bags(model, bags, device))
-    return values | {"parameters": sum(p.numel() for p in model.parameters())}
+    return values | {"parameters": sum(p.numel() for p in model.parameters())}, scores
 
 
-def measure_scores(
-    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
-) -> dict[str, float]:
+def measure_scores(videos: Sequence[TestVideo], per_frame: FrameScores) -> dict[str, float]:
     """AUCs and false alarms of scores.
 
     Args:
         videos: Of the test split.
-        per_snippet: Of each video (n_snippets,) in [0, 1].
+        per_frame: Of each video (n_frames,) in [0, 1].
     """
-    scores = _per_frame(videos, per_snippet)
+    scores = np.concatenate(per_frame)
     labels, is_abnormal = _labels(videos)
     metrics = frame_metrics(scores, labels, is_abnormal)
     return {
@@ -72,6 +72,21 @@ def measure_scores(
         "AUC abnormal": metrics.auc_abnormal,
         "false alarms": float((scores[~is_abnormal] >= FALSE_ALARM_SCORE).mean()),
     }
+
+
+def frame_scores(
+    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
+) -> FrameScores:
+    """Give snippet scores to frames.
+
+    Args:
+        videos: Of the test split.
+        per_snippet: Of each video (n_snippets,) in [0, 1].
+    """
+    return [
+        scores_of_video(each, video.features).per_frame
+        for video, each in zip(videos, per_snippet, strict=True)
+    ]
 
 
 def _shuffled_context_auc(
@@ -126,18 +141,6 @@ def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.
     )
 
 
-def _per_frame(
-    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """(n_frames,) of all videos, from (n_snippets,) of each, in [0, 1]."""
-    return np.concatenate(
-        [
-            scores_of_video(each, video.features).per_frame
-            for video, each in zip(videos, per_snippet, strict=True)
-        ]
-    )
-
-
 def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
     return [[output.scores for output in crops] for crops in outputs]
 
@@ -145,7 +148,8 @@ def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
 def _auc(videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]) -> float:
     """The AUC over frames of (1, n_snippets) of each crop of each video, in [0, 1]."""
     per_snippet = [mean_over_crops(crops) for crops in values]
-    return frame_metrics(_per_frame(videos, per_snippet), *_labels(videos)).auc
+    scores = np.concatenate(frame_scores(videos, per_snippet))
+    return frame_metrics(scores, *_labels(videos)).auc
 
 
 def _per_snippet(video: TestVideo) -> NDArray[np.bool_]:

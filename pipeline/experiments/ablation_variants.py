@@ -13,7 +13,8 @@ class Arm:
 
     Attributes:
         name: What was changed, in a few words.
-        settings: Each `key=value`, as for `pipeline train --set`.
+        settings: Each `key=value`, as for `pipeline train --set`. Not `sampler` or `bag_len`: all
+            arms are trained on the same bags.
     """
 
     name: str

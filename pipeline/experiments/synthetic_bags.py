@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from pipeline.config import TrainConfig
 from pipeline.datasets.catalog import VideoEntry
+from pipeline.evaluation.linear_baseline import LabeledBag
 from pipeline.evaluation.split_videos import TestVideo
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet
@@ -52,6 +53,10 @@ class SyntheticSet:
             stream_dims=STREAM_DIMS,
             provenance={"extractor": "none", "is_pretrained": False},
         )
+
+    def labeled(self) -> list[LabeledBag]:
+        """The training videos as they are, for the linear scorers."""
+        return [LabeledBag(bag.features, bag.label) for bag in self.train]
 
 
 def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:

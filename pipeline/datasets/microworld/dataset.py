@@ -45,7 +45,9 @@ PART_LENS = (14, 22)
 
 # A normal and an anomalous video of each scene.
 N_VIDEOS_PER_ROUND = 2 * len(ANOMALOUS_PAIRS)
-N_VIDEOS = 8 * N_VIDEOS_PER_ROUND
+N_TRAIN_VIDEOS = 5 * N_VIDEOS_PER_ROUND
+N_TEST_VIDEOS = 3 * N_VIDEOS_PER_ROUND
+MAX_VIDEOS = 10_000  # of a split: hours of rendering
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def make_microworld(
     folder: Path,
     *,
     seed: int = 0,
-    n_videos: int = N_VIDEOS,
+    n_train_videos: int = N_TRAIN_VIDEOS,
+    n_test_videos: int = N_TEST_VIDEOS,
     report: ReportProgress = no_report,
 ) -> list[Path]:
     """Write the videos, and after all of them the manifest that makes them a dataset.
@@ -120,14 +123,16 @@ def make_microworld(
     Args:
         folder: Made if it is missing.
         seed: The same seed makes the same pixels.
-        n_videos: A multiple of 8. Five eighths of them become the training split.
+        n_train_videos: A multiple of 8.
+        n_test_videos: A multiple of 8. More of them leave the other videos of both splits as they
+            are, to the bit.
         report: Called after each video.
 
     Returns:
         The paths of the videos.
 
     Raises:
-        ValueError: If `n_videos` is not a multiple of 8, or less than 16.
+        DatasetError: If a number of videos is not a multiple of 8, or out of its range.
         FileExistsError: If a file of other content exists under one of the names.
         OSError: If a file cannot be written.
     """
@@ -135,7 +140,7 @@ def make_microworld(
     from pipeline.datasets.microworld.rendering import render  # noqa: PLC0415
     from pipeline.video_writer import write_video  # noqa: PLC0415
 
-    plans = plan_microworld(seed=seed, n_videos=n_videos)
+    plans = plan_microworld(seed=seed, n_train_videos=n_train_videos, n_test_videos=n_test_videos)
     manifest = folder / "manifest.csv"
     rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
     content = ("\n".join(rows) + "\n").encode()
@@ -162,19 +167,29 @@ def _check_same(path: Path, content: bytes) -> None:
         )
 
 
-def plan_microworld(*, seed: int = 0, n_videos: int = N_VIDEOS) -> list[VideoPlan]:
-    """Decide what happens in each video. Only the lengths depend on the seed.
+def plan_microworld(
+    *,
+    seed: int = 0,
+    n_train_videos: int = N_TRAIN_VIDEOS,
+    n_test_videos: int = N_TEST_VIDEOS,
+) -> list[VideoPlan]:
+    """Decide what happens in each video, first in those of the training split.
+
+    Only the lengths depend on the seed.
 
     Raises:
-        ValueError: If `n_videos` is not a multiple of 8, or less than 16.
+        DatasetError: If a number of videos is not a multiple of 8, or out of its range.
     """
-    if n_videos % N_VIDEOS_PER_ROUND or n_videos < 2 * N_VIDEOS_PER_ROUND:
-        raise ValueError(
-            f"n_videos must be a multiple of {N_VIDEOS_PER_ROUND} and at least "
-            f"{2 * N_VIDEOS_PER_ROUND}, instead got {n_videos}"
-        )
-    n_rounds = n_videos // N_VIDEOS_PER_ROUND
-    n_train_rounds = round(n_rounds * 5 / 8)
+    for split, n_videos in (("training", n_train_videos), ("test", n_test_videos)):
+        is_in_range = N_VIDEOS_PER_ROUND <= n_videos <= MAX_VIDEOS
+        if n_videos % N_VIDEOS_PER_ROUND or not is_in_range:
+            raise DatasetError(
+                f"microworld: the number of {split} videos must be a multiple of "
+                f"{N_VIDEOS_PER_ROUND} from {N_VIDEOS_PER_ROUND} to {MAX_VIDEOS}, "
+                f"instead got {n_videos}"
+            )
+    n_train_rounds = n_train_videos // N_VIDEOS_PER_ROUND
+    n_rounds = n_train_rounds + n_test_videos // N_VIDEOS_PER_ROUND
     return [
         plan
         for round_index in range(n_rounds)

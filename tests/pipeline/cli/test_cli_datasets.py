@@ -23,10 +23,11 @@ def dummy(monkeypatch, tmp_path, write_clip) -> str:
         folder = Path("data/dummy") if videos is None else videos
         return Dataset("dummy", (VideoEntry("only", folder / "only.mp4", "train", 0),))
 
-    def make(folder, *, seed=0, report=lambda progress: None):
+    def make(folder, *, seed=0, n_test_videos=0, report=lambda progress: None):
         folder.mkdir(parents=True)
         report(Progress("make dummy", 1, 1, "videos"))
-        return [write_clip(folder / "only.mp4", n_frames=seed + 1)]
+        names = ["only", *map(str, range(n_test_videos))]
+        return [write_clip(folder / f"{name}.mp4", n_frames=seed + 1) for name in names]
 
     monkeypatch.setitem(DATASETS, "dummy", DatasetSource(load, "one video", make))
     monkeypatch.chdir(tmp_path)
@@ -49,6 +50,23 @@ def test_a_dataset_that_is_only_registered_works_at_the_command_line(dummy, tmp_
     assert (tmp_path / "features/dummy/only.h5").exists()
     unknown = CliRunner().invoke(main, ["extract", "nothing"])
     assert "expected avenue, dummy, microworld, " in unknown.output
+
+
+def test_the_size_of_a_synthetic_test_split_can_be_chosen(dummy):
+    made = run("make", dummy, "--test-videos", "2")
+    assert (made.exit_code, made.stdout) == (0, "3 videos and manifest.csv are in data/dummy\n")
+
+
+@pytest.mark.parametrize("n_videos", ["20", "0", "-8", "99999999999999999999"])
+def test_a_size_of_the_test_split_that_is_not_balanced_is_refused_in_one_line(tmp_path, n_videos):
+    folder = tmp_path / "videos"
+    result = run("make", "microworld", "--videos", str(folder), "--test-videos", n_videos)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: microworld: the number of test videos must be a multiple of 8 from 8 to 10000, "
+        f"instead got {n_videos}\n"
+    )
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("name", ["xd_violence", "nothing", "mine.csv"])

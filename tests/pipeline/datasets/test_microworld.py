@@ -26,6 +26,9 @@ NORMAL = {
 }
 
 
+SMALLEST = {"n_train_videos": 8, "n_test_videos": 8}
+
+
 def share_anomalous(plans, key):
     """Of each kind of frame, the share that is anomalous."""
     counts = defaultdict(lambda: np.zeros(2))
@@ -143,11 +146,44 @@ def test_videos_come_in_pairs_that_differ_in_one_motion():
             assert (act.motion != twin.motion) == twin.is_anomalous
 
 
-@pytest.mark.parametrize("n_videos", [0, 8, 20, -16])
-def test_a_number_of_videos_that_cannot_be_balanced_is_refused(n_videos):
-    message = f"^n_videos must be a multiple of 8 and at least 16, instead got {n_videos}$"
-    with pytest.raises(ValueError, match=message):
-        plan_microworld(n_videos=n_videos)
+@pytest.mark.parametrize("n_videos", [0, 4, 20, -8, 10_008])
+@pytest.mark.parametrize("split", ["training", "test"])
+def test_a_number_of_videos_that_cannot_be_balanced_is_refused(split, n_videos):
+    sizes = {"n_train_videos": 8, "n_test_videos": 8}
+    sizes["n_test_videos" if split == "test" else "n_train_videos"] = n_videos
+    message = (
+        f"^microworld: the number of {split} videos must be a multiple of 8 from 8 to 10000, "
+        f"instead got {n_videos}$"
+    )
+    with pytest.raises(DatasetError, match=message):
+        plan_microworld(**sizes)
+
+
+def test_a_larger_test_split_adds_videos_and_leaves_the_others_as_they_are():
+    default, larger = plan_microworld(seed=2), plan_microworld(seed=2, n_test_videos=480)
+    assert larger[:64] == default
+    assert {plan.split for plan in larger[64:]} == {"test"}
+    assert len({plan.video_id for plan in larger}) == len(larger) == 40 + 480
+    shares = [
+        share_anomalous([plan for plan in larger if plan.split == "test"], key)
+        for key in (lambda plan, act: act.motion, lambda plan, act: plan.scene)
+    ]
+    for share in shares:
+        assert list(share.values()) == pytest.approx([0.25] * 4, abs=0.02)
+
+
+def test_a_larger_test_split_has_the_same_video_files_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
+    files = {path.name: path.read_bytes() for path in make_microworld(tmp_path, **SMALLEST)}
+    sizes = {**SMALLEST, "n_test_videos": 16}
+    with pytest.raises(FileExistsError, match=r"manifest\.csv: exists already"):
+        make_microworld(tmp_path, **sizes)  # it says what the folder holds
+    (tmp_path / "manifest.csv").unlink()
+    paths = make_microworld(tmp_path, **sizes)
+    assert len(paths) == 24
+    assert {path.name: path.read_bytes() for path in paths[:16]} == files
+    entries = load_dataset("microworld", tmp_path).entries
+    assert [entry.split for entry in entries] == ["train"] * 8 + ["test"] * 16
 
 
 def test_a_seed_fixes_the_pixels_and_another_one_changes_them():
@@ -238,8 +274,8 @@ def test_an_actor_is_drawn_where_it_is_and_changes_from_frame_to_frame(motion):
 
 
 def test_the_video_file_shows_each_frame_at_its_time(tmp_path):
-    plans = plan_microworld(n_videos=16)
-    path = make_first_video(tmp_path, n_videos=16)
+    plans = plan_microworld(**SMALLEST)
+    path = make_first_video(tmp_path, **SMALLEST)
     drawn = np.stack(list(render(plans[0]))).astype(float)
 
     frames, times = decode(path)
@@ -255,11 +291,11 @@ def test_the_video_file_shows_each_frame_at_its_time(tmp_path):
 def test_the_folder_becomes_a_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
     folder = tmp_path / "deep" / "er"
-    plans = plan_microworld(n_videos=16)
+    plans = plan_microworld(**SMALLEST)
 
     reports: list[Progress] = []
 
-    written = make_microworld(folder, n_videos=16, report=reports.append)
+    written = make_microworld(folder, **SMALLEST, report=reports.append)
 
     assert [(report.done, report.total, report.unit) for report in reports] == [
         (done, 16, "videos") for done in range(1, 17)
@@ -283,7 +319,7 @@ def test_the_folder_becomes_a_dataset(tmp_path, monkeypatch):
 
 def test_making_that_is_interrupted_leaves_no_dataset_and_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
-    first = make_first_video(tmp_path, n_videos=16)
+    first = make_first_video(tmp_path, **SMALLEST)
     content = first.read_bytes()
 
     with pytest.raises(DatasetError) as caught:
@@ -293,7 +329,7 @@ def test_making_that_is_interrupted_leaves_no_dataset_and_can_be_repeated(tmp_pa
         "pipeline datasets make microworld"
     )
     for _ in range(2):
-        assert len(make_microworld(tmp_path, n_videos=16)) == 16
+        assert len(make_microworld(tmp_path, **SMALLEST)) == 16
     assert first.read_bytes() == content
     assert len(load_dataset("microworld", tmp_path).entries) == 16
 
@@ -303,7 +339,7 @@ def test_files_of_others_are_not_replaced(tmp_path, monkeypatch, name):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
     (tmp_path / name).write_text("of the user")
     with pytest.raises(FileExistsError, match=rf"{name}: exists already, with other content"):
-        make_microworld(tmp_path, n_videos=16)
+        make_microworld(tmp_path, **SMALLEST)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "of the user"
 

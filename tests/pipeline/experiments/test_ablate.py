@@ -18,10 +18,13 @@ from pipeline.config import ConfigError, resolve_config
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.split_videos import TestVideo
 from pipeline.experiments import ablate as ablate_module
-from pipeline.experiments.ablate import COLUMNS, Measured, as_json, as_table, choose_arms
+from pipeline.experiments.ablate import Plan, ablate, choose_arms
 from pipeline.experiments.ablation_measures import measure
+from pipeline.experiments.ablation_results import COLUMNS, DIFFERENCE, Ablation, Measured
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
+from pipeline.experiments.paired_bootstrap import N_DRAWS, ResampledAuc
 from pipeline.experiments.synthetic_bags import bursts, exclusive_or
+from pipeline.extraction.feature_file import feature_path, write_features
 from pipeline.training.bag_loading import Bag, collect_bags
 
 CPU = torch.device("cpu")
@@ -47,6 +50,8 @@ def test_every_arm_is_settings_that_the_model_knows_and_differs_from_the_others(
         if resolve_config(model, "none", settings=other.settings) == config
     ]
     assert same == [arm.name]
+    default = resolve_config(model, "none")
+    assert (config.sampler, config.bag_len) == (default.sampler, default.bag_len)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +69,26 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
         main, ["ablate", "--model", model, "--seeds", "2", "--json", str(path), *chosen, *FEW]
     )
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()[2:]
-    for column in ("AUC", "parameters", *columns):
-        assert column in lines[0]
+    title, header, _, *lines = result.stdout.splitlines()[2:]
+    for column in ("AUC", DIFFERENCE, "parameters", *columns):
+        assert column in header
     names = [next(a.name for a in ABLATIONS[model] if a.name.startswith(arm)) for arm in arms]
     names.append("linear MIL, rgb")
-    assert [line[: len(name)] for line, name in zip(lines[1:], names, strict=True)] == names
-    trainings = json.loads(path.read_text())["trainings"]
+    assert [line[: len(name)] for line, name in zip(lines, names, strict=True)] == names
+    content = json.loads(path.read_text())
+    reference = names[0 if model == "la-net" else 1]  # the default, or the first arm without it
+    assert title == f"differences in AUC to: {reference}; * the interval excludes 0"
+    assert content["reference"] == reference
+    compared = [found["arm"] for found in content["differences"]]
+    assert compared == [name for name in names if name != reference]
+    trainings = content["trainings"]
+    mean_auc = {
+        name: np.mean([t["values"]["AUC"] for t in trainings if t["arm"] == name]) for name in names
+    }
+    for found in content["differences"]:
+        expected = mean_auc[found["arm"]] - mean_auc[reference]
+        assert found["auc"] == pytest.approx(expected, abs=1e-9)
+        assert found["low"] <= found["auc"] <= found["high"]
     assert [(t["arm"], t["seed"]) for t in trainings] == [(n, s) for n in names for s in (0, 1)]
     seeds = [t["values"]["AUC"] for t in trainings if t["arm"] == "linear MIL, rgb"]
     assert seeds[0] != seeds[1]  # another seed draws other videos
@@ -101,21 +119,152 @@ def test_all_arms_are_chosen_where_none_is_named():
         choose_arms("la-net", ("MLP", "x"))
 
 
+def make_training(arm, seed, values):
+    """A training whose AUC is the same on every resampled set."""
+    resampled = ResampledAuc(values["AUC"], np.full(N_DRAWS, values["AUC"]))
+    return Measured(arm, seed, values, resampled, 1.0)
+
+
 def test_the_table_shows_mean_and_spread_and_nothing_where_nothing_was_measured():
     one, two = Arm("one"), Arm("two")
-    measured = [
-        Measured(one, 0, {"AUC": 0.5, "gap": 1.0, "parameters": 1500.0}, 1.0),
-        Measured(one, 1, {"AUC": 0.7, "gap": 2.0, "parameters": 1500.0}, 1.0),
-        Measured(two, 0, {"AUC": 0.25, "parameters": 20.0}, 1.0),
-    ]
-    rows = [re.split(" {2,}", line) for line in as_table(measured).splitlines()]
+    done = Ablation(
+        "cbcg",
+        "bursts",
+        two,
+        (
+            make_training(one, 0, {"AUC": 0.5, "gap": 1.0, "parameters": 1500.0}),
+            make_training(one, 1, {"AUC": 0.5, "gap": 2.0, "parameters": 1500.0}),
+            make_training(two, 0, {"AUC": 0.25, "parameters": 20.0}),
+        ),
+    )
+    header, rows = done.table()
+    assert header == ["", "seeds", "AUC", "difference, 95 % interval", "gap", "parameters"]
     assert rows == [
-        ["", "seeds", "AUC", "gap", "parameters"],
-        ["one", "2", "60.0 ± 14.1", "1.50 ± 0.71", "1.5"],
-        ["two", "1", "25.0", "-", "0.0"],
+        ["one", "2", "50.0 ± 0.0", "+25.0 [+25.0, +25.0] *", "1.50 ± 0.71", "1.5"],
+        ["two", "1", "25.0", "reference", "-", "0.0"],
     ]
-    machine = as_json(measured, model_name="cbcg", dataset="bursts")
+    machine = done.as_json()
     assert json.loads(json.dumps(machine, allow_nan=False)) == machine
+    assert machine["reference"] == "two"
+    assert machine["differences"] == [
+        {"arm": "one", "auc": 0.25, "low": 0.25, "high": 0.25, "excludes_zero": True}
+    ]
+
+
+def test_the_table_marks_only_what_is_larger_than_the_spread_over_seeds():
+    default, above, tied = Arm("default"), Arm("above"), Arm("tied")
+    aucs = {
+        default: (0.60, 0.70, 0.65, 0.62, 0.68),
+        above: (0.69, 0.81, 0.75, 0.71, 0.79),
+        tied: (0.62, 0.67, 0.66, 0.59, 0.70),
+    }
+    trainings = [
+        make_training(arm, seed, {"AUC": auc})
+        for arm, of_arm in aucs.items()
+        for seed, auc in enumerate(of_arm)
+    ]
+    _, rows = Ablation("la-net", "bursts", default, tuple(trainings)).table()
+    assert rows[0][3] == "reference"
+    assert re.fullmatch(r"\+10\.0 \[\+\d\.\d, \+1\d\.\d\] \*", rows[1][3])
+    assert re.fullmatch(r"-0\.2 \[-\d\.\d, \+\d\.\d\]", rows[2][3])
+
+
+def test_before_the_reference_is_trained_nothing_is_compared():
+    training = make_training(Arm("one"), 0, {"AUC": 0.5})
+    done = Ablation("cbcg", "bursts", Arm("default"), (training,))
+    assert done.as_json()["differences"] == []
+
+
+def make_plan(model, arms, *, dataset="bursts", features=Path("none"), seeds=(0,), settings=FEW):
+    return Plan(model, dataset, features, arms, seeds, settings[1::2], CPU)
+
+
+@pytest.mark.parametrize(
+    ("model", "default"),
+    [
+        ("clav-como", "A9 full, ICA before CoMo"),
+        ("la-net", "7, both: the default"),
+        ("cbcg", "16, guidance, fused: the default"),
+    ],
+)
+def test_arms_are_compared_with_the_default_or_with_the_first_where_it_is_not_there(model, default):
+    arms = choose_arms(model, ())
+    (index,) = [index for index, arm in enumerate(arms) if arm.name == default]
+    assert ablate(make_plan(model, (arms[0], arms[index]))).reference == arms[index]
+    assert ablate(make_plan(model, arms[:1])).reference == arms[0]
+
+
+def test_an_arm_that_changes_nothing_differs_by_0():
+    first, *_ = choose_arms("la-net", ("MLP",))
+    same = Arm("the same", first.settings)
+    done = ablate(make_plan("la-net", (first, same), seeds=(3, 4)))
+    found = done.differences()[same]
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_each_seed_of_a_synthetic_set_resamples_its_own_videos():
+    (arm,) = choose_arms("la-net", ("MLP",))
+    first, second, *linear = ablate(make_plan("la-net", (arm,), seeds=(0, 1))).trainings
+    assert [record.seed for record in linear] == [0, 1]
+    assert not np.array_equal(first.resampled.draws, second.resampled.draws)
+
+
+def write_dataset(folder):
+    """A manifest of sixteen videos, every second anomalous, eight of them for training."""
+    rng = np.random.default_rng(0)
+    rows = ["path,split,label,anomalies\n"]
+    for index in range(16):
+        features = Features(
+            streams={"rgb": rng.normal(size=(4, 1, 3)).astype("float32")},
+            snippet_len=16,
+            n_frames=64,
+            n_missing=0,
+            fps=25.0,
+            timestamps=np.arange(64) / 25,
+            decoder="none",
+        )
+        path = feature_path(folder / "features" / "small", str(index))
+        provenance = {"extractor": "none", "is_pretrained": False}
+        write_features(path, features, provenance, video_id=str(index), source_name="none")
+        split = "train" if index < 8 else "test"
+        rows.append(f"{index}.mp4,{split},{index % 2},{'16-40' if index % 2 else ''}\n")
+    (folder / "small.csv").write_text("".join(rows))
+
+
+def test_features_are_read_once_for_all_arms_and_seeds(tmp_path):
+    write_dataset(tmp_path)
+    features = tmp_path / "features"
+
+    def remove_test_features(progress):
+        for index in range(8, 16):
+            feature_path(features / "small", str(index)).unlink(missing_ok=True)
+
+    dataset = str(tmp_path / "small.csv")
+    arms = choose_arms("la-net", ("MLP", "7, both"))
+    plan = make_plan("la-net", arms, dataset=dataset, features=features, seeds=(0, 1))
+    done = ablate(plan, report=remove_test_features)
+    names = [(record.arm.name, record.seed) for record in done.trainings]
+    assert names == [(arm.name, seed) for arm in arms for seed in (0, 1)] + [("linear MIL, rgb", 0)]
+
+
+def test_all_seeds_are_compared_on_the_same_sets_of_a_datasets_test_videos(tmp_path, monkeypatch):
+    write_dataset(tmp_path)
+    monkeypatch.setattr(ablate_module, "with_seed", lambda config, seed: config)  # one model
+    dataset, features = str(tmp_path / "small.csv"), tmp_path / "features"
+    arms = choose_arms("la-net", ("MLP",))
+    plan = make_plan("la-net", arms, dataset=dataset, features=features, seeds=(0, 1))
+    first, second, _ = ablate(plan).trainings
+    assert len(np.unique(first.resampled.draws)) > 10
+    assert np.array_equal(first.resampled.draws, second.resampled.draws)
+
+
+def test_five_seeds_are_the_default(tmp_path):
+    path = tmp_path / "a.json"
+    options = ["--model", "la-net", "--arm", "MLP", "--json", str(path)]
+    result = CliRunner().invoke(main, ["ablate", *options, *FEW])
+    assert result.exit_code == 0, result.output
+    trainings = json.loads(path.read_text())["trainings"]
+    assert [t["seed"] for t in trainings if t["arm"] == "MLP alone"] == [0, 1, 2, 3, 4]
 
 
 def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds():
@@ -146,7 +295,7 @@ def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds(
         stream_dims=(("rgb", 6),),
         provenance={"extractor": "none"},
     )
-    values = measure(model, videos, bags, CPU)
+    values, _ = measure(model, videos, bags, CPU)
     positive, negative = [], []
     for video in videos:
         crops = torch.from_numpy(video.features.streams["rgb"]).transpose(0, 1)

@@ -15,8 +15,8 @@ from models.clav_como_config import ClavComoConfig
 from models.la_net import LaNet, LaNetConfig
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.split_videos import TestVideo
-from pipeline.experiments.ablate import COLUMNS
 from pipeline.experiments.ablation_measures import measure
+from pipeline.experiments.ablation_results import COLUMNS
 from pipeline.training.bag_loading import Bag, collect_bags
 
 CPU = torch.device("cpu")
@@ -148,7 +148,7 @@ def test_every_column_of_the_table_is_measured_here(videos):
     )
     found = set()
     for model in models:
-        found |= measure(model.eval(), videos, collected(make_bags()), CPU).keys()
+        found |= measure(model.eval(), videos, collected(make_bags()), CPU)[0].keys()
     assert found == COLUMNS.keys()
 
 
@@ -156,9 +156,14 @@ def test_aucs_false_alarms_and_the_gate_are_those_of_loops_over_frames(videos):
     model = ClavComo(ClavComoConfig(**CLAV_COMO)).eval()
     logits = torch.cat([o.logits[0] for video in videos for o in outputs_of(model, video)])
     model.scorer[-1].bias.data -= logits.median()  # scores on both sides of 0.5
-    values = measure(model, videos, collected(make_bags()), CPU)
+    values, per_frame = measure(model, videos, collected(make_bags()), CPU)
     outputs = [outputs_of(model, video) for video in videos]
     scores = [[output.scores[0] for output in crops] for crops in outputs]
+    for video, of_video, crops in zip(videos, per_frame, scores, strict=True):
+        assert of_video.shape == video.labels.shape
+        expected = ((crops[0] + crops[1]) / 2)[:, None].expand(-1, SNIPPET_LEN).flatten().numpy()
+        n = min(len(expected), len(of_video))  # a dropped tail has the score of the last snippet
+        assert of_video[:n] == pytest.approx(expected[:n], abs=1e-6)
     gates = [[output.gate[0, :, 1] for output in crops] for crops in outputs]
     assert values["AUC"] == pytest.approx(slow_auc(videos, scores), abs=1e-9)
     abnormal = slow_auc(videos, scores, of_abnormal_videos=True)
@@ -186,7 +191,7 @@ def test_aucs_false_alarms_and_the_gate_are_those_of_loops_over_frames(videos):
 
 def test_the_gap_is_the_ratio_of_mean_squared_distances_to_the_normal_center(videos):
     model = ClavComo(ClavComoConfig(**CLAV_COMO)).eval()
-    values = measure(model, videos, collected(make_bags()), CPU)
+    values, _ = measure(model, videos, collected(make_bags()), CPU)
     directions = [
         [[unit(e) for e in output.embeddings[0].tolist()] for output in outputs_of(model, video)]
         for video in videos
@@ -203,7 +208,7 @@ def test_the_gap_is_the_ratio_of_mean_squared_distances_to_the_normal_center(vid
 def test_with_two_videos_the_shuffled_context_is_the_other_ones(videos):
     two = [videos[0], videos[3]]
     model = ClavComo(ClavComoConfig(**CLAV_COMO)).eval()
-    values = measure(model, two, collected(make_bags()), CPU)
+    values, _ = measure(model, two, collected(make_bags()), CPU)
     swapped = [
         [output.scores[0] for output in outputs_of(model, video, context=other)]
         for video, other in zip(two, reversed(two), strict=True)
@@ -220,7 +225,7 @@ def test_the_shuffled_context_is_the_mean_of_five_orders(videos, monkeypatch):
     monkeypatch.setattr(
         "pipeline.experiments.ablation_measures.derangement", lambda n, rng: to_come.pop(0)
     )
-    values = measure(model, three, collected(make_bags()), CPU)
+    values, _ = measure(model, three, collected(make_bags()), CPU)
     aucs = []
     for order in orders:
         scores = [
@@ -235,7 +240,7 @@ def test_the_shuffled_context_is_the_mean_of_five_orders(videos, monkeypatch):
 def test_steps_of_la_net_are_those_of_loops_over_neighbors(videos):
     config = LaNetConfig(stream_dims=STREAMS, attention_dim=8, embedding_dim=8)
     model = LaNet(config).eval()
-    values = measure(model, videos, collected(make_bags()), CPU)
+    values, _ = measure(model, videos, collected(make_bags()), CPU)
     largest, correlations = {0: [], 1: []}, []
     for video in videos:
         of_crops, per_step = [], []
@@ -269,7 +274,7 @@ def make_cbcg():
 
 def test_both_branches_of_cbcg_are_ranked_frame_by_frame(videos):
     model = make_cbcg()
-    values = measure(model, videos, collected(make_bags()), CPU)
+    values, _ = measure(model, videos, collected(make_bags()), CPU)
     outputs = [outputs_of(model, video) for video in videos]
     for name, logits in (("regression", "regression_logits"), ("cluster", "cluster_logits")):
         branch = [[getattr(o, logits)[0].sigmoid() for o in crops] for crops in outputs]
@@ -279,7 +284,7 @@ def test_both_branches_of_cbcg_are_ranked_frame_by_frame(videos):
 
 def test_the_silhouette_is_that_of_a_loop_over_pairs(videos):
     model = make_cbcg()
-    values = measure(model, videos, collected(make_bags()), CPU)
+    values, _ = measure(model, videos, collected(make_bags()), CPU)
     directions = [[o.directions[0].tolist() for o in outputs_of(model, v)] for v in videos]
     found = snippets_by_class(videos, directions)
 
@@ -308,7 +313,7 @@ class Marked(Cbcg):
 def test_the_anomalous_share_is_of_real_snippets_in_anomalous_training_bags(videos):
     bags = make_bags()
     model = Marked(CbcgConfig(stream_dims=STREAMS, cluster_dim=2, max_fraction=1.0)).eval()
-    values = measure(model, videos, collected(bags), CPU)
+    values, _ = measure(model, videos, collected(bags), CPU)
     anomalous = [bag.features[:, 0] for bag in bags if bag.label == 1]
     n_marked = sum(int(value > 0) for bag in anomalous for value in bag)
     assert values["anomalous share"] == pytest.approx(n_marked / sum(len(b) for b in anomalous))
@@ -322,7 +327,7 @@ def test_parameters_are_counted_by_hand(videos):
         ica="none",
         relation="none",
     )
-    values = measure(ClavComo(config).eval(), videos, collected(make_bags()), CPU)
+    values, _ = measure(ClavComo(config).eval(), videos, collected(make_bags()), CPU)
     stem = (6 + 1) * 16 + 2 * 16  # a linear layer and a normalization
     scorer = (16 + 1) * 8 + (8 + 1)
     assert values["parameters"] == 2 * stem + scorer
