@@ -31,7 +31,7 @@ RECIPES = Path(__file__).with_name("recipes")
 # between some fifty videos and some thousands the larger network begins to pay.
 FEW_VIDEOS = 200
 
-# 1 GB as float32; a training holds five times as much.
+# 1 GB as float32; training holds five times as much.
 MAX_PARAMETERS = 250_000_000
 
 # Neither is a setting: the model is chosen by name, the streams are those of the features.
@@ -119,7 +119,7 @@ def resolve_config(
     recipe: Path | None = None,
     settings: Sequence[str] = (),
 ) -> TrainConfig:
-    """Put the settings of a training together.
+    """Put the settings of a training run together.
 
     Args:
         model_name: Key of `MODELS`.

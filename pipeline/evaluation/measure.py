@@ -18,7 +18,12 @@ from extractors.features import Features
 from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
-from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
+from pipeline.evaluation.baselines import (
+    ControlError,
+    context_of,
+    energies_of,
+    permutation_without_fixed_points,
+)
 from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
@@ -244,7 +249,8 @@ class _Measuring:
         """The model when its context path reads another video: per seed the mean of several."""
         per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
         for shuffle in range(N_CONTEXT_SHUFFLES):
-            order = derangement(len(self._truths), np.random.default_rng(shuffle))
+            rng = np.random.default_rng(shuffle)
+            order = permutation_without_fixed_points(len(self._truths), rng)
             scored: list[FrameScores] = [[] for _ in self.models]
             for index, other in enumerate(order):
                 features = self.split.features(index)

@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with torch.device("meta"):
             expected = _build(model_name, config, members).state_dict()
         tensors = file.read_all(expected)
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        with torch.random.fork_rng(devices=[]):  # initial weights are random, and replaced
             model = _build(model_name, config, members)
         model.load_state_dict(tensors)
         return Checkpoint(

@@ -117,7 +117,7 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/*/*"))
 
 
-def test_an_evaluation_leaves_its_table_its_json_its_picture_and_the_cards(world):
+def test_an_evaluation_leaves_its_table_its_json_its_plot_and_the_cards(world):
     result = run(world, "evaluate", "--json", "e.json", "--plot", "e.png", "--best-on-test")
     assert result.exit_code == 0, result.output
     for text in (
@@ -196,16 +196,16 @@ def test_held_out_videos_select_on_request(tmp_path):
     assert "ranks held-out training videos best" in run(tmp_path, "evaluate").stdout
 
 
-def test_each_epoch_is_drawn_with_its_loss_and_speed(tmp_path, monkeypatch):
+def test_each_epoch_is_shown_with_its_loss_and_speed(tmp_path, monkeypatch):
     make_world(tmp_path)
     monkeypatch.setattr("pipeline.cli.terminal.SECONDS_BETWEEN_LINES", 0)
     result = train(tmp_path, "--device", "cpu")
     assert result.exit_code == 0, result.output
     (folder,) = run_folders(tmp_path)
-    drawn = [line for line in result.stderr.splitlines() if folder.name in line]
+    shown = [line for line in result.stderr.splitlines() if folder.name in line]
     detail = r"loss \d+\.\d{4}, \d+\.\d steps/s, \d+ s left"
-    assert len(drawn) == 2
-    for epoch, line in enumerate(drawn, start=1):
+    assert len(shown) == 2
+    for epoch, line in enumerate(shown, start=1):
         assert re.fullmatch(rf"train {folder.name}: {epoch}/2 epochs, {detail}", line)
 
 

@@ -8,9 +8,9 @@ from extractors.decoding.frame_folder import FrameFolder
 from extractors.decoding.video import VideoError
 from pipeline.evaluation.baselines import (
     ControlError,
-    derangement,
     energies_of,
     motion_energies,
+    permutation_without_fixed_points,
     stretched,
 )
 
@@ -20,17 +20,17 @@ def energy_of(path, smoothing_len):
     return energy
 
 
-def test_a_derangement_moves_everything_and_loses_nothing():
+def test_a_permutation_without_fixed_points_moves_everything_and_loses_nothing():
     rng = np.random.default_rng(0)
     for n in range(2, 30):
-        order = derangement(n, rng)
+        order = permutation_without_fixed_points(n, rng)
         assert sorted(order) == list(range(n))
         assert not (order == np.arange(n)).any()
 
 
-def test_one_video_cannot_be_deranged():
+def test_one_video_cannot_change_its_place():
     with pytest.raises(ValueError, match="2 videos or more, instead got 1"):
-        derangement(1, np.random.default_rng(0))
+        permutation_without_fixed_points(1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("n_before", "n_after"), [(3, 7), (7, 3), (1, 4), (4, 4)])

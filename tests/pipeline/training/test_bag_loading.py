@@ -1,4 +1,4 @@
-"""Bags in memory and the batches drawn from them, by their properties."""
+"""Bags in memory and the batches sampled from them, by their properties."""
 
 import shutil
 from collections import Counter
@@ -277,7 +277,8 @@ def test_without_any_features_the_command_that_makes_them_is_named(tmp_path):
 
 def test_features_made_in_different_ways_do_not_mix(tmp_path):
     dataset = make_dataset(tmp_path, [0, 1, 0], {2: {**PROVENANCE, "n_crops": 10}})
-    text = r"2\.h5: was made in another way than 0\.h5 \(n_crops: 2 expected, instead got 10\)"
+    difference = r"n_crops: 2 expected, instead got 10"
+    text = rf"2\.h5: extracted with different settings than 0\.h5 \({difference}\)"
     with pytest.raises(FeatureFileError, match=text):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
 

@@ -84,7 +84,7 @@ def make_run(runs: Path, config: TrainConfig) -> Run:
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The share of pairs in the right order, counted."""
+    """The fraction of pairs in the right order, counted."""
     positive, negative = scores[labels], scores[~labels]
     wins = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
     return float(wins)
@@ -146,7 +146,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> Run:
-    """A training that nothing stopped."""
+    """A training run that nothing stopped."""
     config = make_config()
     run = make_run(tmp_path_factory.mktemp("whole"), config)
     list(train_run(run, make_bags(config), CPU))
