@@ -103,9 +103,9 @@ def resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     cv2.setNumThreads(1)
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
+    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return method.calc(*grey, np.zeros((*grey[0].shape, 2), np.float32))
+    return method.calc(*gray, np.zeros((*gray[0].shape, 2), np.float32))
 
 
 def cut(frames: NDArray[np.float32], index: int) -> NDArray[np.float32]:

@@ -1,3 +1,5 @@
+"""Frame-level AUC and average precision, each against its definition."""
+
 import itertools
 
 import numpy as np
