@@ -47,7 +47,7 @@ class Checkpoint:
         model_name: Key of `MODELS`.
         provenance: How the features were made that it was trained on.
         dataset: Name of the dataset that it was trained on.
-        seed: Of the training.
+        seed: Of the training run.
         step: Steps that it was trained for.
     """
 

@@ -42,7 +42,7 @@ _RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsec
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The folder of one training. Ordered by time, then by seed, with `run_order`."""
+    """The folder of one training run. Ordered by time, then by seed, with `run_order`."""
 
     folder: Path
 

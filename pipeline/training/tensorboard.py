@@ -26,7 +26,7 @@ def require_tensorboard() -> None:
 def with_tensorboard(records: Iterator[EpochRecord], folder: Path) -> Iterator[EpochRecord]:
     """Pass a training run's records on, and write each as TensorBoard scalars.
 
-    A record of an epoch comes once, also when the training is resumed, so no step is written twice.
+    A record of an epoch comes once, also when a run is resumed, so no step is written twice.
 
     Args:
         records: As from `train_run`.

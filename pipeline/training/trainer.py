@@ -147,7 +147,7 @@ class Trainer:
 
         Args:
             step: Its place, from 0.
-            batch: On the training's device.
+            batch: On the trainer's device.
 
         Returns:
             The loss terms, their sum `loss` and the gradient norm `grad_norm`: scalars on the
@@ -221,7 +221,7 @@ class Trainer:
         return n_epochs_done
 
     def _state(self) -> dict[str, Tensor]:
-        """All tensors of the training by name; Adam's begin as zeros."""
+        """All tensors of the training state by name; Adam's begin as zeros."""
         state = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for index, parameter in enumerate(self._model.parameters()):

@@ -144,14 +144,14 @@ def check(world: Path, words: list[str], folder: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(words=command_lines())
-def test_drawn_options_end_in_an_exit_code_and_leave_the_inputs(words, world, tmp_path_factory):
+def test_random_options_end_in_an_exit_code_and_leave_the_inputs(words, world, tmp_path_factory):
     check(world, words, tmp_path_factory.mktemp("random") / "world")
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(words=command_lines())
-def test_many_drawn_options_end_in_an_exit_code(words, world, tmp_path_factory):
+def test_many_random_options_end_in_an_exit_code(words, world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("random") / "world"
     check(world, words, folder)
     shutil.rmtree(folder)

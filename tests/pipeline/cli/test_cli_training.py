@@ -54,15 +54,6 @@ def train(folder: Path, *arguments: object, dataset: str = "small.csv") -> Resul
     return run(folder, "train", "--dataset", dataset, *settings, *arguments)
 
 
-def assert_one_line_error(result: Result, *expected: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in result.output
-    for text in expected:
-        assert text in lines[0]
-
-
 @pytest.fixture(scope="module")
 def make_world(features_of):
     """A function that writes a manifest and features of its videos."""
@@ -150,7 +141,9 @@ def test_a_run_is_evaluated_on_another_dataset_whose_features_are_alike(world, m
     assert "clav-como (small -> abroad)" in result.stdout
 
 
-def test_another_dataset_with_other_features_is_refused_with_what_differs(world, make_world):
+def test_another_dataset_with_other_features_is_refused_with_what_differs(
+    world, make_world, assert_one_line_error
+):
     make_world(world, name="foreign", provenance={**PROVENANCE, "crops": 10})
     result = run(world, "evaluate", "--dataset", "foreign.csv", "--json", "foreign.json")
     assert_one_line_error(result, "crops: 2 expected, instead got 10")
@@ -172,13 +165,15 @@ def test_the_list_of_runs_has_their_metrics(world):
     assert lines[0].split() == other[0].split()
 
 
-def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world):
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work(
+    world, assert_one_line_error
+):
     result = run(world, "evaluate", "--plot", "absent/e.png")
     assert_one_line_error(result, "absent/e.png")
     assert "clav-como" not in result.stdout
 
 
-def test_without_kept_epochs_there_is_no_best_on_test(tmp_path, make_world):
+def test_without_kept_epochs_there_is_no_best_on_test(tmp_path, make_world, assert_one_line_error):
     make_world(tmp_path)
     assert train(tmp_path).exit_code == 0
     result = run(tmp_path, "evaluate", "--best-on-test")
@@ -209,7 +204,7 @@ def test_each_epoch_is_shown_with_its_loss_and_speed(tmp_path, monkeypatch, make
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_the_training(
-    tmp_path, monkeypatch, make_world
+    tmp_path, monkeypatch, make_world, assert_one_line_error
 ):
     make_world(tmp_path)
     # Importing it now fails.
@@ -239,7 +234,7 @@ def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path, make_worl
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(
-    tmp_path, arguments, expected, make_world
+    tmp_path, arguments, expected, make_world, assert_one_line_error
 ):
     make_world(tmp_path)
     before = files_below(tmp_path)
@@ -247,7 +242,9 @@ def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(
     assert files_below(tmp_path) == before
 
 
-def test_a_recipe_with_an_unknown_key_is_named_with_the_key(tmp_path, make_world):
+def test_a_recipe_with_an_unknown_key_is_named_with_the_key(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     (tmp_path / "mine.toml").write_text("[model]\nmargins = 1\n")
     before = files_below(tmp_path)
@@ -256,7 +253,9 @@ def test_a_recipe_with_an_unknown_key_is_named_with_the_key(tmp_path, make_world
     assert files_below(tmp_path) == before
 
 
-def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(tmp_path, make_world):
+def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     lines = (tmp_path / "small.csv").read_text().splitlines()
     (tmp_path / "small.csv").write_text("\n".join(x for x in lines if ",train,1," not in x))
@@ -265,7 +264,9 @@ def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(tmp_pa
     assert files_below(tmp_path) == before
 
 
-def test_features_that_are_not_finite_are_one_line_that_names_the_video(tmp_path, make_world):
+def test_features_that_are_not_finite_are_one_line_that_names_the_video(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     path = tmp_path / "features/small/3.h5"
     first_value = read_features(path).features.streams["rgb"].astype("<f2").tobytes()[:12]
@@ -289,7 +290,9 @@ def copy_of(world: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("change", ["extra", "missing", "shape", "other model"])
-def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(world, tmp_path, change):
+def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(
+    world, tmp_path, change, assert_one_line_error
+):
     path = copy_of(world, tmp_path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
@@ -340,7 +343,9 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     assert f"{options[0]} cannot be given with --resume" in result.stderr
 
 
-def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path, make_world):
+def test_a_run_that_is_being_trained_is_not_resumed_by_another(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     assert train(tmp_path).exit_code == 0
     (folder,) = run_folders(tmp_path)
@@ -369,7 +374,9 @@ def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch, mak
     assert len(refused) == 4
 
 
-def test_settings_that_cannot_be_built_leave_no_run_behind(tmp_path, make_world):
+def test_settings_that_cannot_be_built_leave_no_run_behind(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     before = files_below(tmp_path)
     for setting in ("model.embedding_dim=10000000", "model.embedding_dim=60000"):
@@ -377,7 +384,7 @@ def test_settings_that_cannot_be_built_leave_no_run_behind(tmp_path, make_world)
         assert files_below(tmp_path) == before
 
 
-def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path):
+def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path, assert_one_line_error):
     result = run(tmp_path, "evaluate", run_folders(world)[0], "--features", world / "features")
     assert result.exit_code == 0, result.output
     moved = copy_of(world, tmp_path).parent
@@ -387,7 +394,9 @@ def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path):
     assert_one_line_error(run(tmp_path, "evaluate", moved), str(tmp_path / "gone/small.csv"))
 
 
-def test_outputs_of_an_evaluation_never_replace_what_it_reads(world, tmp_path):
+def test_outputs_of_an_evaluation_never_replace_what_it_reads(
+    world, tmp_path, assert_one_line_error
+):
     checkpoint = copy_of(world, tmp_path)
     contents = {path: path.read_bytes() for path in files_below(tmp_path)}
     for name in ("small.csv", "features/small/7.h5", checkpoint.relative_to(tmp_path)):
@@ -408,7 +417,9 @@ def test_an_evaluation_as_json_goes_to_stdout_on_request(world):
     assert not (world / "-").exists()
 
 
-def test_features_of_another_width_are_one_line_that_names_the_file(world, tmp_path):
+def test_features_of_another_width_are_one_line_that_names_the_file(
+    world, tmp_path, assert_one_line_error
+):
     copy_of(world, tmp_path)
     path = tmp_path / "features/small/7.h5"
     stored = read_features(path)
@@ -443,7 +454,7 @@ def test_a_damaged_run_does_not_hide_the_others(world, tmp_path, content):
     assert run(tmp_path, "runs").exit_code == 0
 
 
-def test_a_folder_of_runs_that_is_not_there_is_an_error(tmp_path):
+def test_a_folder_of_runs_that_is_not_there_is_an_error(tmp_path, assert_one_line_error):
     assert_one_line_error(run(tmp_path, "runs", "--runs", "absent"), "absent", "no such folder")
 
 
@@ -477,7 +488,7 @@ def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, ca
     assert len(notices) == 1
 
 
-def test_a_run_in_float32_refuses_features_in_bfloat16(tmp_path, make_world):
+def test_a_run_in_float32_refuses_features_in_bfloat16(tmp_path, make_world, assert_one_line_error):
     make_world(tmp_path, provenance={**PROVENANCE, "precision": "float32"})
     assert train(tmp_path).exit_code == 0
     make_world(tmp_path, name="rounded", provenance={**PROVENANCE, "precision": "bfloat16"})
