@@ -50,7 +50,7 @@ class CbcgConfig(ModelConfig):
         cluster_dim: Width in which snippets are clustered.
         dropout: Of the encoder, in [0, 1).
         top_k_divisor: The bag loss and the clustering's start take one in so many snippets.
-        max_fraction: At most this share of an anomalous bag joins the anomalous cluster, though
+        max_fraction: At most this fraction of an anomalous bag joins the anomalous cluster, though
             always its highest snippet; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
         memory_len: Earlier batches whose centers are kept.
@@ -254,10 +254,11 @@ class Cbcg(AnomalyModel):
         return directions @ (centers[1] - centers[0]) / self.config.temperature
 
     def _across_batches(self, of_batch: Tensor) -> Tensor:
-        """(2, cluster_dim) this batch's centers drawn toward those of earlier batches."""
-        share = self.config.memory_fraction
+        """(2, cluster_dim) this batch's centers pulled toward those of earlier batches."""
+        fraction = self.config.memory_fraction
         n_kept = self.n_steps.clamp(min=1, max=self.config.memory_len)
-        mixed = F.normalize((1 - share) * of_batch + share * self.memory.sum(dim=0) / n_kept, dim=1)
+        earlier = self.memory.sum(dim=0) / n_kept
+        mixed = F.normalize((1 - fraction) * of_batch + fraction * earlier, dim=1)
         return torch.where(self.n_steps >= self.config.memory_start, mixed, of_batch)
 
     @torch.no_grad()

@@ -233,7 +233,7 @@ class ClavComo(AnomalyModel):
         return {} if output.gate is None else {"gate": output.gate[..., 1]}
 
     def controls(self) -> dict[str, AnomalyModel]:
-        """`even gate`: both classes activate their weights alike in every snippet."""
+        """`even gate`: the class gate is constant, one half for each class, in every snippet."""
         if self.config.ica not in ("weights", "channels"):
             return {}
         even = copy.deepcopy(self)

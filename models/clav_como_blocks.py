@@ -66,8 +66,8 @@ def context_features(x: Tensor, mask: Tensor, context_len: int) -> Tensor:
     """Low-pass part of each snippet's surroundings and the mean of the video: (B, T, 2 E)."""
     real = mask.unsqueeze(2).to(x.dtype)  # (B, T) -> (B, T, 1)
     # No window about a real snippet is empty; about padding some are, and 0 / 0 would spread.
-    share = _window_mean(real, context_len).clamp(min=1 / context_len)
-    local = _window_mean(x * real, context_len) / share
+    real_fraction = _window_mean(real, context_len).clamp(min=1 / context_len)
+    local = _window_mean(x * real, context_len) / real_fraction
     return torch.cat([local, masked_mean(x, mask).expand_as(x)], dim=2)
 
 

@@ -33,14 +33,14 @@ def cluster_batch(
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         top_k_divisor: As in `topk_weights`, for the beginning.
-        max_fraction: At most this share of a bag joins, the nearest first.
+        max_fraction: At most this fraction of a bag joins, the nearest first.
 
     Returns:
         (B, T) bool, which snippets are in the anomalous cluster.
     """
     is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
     n_snippets = mask.sum(dim=1, keepdim=True)
-    # Paper is silent: without a bound the cluster grew to twice the anomalies' share in our trials.
+    # Paper is silent: without a bound the cluster grew to twice the fraction of anomalous snippets.
     most = (n_snippets * max_fraction).long().clamp(min=1)
     highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
     begins = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
@@ -90,11 +90,11 @@ def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
 def guidance(
     logits: Tensor, margin: Tensor, mask: Tensor, labels: Tensor, *, confidence: float
 ) -> Tensor:
-    """Cross-entropy that draws scores toward the cluster probability where that is sure.
+    """Cross-entropy that pulls scores toward the cluster probability where that is sure.
 
     Args:
         logits: (B, T) of the regression branch.
-        margin: (B, T) logits of the cluster probability, which is not drawn back.
+        margin: (B, T) logits of the cluster probability; gets no gradient.
         mask: (B, T) True where the snippet is real.
         labels: (B,); only the snippets of anomalous bags are guided.
         confidence: Sure is a probability above this, or below 1 minus this.

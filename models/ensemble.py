@@ -7,7 +7,7 @@ scorers, with weights that cross-validation over the training videos has found:
 - `network`: any model of this package.
 - `linear <stream>`: one weight per feature of one stream (`models.linear_mil`).
 - `distance <stream>`: how unlike the snippets of normal training videos a snippet is.
-- `motion`: how unlike those of a picture that does not move its flow features are.
+- `motion`: how unlike those of a video that does not move its flow features are.
 
 The papers of the models have nothing of the kind: an ensemble is this project's own.
 """
@@ -34,7 +34,7 @@ class Ensemble(AnomalyModel):
 
     Args:
         network: Trained.
-        has_motion: Whether the features of a picture that does not move are known.
+        has_motion: Whether the features of a video that does not move are known.
 
     Attributes:
         members: Names, in the order of all axes over members.
@@ -82,7 +82,7 @@ class Ensemble(AnomalyModel):
 
         Args:
             batch: One bag of every training video, normal and anomalous ones, on the CPU.
-            still_flow: (D of the flow stream,) features of a picture that does not move; None if
+            still_flow: (D of the flow stream,) features of a video that does not move; None if
                 they are not known.
 
         Raises:

@@ -285,7 +285,7 @@ def check_fields(
         config: A dataclass.
         at_least_1: Names of its counts and widths, at most `MAX_SIZE`.
         at_least_0: Names of its finite numbers that must not be negative.
-        below_1: Names of its shares in [0, 1).
+        below_1: Names of its fractions in [0, 1).
 
     Raises:
         ValueError: If one is out of its range; the text names it.

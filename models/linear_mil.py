@@ -49,14 +49,14 @@ def _fit_seed(
     optimizer = torch.optim.Adam([weights, bias], lr=LEARNING_RATE)
     of_class = [torch.nonzero(labels == label).flatten() for label in (0, 1)]
     for step in range(N_STEPS):
-        drawn = torch.cat([_draw(members, generator) for members in of_class])
-        clean = norm(features[drawn].float())
+        sampled = torch.cat([_draw(members, generator) for members in of_class])
+        clean = norm(features[sampled].float())
         noisy = clean + INPUT_NOISE * torch.randn(clean.shape, generator=generator)
         logits = noisy @ weights + bias
-        top = topk_weights(logits, mask[drawn], top_k_divisor=TOP_K_DIVISOR)
+        top = topk_weights(logits, mask[sampled], top_k_divisor=TOP_K_DIVISOR)
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * _cosine(step)
         optimizer.zero_grad()
-        torch.autograd.backward(mean_score_bce(logits, top, labels[drawn]))
+        torch.autograd.backward(mean_score_bce(logits, top, labels[sampled]))
         optimizer.step()
     return weights.detach(), bias.detach()
 

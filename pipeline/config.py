@@ -32,7 +32,7 @@ RECIPES = Path(__file__).with_name("recipes")
 # larger one takes an hour and a half. Not measured: from where on the larger one pays.
 FEW_VIDEOS = 1000
 
-# 1 GB as float32; a training holds five times as much.
+# 1 GB as float32; training holds five times as much.
 MAX_PARAMETERS = 250_000_000
 
 # Neither is a setting: the model is chosen by name, the streams are those of the features.
@@ -45,7 +45,7 @@ class ConfigError(LookaroundError, ValueError):
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid"))
 class TrainConfig:
-    """The settings of one training.
+    """The settings of one training run.
 
     The defaults are those of the reconstruction of CLAV-CoMo: 5,000 steps of 32 + 32 bags of 32
     bins.
@@ -58,7 +58,7 @@ class TrainConfig:
         bags_per_class: Bags of either class in a batch.
         learning_rate: At the first step; falls to 0 along a cosine.
         weight_decay: L2 penalty, inside Adam.
-        steps: Length of the training.
+        steps: Length of the training run.
         steps_per_epoch: After so many steps a line is logged and the state is saved.
         selection: `budget` keeps the weights after the last step; `held_out` keeps those of the
             epoch that ranks held-out videos best by their labels: the `val` split where the dataset
@@ -105,7 +105,7 @@ class TrainConfig:
         return -(-self.steps // self.steps_per_epoch)
 
     @property
-    def selection_in_words(self) -> str:
+    def selection_description(self) -> str:
         """Which weights are kept, for people; never does a test video have a say in it."""
         if self.selection == "held_out":
             return f"the epoch of {self.n_epochs} that ranks held-out training videos best"
@@ -120,7 +120,7 @@ def resolve_config(
     recipe: Path | None = None,
     settings: Sequence[str] = (),
 ) -> TrainConfig:
-    """Put the settings of a training together.
+    """Put the settings of a training run together.
 
     Args:
         model_name: Key of `MODELS`.
@@ -194,7 +194,7 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
     try:
         return dataclasses.replace(config, seed=seed)
     except ValidationError as error:
-        raise ConfigError(f"--seed: {_in_words(error, prefix='')}") from error
+        raise ConfigError(f"--seed: {_describe(error, prefix='')}") from error
 
 
 def config_to_json(config: TrainConfig) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def config_from_json(values: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(model_name=model_name, model=model, **rest)
     except ValidationError as error:
-        raise ConfigError(_in_words(error, prefix="")) from error
+        raise ConfigError(_describe(error, prefix="")) from error
 
 
 def model_config_from_json(model_name: str, values: object) -> ModelConfig:
@@ -245,13 +245,13 @@ def model_config_from_json(model_name: str, values: object) -> ModelConfig:
         text = json.dumps(values, default=str)
         model_config: ModelConfig = TypeAdapter(config_type).validate_json(text, strict=True)
     except ValidationError as error:
-        raise ConfigError(_in_words(error, prefix="model.")) from error
+        raise ConfigError(_describe(error, prefix="model.")) from error
     except RecursionError as error:
         raise ConfigError(f"settings of {model_name} must be flat, not nested") from error
     return model_config
 
 
-def _in_words(error: ValidationError, *, prefix: str) -> str:
+def _describe(error: ValidationError, *, prefix: str) -> str:
     """The first complaint: which key, what it must be, what came."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")

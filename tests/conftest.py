@@ -14,6 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from extractors.features import Features
+
 # A keyframe every 12 frames and nowhere else.
 KEYFRAMES = {"g": "12", "sc_threshold": "0"}
 
@@ -120,6 +122,12 @@ def counting_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write_clip(tmp_path_factory.mktemp("clips") / "counting.mp4")
 
 
+@pytest.fixture(scope="session")
+def features_of() -> Callable[..., Features]:
+    """A function that makes features of given streams, at a constant frame rate."""
+    return _features_of
+
+
 @pytest.fixture
 def brightness_scorer() -> Any:
     """A `Scorer` whose features are the brightness of frames: as good as any, and fast."""
@@ -158,6 +166,22 @@ class BrightnessExtractor:
     def embed(self, snippets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         means = torch.stack([snippet["rgb"] for snippet in snippets])
         return {"rgb": torch.stack([means, means / 2], dim=1)}
+
+
+def _features_of(
+    streams: dict[str, NDArray[np.float32]],
+    n_frames: int | None = None,
+    *,
+    snippet_len: int = 16,
+    fps: float = 25.0,
+    **others: Any,
+) -> Features:
+    """Features without missing frames; of whole snippets where `n_frames` is not given."""
+    if n_frames is None:
+        n_frames = snippet_len * len(next(iter(streams.values())))
+    timestamps = np.arange(n_frames) / fps
+    fields = {"n_missing": 0, "decoder": "none", **others}
+    return Features(streams, snippet_len, n_frames, fps=fps, timestamps=timestamps, **fields)
 
 
 def _find_decoders() -> list[int]:

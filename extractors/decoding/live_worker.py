@@ -124,8 +124,8 @@ class PlayClock:
         """
         delay = now - seconds
         if self._delay is not None and self._delay > delay:
-            share = 0.5 ** ((now - self._last) / AHEAD_HALF_LIFE_SECONDS)
-            delay += share * (self._delay - delay)
+            fraction = 0.5 ** ((now - self._last) / AHEAD_HALF_LIFE_SECONDS)
+            delay += fraction * (self._delay - delay)
         self._delay, self._last = delay, now
         return seconds + delay
 

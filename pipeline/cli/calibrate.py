@@ -68,8 +68,8 @@ def calibrate(
         from pipeline.scoring.calibrate import calibrate as calibrate_run
         from pipeline.scoring.calibration import calibration_path, write_calibration
         from pipeline.scoring.events import EventRule
+        from pipeline.scoring.score_files import find_videos
         from pipeline.scoring.scorer import Scorer
-        from pipeline.scoring.video_outputs import find_videos
 
         run = Run(run_folder)
         videos = [video.path for video in find_videos(normal_videos)]

@@ -224,7 +224,7 @@ def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path |
     seeds = finished_seeds(run)
     click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
     description = read_description(seeds[0])
-    click.echo(f"checkpoints: {description.config.selection_in_words}")
+    click.echo(f"checkpoints: {description.config.selection_description}")
     for table in (metrics_table(evaluation), alarms_table(evaluation)):
         click.echo(format_table(table.title, table.header, table.rows) + "\n")
     if unbeaten := describe_unbeaten(as_json(evaluation)["rows"]):

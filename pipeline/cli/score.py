@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pipeline.runs.run_folder import Run
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
+    from pipeline.scoring.score_files import ScoreFormat, VideoOutputs
     from pipeline.scoring.scorer import Scorer, VideoFailure
-    from pipeline.scoring.video_outputs import ScoreFormat, VideoOutputs
 
 
 @click.command()
@@ -131,8 +131,8 @@ def score(
         from pipeline.device import describe_device
         from pipeline.reports.media_outputs import MediaOutputs
         from pipeline.scoring.score import find_run
+        from pipeline.scoring.score_files import check_format
         from pipeline.scoring.scorer import Scorer
-        from pipeline.scoring.video_outputs import check_format
 
         check_format(score_format)
         run = find_run(run_folder, runs)
@@ -181,7 +181,7 @@ def _plan_outputs(
     from pipeline.cli.output_paths import check_output_folders, check_outputs
     from pipeline.datasets import load_dataset
     from pipeline.outputs import STDOUT
-    from pipeline.scoring.video_outputs import (
+    from pipeline.scoring.score_files import (
         VideoOutputs,
         find_videos,
         outputs_in_folders,
@@ -229,7 +229,7 @@ def _score_all(
     from pipeline.cli.terminal import show_progress
     from pipeline.reports.html_report import describe_run
     from pipeline.reports.media_outputs import MediaWriter
-    from pipeline.scoring.video_outputs import write_video_outputs
+    from pipeline.scoring.score_files import write_video_outputs
 
     if stride < SNIPPET_LEN:
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")

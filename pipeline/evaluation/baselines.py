@@ -66,7 +66,7 @@ def motion_energies(
     """How much moves in each frame of videos: a baseline that a learned score must beat.
 
     The 99th percentile over the pixels of the gray difference to the frame before, smoothed by a
-    centerd mean. The first frame has the energy of the second. The videos are decoded in another
+    centered mean. The first frame has the energy of the second. The videos are decoded in another
     process, as for extraction.
 
     Args:
@@ -100,7 +100,7 @@ def motion_energies(
 def _smoothed(differences: list[float], smoothing_len: int) -> NDArray[np.float32]:
     energy = np.array(differences[:1] + differences or [0.0], dtype=np.float32)
     weights = np.ones(min(smoothing_len, len(energy)), dtype=np.float32)
-    # Divided by the number of frames under the mean: the ends are not drawn toward zero.
+    # Divided by the number of frames under the mean: the ends are not pulled toward zero.
     total = np.convolve(energy, weights, mode="same")
     return (total / np.convolve(np.ones_like(energy), weights, mode="same")).astype(np.float32)
 
@@ -116,12 +116,12 @@ def _frame_differences(frames: NDArray[np.uint8]) -> list[float]:
     return differences
 
 
-def derangement(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation that leaves nothing in its place, drawn evenly among all such.
+def permutation_without_fixed_points(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A permutation that moves every index, sampled uniformly from all such.
 
     Args:
         n: At least 2.
-        rng: Drawn from.
+        rng: Random numbers.
 
     Raises:
         ValueError: If n is less than 2.

@@ -29,7 +29,7 @@ from pipeline.runs.checkpoints import Checkpoint
 from pipeline.runs.compatibility import compare_with_run
 from pipeline.scoring.frame_scores import scores_of_video
 
-MAX_SNIPPETS = 64  # of a training bag; of a longer one so many at even distances
+MAX_SNIPPETS = 64  # per training bag; a longer bag is sampled at even distances
 
 StreamDims = Sequence[tuple[str, int]]
 

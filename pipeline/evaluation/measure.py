@@ -5,7 +5,6 @@ Scores and labels are kept; features are read from their files one video at a ti
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,14 +15,20 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
+from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
-from pipeline.evaluation.baselines import ControlError, context_of, derangement, energies_of
+from pipeline.evaluation.baselines import (
+    ControlError,
+    context_of,
+    energies_of,
+    permutation_without_fixed_points,
+)
 from pipeline.evaluation.linear_baseline import LinearBaselines
-from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
+from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, mean_metrics
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
 from pipeline.evaluation.split_videos import (
     TestSplit,
+    VideoTruth,
     check_both_classes,
     default_ground_truth,
 )
@@ -39,27 +44,6 @@ N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
 
 Value = TypeVar("Value", np.float32, np.float64)
 FrameScores = list[NDArray[np.float32]]  # per video (n_frames,)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GroundTruth:
-    """What is kept of a test video.
-
-    Attributes:
-        entry: Its entry in the dataset.
-        labels: (n_labels,) True where the frame is anomalous.
-        timestamps: (n_labels,) seconds.
-        n_frames: Frames of the features; a published ground truth may have more or fewer labels.
-        duration_seconds: Length of the video.
-        snippet_len: Frames per snippet of its features.
-    """
-
-    entry: VideoEntry
-    labels: NDArray[np.bool_]
-    timestamps: NDArray[np.float64]
-    n_frames: int
-    duration_seconds: float
-    snippet_len: int
 
 
 def measure(
@@ -159,7 +143,7 @@ class _Measuring:
             self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
         self._checkpoints, self._dataset = checkpoints, dataset
         self._device, self._rule, self._ground_truth = device, rule, ground_truth
-        self._truths: list[GroundTruth] = []
+        self._truths: list[VideoTruth] = []
         self._scored: list[FrameScores] = [[] for _ in checkpoints]
         self._linear_scores: dict[str, FrameScores] = {}
 
@@ -171,7 +155,7 @@ class _Measuring:
             check_streams(self.models[0], stream_dims_of(features), path)
             n_labels = video.labels.size
             self._truths.append(
-                GroundTruth(
+                VideoTruth(
                     video.entry,
                     video.labels,
                     timestamps=_cut_or_continue(features.timestamps, n_labels),
@@ -244,7 +228,8 @@ class _Measuring:
         """The model when its context path reads another video: per seed the mean of several."""
         per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
         for shuffle in range(N_CONTEXT_SHUFFLES):
-            order = derangement(len(self._truths), np.random.default_rng(shuffle))
+            rng = np.random.default_rng(shuffle)
+            order = permutation_without_fixed_points(len(self._truths), rng)
             scored: list[FrameScores] = [[] for _ in self.models]
             for index, other in enumerate(order):
                 features = self.split.features(index)
@@ -255,7 +240,7 @@ class _Measuring:
             for metrics, scores in zip(per_model, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
-        measured = tuple(Measurement(_mean_metrics(metrics)) for metrics in per_model)
+        measured = tuple(Measurement(mean_metrics(metrics)) for metrics in per_model)
         return Row(name, "control", measured)
 
     def class_rows(self) -> Iterator[Row]:
@@ -334,19 +319,10 @@ def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]
 
 
 def _frame_metrics(
-    truths: Sequence[GroundTruth], scores: Sequence[NDArray[np.float32]]
+    truths: Sequence[VideoTruth], scores: Sequence[NDArray[np.float32]]
 ) -> FrameMetrics:
     return frame_metrics(
         np.concatenate(scores),
         np.concatenate([truth.labels for truth in truths]),
         np.concatenate([np.full(len(t.labels), t.entry.label == 1) for t in truths]),
-    )
-
-
-def _mean_metrics(several: Sequence[FrameMetrics]) -> FrameMetrics:
-    return FrameMetrics(
-        **{
-            field.name: float(np.mean([getattr(metrics, field.name) for metrics in several]))
-            for field in fields(FrameMetrics)
-        }
     )

@@ -4,7 +4,8 @@ All of them take the frames of all test videos pooled into one array ("micro"), 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,16 @@ def frame_metrics(
         ap_trapezoid=_trapezoid_ap(scores, labels),
         ap_step=float(average_precision_score(labels, scores)),
         ap_abnormal=_trapezoid_ap(abnormal_scores, abnormal_labels) if is_mixed else math.nan,
+    )
+
+
+def mean_metrics(several: Sequence[FrameMetrics]) -> FrameMetrics:
+    """The mean of each metric over several measurements."""
+    return FrameMetrics(
+        **{
+            field.name: float(np.mean([getattr(metrics, field.name) for metrics in several]))
+            for field in fields(FrameMetrics)
+        }
     )
 
 

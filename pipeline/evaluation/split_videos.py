@@ -49,6 +49,27 @@ class TestVideo:
     labels: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoTruth:
+    """What is kept of a test video once its features are scored.
+
+    Attributes:
+        entry: Its entry in the dataset.
+        labels: (n_labels,) True where the frame is anomalous.
+        timestamps: (n_labels,) seconds.
+        n_frames: Frames of the features; a published ground truth may have more or fewer labels.
+        duration_seconds: Length of the video.
+        snippet_len: Frames per snippet of its features.
+    """
+
+    entry: VideoEntry
+    labels: NDArray[np.bool_]
+    timestamps: NDArray[np.float64]
+    n_frames: int
+    duration_seconds: float
+    snippet_len: int
+
+
 class TestSplit:
     """The test videos of a dataset that have features; iterating reads one after the other.
 

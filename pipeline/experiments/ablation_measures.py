@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output
-from pipeline.evaluation.baselines import context_of, derangement
+from pipeline.evaluation.baselines import context_of, permutation_without_fixed_points
 from pipeline.evaluation.measure import N_CONTEXT_SHUFFLES
 from pipeline.evaluation.metrics import frame_metrics
 from pipeline.evaluation.split_videos import TestVideo
@@ -94,7 +94,7 @@ def _shuffled_context_auc(
 ) -> float:
     """The AUC where each video is scored with the context of another, mean over shuffles."""
     orders = [
-        derangement(len(videos), np.random.default_rng(shuffle))
+        permutation_without_fixed_points(len(videos), np.random.default_rng(shuffle))
         for shuffle in range(N_CONTEXT_SHUFFLES)
     ]
     shuffled = [_outputs(model, videos, device, contexts=order) for order in orders]

@@ -29,12 +29,12 @@ N_KINDS, N_BURST_KINDS = 6, 12
 BURSTS_LEN = 64
 ANOMALY_NORM, BURST_NORM = 2.5, 5.0
 
-Drawn = tuple[NDArray[np.float32], NDArray[np.bool_]]
+SampledVideo = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyntheticSet:
-    """Videos of one drawing, half of them anomalous; one snippet is one frame.
+    """Videos of one seed, half of them anomalous; one snippet is one frame.
 
     Attributes:
         train: One bag per video.
@@ -76,14 +76,14 @@ def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> 
     context_codes = rng.normal(size=(N_CONTEXTS, FEATURE_DIM))
     motion_codes = rng.normal(size=(N_MOTIONS, FEATURE_DIM))
 
-    def draw(label: int) -> Drawn:
+    def sample(label: int) -> SampledVideo:
         context = rng.integers(N_CONTEXTS)
         is_anomalous = _run(rng, EXCLUSIVE_OR_LEN, 4, 8) & (label == 1)
         motion = context + 2 * ~is_anomalous + rng.integers(2, size=EXCLUSIVE_OR_LEN)
         codes = context_codes[context] + motion_codes[motion % N_MOTIONS]
         return (codes + rng.normal(size=codes.shape)).astype(np.float32), is_anomalous
 
-    return _collect(draw, n_train, n_test)
+    return _collect(sample, n_train, n_test)
 
 
 def bursts(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:
@@ -102,14 +102,14 @@ def bursts(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Synthe
     kinds = ANOMALY_NORM * _directions(rng, N_KINDS)
     burst_kinds = BURST_NORM * _directions(rng, N_BURST_KINDS)
 
-    def draw(label: int) -> Drawn:
+    def sample(label: int) -> SampledVideo:
         features = rng.normal(size=(BURSTS_LEN, FEATURE_DIM))
         is_anomalous = _run(rng, BURSTS_LEN, 8, 16) & (label == 1)
         features[_run(rng, BURSTS_LEN, 2, 8)] += burst_kinds[rng.integers(N_BURST_KINDS)]
         features[is_anomalous] += kinds[rng.integers(N_KINDS)]
         return features.astype(np.float32), is_anomalous
 
-    return _collect(draw, n_train, n_test)
+    return _collect(sample, n_train, n_test)
 
 
 SYNTHETIC: dict[str, Callable[[int], SyntheticSet]] = {
@@ -127,17 +127,17 @@ def _directions(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 def _run(
     rng: np.random.Generator, n_snippets: int, shortest: int, longest: int
 ) -> NDArray[np.bool_]:
-    """(n_snippets,) True in one run of a drawn length at a drawn place."""
+    """(n_snippets,) True in one run of random length and place."""
     run_len = rng.integers(shortest, longest + 1)
     start = rng.integers(n_snippets - run_len + 1)
     place = np.arange(n_snippets)
     return (place >= start) & (place < start + run_len)
 
 
-def _collect(draw: Callable[[int], Drawn], n_train: int, n_test: int) -> SyntheticSet:
+def _collect(sample: Callable[[int], SampledVideo], n_train: int, n_test: int) -> SyntheticSet:
     """Every second video is anomalous."""
-    train = tuple(Bag(f"train/{i}", draw(i % 2)[0], i % 2) for i in range(n_train))
-    test = tuple(_test_video(f"test/{i}", i % 2, *draw(i % 2)) for i in range(n_test))
+    train = tuple(Bag(f"train/{i}", sample(i % 2)[0], i % 2) for i in range(n_train))
+    test = tuple(_test_video(f"test/{i}", i % 2, *sample(i % 2)) for i in range(n_test))
     return SyntheticSet(train, test)
 
 

@@ -15,7 +15,7 @@ from extractors.decoding.frame_folder import VideoSource
 from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
 from extractors.features import Extractor, Features
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.extraction.earlier import earlier_outcome, failed_outcome, reason_to_replace
+from pipeline.extraction.earlier_results import earlier_outcome, failed_outcome, reason_to_replace
 from pipeline.extraction.feature_file import FeatureFileError, Provenance, write_features
 from pipeline.extraction.feature_paths import feature_path
 from pipeline.extraction.locks import VideoLocks

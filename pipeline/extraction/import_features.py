@@ -22,7 +22,7 @@ from extractors.snippets import SNIPPET_LEN
 from pipeline.atomic import remove_abandoned
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
-from pipeline.extraction.earlier import NO_MORE_FILES
+from pipeline.extraction.earlier_results import NO_MORE_FILES
 from pipeline.extraction.feature_file import (
     DamagedFileError,
     FeatureFileError,

@@ -11,7 +11,7 @@ from pipeline.reports.html_report import ReportSummary, RunFacts, write_report
 from pipeline.reports.overlay import write_overlay
 from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import Scores
-from pipeline.scoring.video_outputs import NamedVideo, write_each
+from pipeline.scoring.score_files import NamedVideo, write_each
 from pipeline.video_writer import container_for, suffix_for_sound
 
 

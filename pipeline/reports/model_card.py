@@ -122,8 +122,8 @@ def card_text(run: Run) -> str:
     sections = [
         f"# {config.model_name} on {description.dataset}, seed {config.seed}\n\n"
         f"Scores every snippet of a video for anomalies. Trained by lookaround: "
-        f"{config.selection_in_words}. `config.json` has every setting, `metrics.jsonl` every loss "
-        "term, `losses.png` draws them.",
+        f"{config.selection_description}. `config.json` has every setting, `metrics.jsonl` every "
+        "loss term, `losses.png` draws them.",
         f"## Data\n\n{_data(run, description)}",
         f"## Features\n\n{_features(description)}",
         *_ensemble(run),

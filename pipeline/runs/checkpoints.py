@@ -47,7 +47,7 @@ class Checkpoint:
         model_name: Key of `MODELS`.
         provenance: How the features were made that it was trained on.
         dataset: Name of the dataset that it was trained on.
-        seed: Of the training.
+        seed: Of the training run.
         step: Steps that it was trained for.
     """
 
@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with torch.device("meta"):
             expected = _build(model_name, config, members).state_dict()
         tensors = file.read_all(expected)
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and replaced
+        with torch.random.fork_rng(devices=[]):  # initial weights are random, and replaced
             model = _build(model_name, config, members)
         model.load_state_dict(tensors)
         return Checkpoint(

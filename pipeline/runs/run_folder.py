@@ -42,7 +42,7 @@ _RUN_NAME = re.compile(r"(\d{8}-\d{6}(?:-\d{6})?)-seed(\d+)")  # to the microsec
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The folder of one training. Ordered by time, then by seed, with `run_order`."""
+    """The folder of one training run. Ordered by time, then by seed, with `run_order`."""
 
     folder: Path
 
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def state_path(self) -> Path:
-        """Where an unfinished training stands."""
+        """The state of an unfinished training run."""
         return self.folder / "state.safetensors"
 
     @property
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def selected_path(self) -> Path:
-        """The best epoch so far of a training in which held-out videos select."""
+        """The best epoch so far of a training run that is selected by held-out videos."""
         return self.folder / "selected.safetensors"
 
     @property
     def diverged_path(self) -> Path:
-        """Why a training ended without a result."""
+        """Why a training run ended without a result."""
         return self.folder / "diverged.txt"
 
     @property
@@ -329,7 +329,7 @@ def finished_seeds(run: Run) -> list[Run]:
 def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:
     """What `--resume` goes on with: the unfinished seeds of the latest command that has any.
 
-    A training that diverged is not among them: it would diverge again.
+    A run that diverged is not among them: it would diverge again.
 
     Raises:
         CheckpointError: If no run is unfinished, or the latest such run cannot be read.

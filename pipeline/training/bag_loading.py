@@ -205,7 +205,7 @@ def load_bags(
         differences = provenance_differences(first.provenance, stored.provenance)
         if differences:
             raise FeatureFileError(
-                f"{path}: was made in another way than {paths[0].name} "
+                f"{path}: extracted with different settings than {paths[0].name} "
                 f"({'; '.join(differences)}); extract all videos with the same options"
             )
         if _stream_dims(stored) != stream_dims:

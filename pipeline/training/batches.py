@@ -1,8 +1,8 @@
 """The training videos as one block of bags, and balanced batches sampled from it.
 
-Which crop of a video is drawn is chance. A draw depends on the seed and its place in the sequence
-of all draws alone, never on a generator that would have to be carried along. So a training that was
-stopped goes on as if it had not been.
+Which crop of a video a batch has is random. A sample depends on the seed and its place in the
+sequence of all samples alone, never on a generator whose state would have to be saved. So a
+training run that was stopped goes on as if it had not been.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ MAX_FRACTION_OF_GPU = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BagSet:
-    """The training videos, ready to be drawn.
+    """The training videos, ready to be sampled.
 
     Attributes:
         video_ids: One per video.
@@ -108,7 +108,7 @@ class BagSet:
 
         Args:
             videos: (B,) indices of videos.
-            crop_draws: (B,) in [0, 1): which of a video's crops, as a share of their number.
+            crop_draws: (B,) in [0, 1): which of a video's crops, as a fraction of their number.
         """
         crops = (crop_draws * self.n_crops[videos]).astype(np.int64)
         bags = self.first_bags[videos] + crops
@@ -130,23 +130,23 @@ def draw_batches(
 ) -> Iterator[BagBatch]:
     """Balanced batches: as many normal as anomalous bags, normal ones first.
 
-    Within a class every video is drawn once before any is drawn again, in a new order each time.
+    Within a class every video is sampled once before any comes again, in a new order each time.
 
     Args:
-        bags: Drawn from.
+        bags: The training videos.
         seed: Of the run.
         first_step: The place of the first batch in the sequence of all batches of the run.
         n_steps: How many batches.
         bags_per_class: Half of a batch.
     """
     start, n_draws = first_step * bags_per_class, n_steps * bags_per_class
-    drawn = [
+    sampled = [
         np.flatnonzero(bags.labels.numpy() == label)[
             _permuted(int((bags.labels == label).sum()), (seed, label), start, n_draws)
         ].reshape(n_steps, bags_per_class)
         for label in (0, 1)
     ]
-    videos = np.concatenate(drawn, axis=1)  # (n_steps, 2 bags_per_class)
+    videos = np.concatenate(sampled, axis=1)  # (n_steps, 2 bags_per_class)
     for step, row in enumerate(videos, start=first_step):
         crop_draws = np.random.default_rng((seed, 2, step)).random(len(row))
         yield bags.batch(row, crop_draws)

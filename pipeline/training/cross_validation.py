@@ -42,7 +42,7 @@ def matched_folds(
     """Divide videos into folds so that no place has more of one class in a fold than elsewhere.
 
     Each video of the rarer class is matched with the video of the other class that looks most like
-    it, and both come into one fold. Divided by chance, a held-out normal video leaves a place with
+    it, and both come into one fold. Divided at random, a held-out normal video leaves a place with
     more anomalous than normal videos to learn from: a scorer that knows places by heart then ranks
     held-out videos the wrong way round, far below chance.
 
@@ -90,13 +90,14 @@ def fuse(logits: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Fusion
     prior[0] = PRIOR_OF_NETWORK
     signs = np.where(labels == 1, 1.0, -1.0)
     of_class = np.where(labels == 1, (labels == 1).sum(), (labels == 0).sum())
-    shares = len(labels) / (2 * of_class)  # of each video; they sum to n_videos
+    video_weights = len(labels) / (2 * of_class)  # they sum to n_videos
 
     def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights, bias = parameters[:-1], parameters[-1]
         margins = signs * (videos @ weights + bias)
-        loss = (shares * np.logaddexp(0, -margins)).sum() + 0.5 * ((weights - prior) ** 2).sum()
-        slopes = -shares * signs / (1 + np.exp(margins))
+        loss = (video_weights * np.logaddexp(0, -margins)).sum()
+        loss += 0.5 * ((weights - prior) ** 2).sum()
+        slopes = -video_weights * signs / (1 + np.exp(margins))
         return loss, np.append(slopes @ videos + weights - prior, slopes.sum())
 
     least = [LEAST_OF_NETWORK, *[0.0] * (n_scorers - 1), None]

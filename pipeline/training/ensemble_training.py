@@ -119,7 +119,7 @@ def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
 def still_flow_features(
     provenance: Provenance, device: torch.device, report: ReportProgress
 ) -> Tensor | None:
-    """Compute the flow features of a gray picture that does not move.
+    """Compute the flow features of a gray video that does not move.
 
     Args:
         provenance: How the training features were made.
@@ -135,7 +135,7 @@ def still_flow_features(
     try:
         extractor = extractor_of_run(provenance, weights=None, device=device)
     except LookaroundError as error:
-        message = f"the distance from a picture that does not move is left out ({error})"
+        message = f"the distance from a still video is left out ({error})"
         report(Progress("cross-validate", 0, 1, "folds", message=message))
         return None
     shape = (extractor.snippet_len + 1, STILL_SIDE_PX, STILL_SIDE_PX, 3)

@@ -55,18 +55,18 @@ def train_run(
     Raises:
         CheckpointError: If the run cannot be read, began with other videos, or diverged earlier.
         DivergedError: If the loss becomes infinite or NaN; the run then says so and is over.
-        FeatureFileError: If the run began with features that were made in another way.
+        FeatureFileError: If the run began with features extracted with different settings.
         ValueError: If the bags have another length or sampler than the config says.
     """
     if run.is_finished:
         return
     if run.is_diverged:
-        raise CheckpointError(f"{run.folder}: this training diverged; train anew")
+        raise CheckpointError(f"{run.folder}: this training run diverged; train anew")
     description = read_description(run)
     differences = provenance_differences(description.provenance, bags.provenance)
     if differences:
         raise FeatureFileError(
-            f"{run.folder}: began with features that were made in another way "
+            f"{run.folder}: began with features extracted with different settings "
             f"({'; '.join(differences)}); extract with the run's options, or train anew"
         )
     trainer = Trainer(description.config, bags, device)

@@ -1,7 +1,7 @@
 """Temporal sampling: bags of any length to a fixed length, and a fair sample of all snippets.
 
 The two samplers are those of the field: bins as in RTFM, index sampling as in XDVioDet. Both are
-fixed functions of a bag: nothing is drawn.
+fixed functions of a bag: nothing is random.
 """
 
 import numpy as np

@@ -9,7 +9,7 @@ from pipeline.training.trainer import EpochRecord
 
 
 def require_tensorboard() -> None:
-    """Find out before a training that TensorBoard is not installed.
+    """Find out before a training run that TensorBoard is not installed.
 
     Raises:
         ConfigError: If it is not.
@@ -24,9 +24,9 @@ def require_tensorboard() -> None:
 
 
 def with_tensorboard(records: Iterator[EpochRecord], folder: Path) -> Iterator[EpochRecord]:
-    """Pass a training's records on, and write each as TensorBoard scalars.
+    """Pass a training run's records on, and write each as TensorBoard scalars.
 
-    A record of an epoch comes once, also when the training is resumed, so no step is written twice.
+    A record of an epoch comes once, also when a run is resumed, so no step is written twice.
 
     Args:
         records: As from `train_run`.

@@ -1,7 +1,7 @@
 """The training loop: optimizer steps, averaged weights, and the state between epochs.
 
-All chance in an epoch follows from the seed and the epoch's place alone, and the state holds all
-the rest. So a training that was killed and resumed ends with the same bits as one that was not
+Random numbers in an epoch depend on the seed and the epoch's number alone, and the state holds all
+the rest. So a training run that was killed and resumed ends with the same bits as one that was not
 (on one machine's CPU; GPUs add in no fixed order).
 """
 
@@ -26,12 +26,12 @@ from pipeline.runs.checkpoints import CheckpointError, TensorFile, write_tensors
 from pipeline.training.batches import BagSet, draw_batches
 
 STATE_FORMAT = "lookaround training state"
-# Which chance a seed is for; the draws of the bags use (seed, 0 to 2, ...).
+# Second key of a random generator after the seed; sampling of bags uses (seed, 0 to 2, ...).
 _INITIAL_WEIGHTS, _DROPOUT = 3, 4
 
 
 class DivergedError(ConfigError):
-    """The loss of a training became infinite or NaN."""
+    """The loss of a training run became infinite or NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Trainer:
 
         Args:
             step: Its place, from 0.
-            batch: On the training's device.
+            batch: On the trainer's device.
 
         Returns:
             The loss terms, their sum `loss` and the gradient norm `grad_norm`: scalars on the
@@ -171,11 +171,11 @@ class Trainer:
         return {name: value.detach() for name, value in measured.items()}
 
     @torch.no_grad()
-    def _move_average(self, share: float) -> None:
-        """Move the averaged weights toward the present ones by this share of the way."""
+    def _move_average(self, fraction: float) -> None:
+        """Move the averaged weights toward the current ones by this fraction of the way."""
         averaged: list[Tensor] = list(self.average.parameters())
         current: list[Tensor] = list(self._model.parameters())
-        torch._foreach_lerp_(averaged, current, share)
+        torch._foreach_lerp_(averaged, current, fraction)
 
     @property
     def _is_mixed(self) -> bool:
@@ -195,7 +195,7 @@ class Trainer:
         write_tensors(path, self._state(), STATE_FORMAT, metadata)
 
     def restore(self, path: Path) -> int:
-        """Go back to where a training was stopped.
+        """Go back to where a training run was stopped.
 
         Returns:
             How many epochs were done.
@@ -221,7 +221,7 @@ class Trainer:
         return n_epochs_done
 
     def _state(self) -> dict[str, Tensor]:
-        """All tensors of the training by name; Adam's begin as zeros."""
+        """All tensors of the training state by name; Adam's begin as zeros."""
         state = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for index, parameter in enumerate(self._model.parameters()):
@@ -245,7 +245,7 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
 
 
 def ema_decay_at(step: int, config: TrainConfig) -> float:
-    """Share of the old average that a step keeps.
+    """Fraction of the old average that a step keeps.
 
     Args:
         step: From 0.

@@ -24,7 +24,7 @@ VIDEOS_PER_BATCH = 64
 def training_bags(
     dataset: Dataset, features_folder: Path, config: TrainConfig
 ) -> tuple[BagSet, BagSet | None]:
-    """Read what a training needs: the videos it learns from, and those it is selected by.
+    """Read what a training run needs: the videos it learns from, and those it is selected by.
 
     Args:
         dataset: Its `train` split is learned from; its `val` split selects, where there is one.
@@ -49,13 +49,13 @@ def training_bags(
     return hold_out(bags, config.held_out_fraction)
 
 
-def hold_out(bags: BagSet, share: float) -> tuple[BagSet, BagSet]:
-    """Split training videos in two, by chance that is the same every time.
+def hold_out(bags: BagSet, fraction: float) -> tuple[BagSet, BagSet]:
+    """Split training videos in two at random, with a fixed seed.
 
     Args:
         bags: All training videos. The standardization of features is taken from all of them; it
             uses no label.
-        share: Of the normal and of the anomalous videos; at least one of each is held out.
+        fraction: Of the normal and of the anomalous videos; at least one of each is held out.
 
     Returns:
         Those to learn from, and those held out.
@@ -72,7 +72,7 @@ def hold_out(bags: BagSet, share: float) -> tuple[BagSet, BagSet]:
                 f"instead got {len(of_class)} with label {label}; use selection=budget"
             )
         order = np.random.default_rng((HELD_OUT_SEED, label)).permutation(of_class)
-        is_held_out[order[: max(1, round(share * len(of_class)))]] = True
+        is_held_out[order[: max(1, round(fraction * len(of_class)))]] = True
     return bags.subset(np.flatnonzero(~is_held_out)), bags.subset(np.flatnonzero(is_held_out))
 
 

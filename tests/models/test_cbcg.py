@@ -49,7 +49,7 @@ def center(vectors):
     return total / total.norm()
 
 
-def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, share):
+def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, max_fraction):
     """The pairs (bag, snippet) in the anomalous cluster."""
     everything = [(b, t) for b, length in enumerate(lengths) for t in range(length)]
 
@@ -66,7 +66,7 @@ def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, share):
         nearness = directions @ (c_a - c_n)
         joined = set()
         for b in anomalous:
-            most = max(1, math.floor(share * lengths[b]))
+            most = max(1, math.floor(max_fraction * lengths[b]))
             joined |= {(b, t) for t in highest(nearness, b, most) if nearness[b, t] > 0}
             joined |= {(b, t) for t in highest(logits, b, 1)}
         c_a = center([directions[b, t] for b, t in joined])
@@ -75,22 +75,24 @@ def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, share):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_clustering_is_the_slow_loop(size, share):
+@pytest.mark.parametrize("max_fraction", [0.25, 1.0])
+def test_clustering_is_the_slow_loop(size, max_fraction):
     directions, logits, mask, labels, lengths = make_bags(*size)
-    joins = cluster_batch(directions, logits, mask, labels, top_k_divisor=10, max_fraction=share)
-    expected, c_n, c_a = clustered_slowly(directions, logits, labels, lengths, 10, share)
+    joins = cluster_batch(
+        directions, logits, mask, labels, top_k_divisor=10, max_fraction=max_fraction
+    )
+    expected, c_n, c_a = clustered_slowly(directions, logits, labels, lengths, 10, max_fraction)
     assert {(int(b), int(t)) for b, t in joins.nonzero()} == expected
     torch.testing.assert_close(cluster_centers(directions, joins, mask), torch.stack([c_n, c_a]))
 
 
-def test_normal_bags_never_join_and_anomalous_ones_stay_within_their_share():
+def test_normal_bags_never_join_and_anomalous_ones_stay_within_their_fraction():
     directions, logits, mask, labels, lengths = make_bags(8, 40, 4)
     joins = cluster_batch(directions, logits, mask, labels, top_k_divisor=10, max_fraction=0.25)
     assert not joins[labels == 0].any()
     assert not joins[~mask].any()
     for bag in torch.nonzero(labels).flatten().tolist():
-        # The highest snippet may come on top of the share.
+        # The highest snippet may come on top of the fraction.
         assert 1 <= int(joins[bag].sum()) <= max(1, lengths[bag] // 4) + 1
         assert joins[bag, int(logits[bag, : lengths[bag]].argmax())]
 
@@ -173,7 +175,7 @@ def centers_of(output, batch):
         batch.labels,
         batch.mask.sum(dim=1).tolist(),
         top_k_divisor=10,
-        share=0.25,
+        max_fraction=0.25,
     )
     return joined, torch.stack([c_n, c_a])
 

@@ -61,7 +61,7 @@ def test_with_two_streams_the_context_path_reads_rgb_and_never_flow():
     )
 
 
-def test_context_is_the_mean_of_real_neighbours_and_of_the_whole_bag():
+def test_context_is_the_mean_of_real_neighbors_and_of_the_whole_bag():
     x, lengths = torch.randn(3, 9, 2), [9, 4, 1]
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
     found = context_features(x, mask, 5)

@@ -107,7 +107,7 @@ def test_another_context_reaches_the_network():
     assert not torch.equal(found, ensemble(batch.features, batch.mask).logits)
 
 
-def test_motion_needs_a_flow_stream_and_the_features_of_a_still_picture():
+def test_motion_needs_a_flow_stream_and_the_features_of_a_still_video():
     model = model_class("clav-como")
     network = model(model.config_type(stream_dims=(("rgb", 6),)))
     with pytest.raises(ValueError, match="flow"):

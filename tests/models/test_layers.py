@@ -1,10 +1,12 @@
+"""Standardization of features and the mean over real snippets."""
+
 import pytest
 import torch
 
 from models.layers import Standardize, masked_mean
 
 
-def test_standardised_training_snippets_have_mean_0_and_deviation_1():
+def test_standardized_training_snippets_have_mean_0_and_deviation_1():
     features = torch.randn(500, 6) * torch.tensor([1e-3, 1.0, 5.0, 100.0, 2.0, 1.0]) + 7
     layer = Standardize(6)
     layer.fit(features)

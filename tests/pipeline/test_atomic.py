@@ -1,3 +1,5 @@
+"""Files that appear under their final name only when they are complete."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The choice of a device by name."""
+
 import pytest
 import torch
 

@@ -94,12 +94,12 @@ def test_the_files_of_this_test_would_be_read_otherwise(folder: Path) -> None:
     assert "playlists" in refusal(path)
 
 
-def test_a_pattern_of_pictures_is_refused(tmp_path: Path, write_clip: WriteClip) -> None:
+def test_a_pattern_of_images_is_refused(tmp_path: Path, write_clip: WriteClip) -> None:
     clip = write_clip(tmp_path / "a.mkv", codec="mjpeg", pix_fmt="yuvj420p", n_frames=1)
     with av.open(str(clip)) as container:
-        picture = bytes(next(container.demux(video=0)))
+        image = bytes(next(container.demux(video=0)))
     for name in ("a1.jpg", "a2.jpg", "a%d.jpg", "one.jpg"):
-        (tmp_path / name).write_bytes(picture)
+        (tmp_path / name).write_bytes(image)
     refusal(tmp_path / "a%d.jpg")
     assert Video(tmp_path / "one.jpg").n_frames_expected == 1
 

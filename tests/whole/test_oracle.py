@@ -61,11 +61,11 @@ def reference(path: Path, n_crops: int, has_flow: bool, tail_policy: str) -> Exp
         clips["flow"] = []
     for first in range(0, 16 * n_snippets, 16):
         snippet = [images[min(i, n_frames - 1)] for i in range(first, first + 17)]
-        pictures = {"rgb": np.stack(snippet[:16]).astype(np.float32) / 127.5 - 1}
+        frames = {"rgb": np.stack(snippet[:16]).astype(np.float32) / 127.5 - 1}
         if has_flow:
             flows = [flow(a, b) for a, b in pairwise(snippet)]
-            pictures["flow"] = np.stack(flows).clip(-20, 20) / 20
-        for stream, of_stream in pictures.items():
+            frames["flow"] = np.stack(flows).clip(-20, 20) / 20
+        for stream, of_stream in frames.items():
             crops = [cut(of_stream, index) for index in range(n_crops)]
             if stream == "flow":
                 for mirrored in crops[5:]:
@@ -103,21 +103,21 @@ def resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     cv2.setNumThreads(1)
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
+    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return method.calc(*grey, np.zeros((*grey[0].shape, 2), np.float32))
+    return method.calc(*gray, np.zeros((*gray[0].shape, 2), np.float32))
 
 
-def cut(pictures: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+def cut(frames: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     """(T, H, W, C) to (T, 224, 224, C)."""
-    H, W = pictures.shape[1:3]
+    H, W = frames.shape[1:3]
     top, left = (H - 224) // 2, (W - 224) // 2
     squares = [
-        pictures[:, top : top + 224, left : left + 224],
-        pictures[:, :224, :224],
-        pictures[:, :224, -224:],
-        pictures[:, -224:, :224],
-        pictures[:, -224:, -224:],
+        frames[:, top : top + 224, left : left + 224],
+        frames[:, :224, :224],
+        frames[:, :224, -224:],
+        frames[:, -224:, :224],
+        frames[:, -224:, -224:],
     ]
     square = squares[index % 5]
     return square[:, :, ::-1].copy() if index >= 5 else square
@@ -241,13 +241,13 @@ def runs(most_videos: int, most_frames: int) -> st.SearchStrategy[Run]:
     )
 
 
-def pictures(clip: Clip) -> Iterator[NDArray[np.uint8]]:
-    """A soft random picture that moves and changes its brightness."""
+def frames_of(clip: Clip) -> Iterator[NDArray[np.uint8]]:
+    """A blurred random image that moves and changes its brightness."""
     rng = np.random.default_rng([clip.seed, clip.width, clip.height])
     coarse = rng.integers(30, 200, (6, 8, 3), np.uint8)
-    picture = cv2.resize(coarse, (clip.width, clip.height), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(coarse, (clip.width, clip.height), interpolation=cv2.INTER_CUBIC)
     for i in range(clip.n_frames):
-        moved = np.roll(picture, (i, 2 * i), axis=(0, 1)).astype(np.int16)
+        moved = np.roll(image, (i, 2 * i), axis=(0, 1)).astype(np.int16)
         yield (moved + i * 37 % 50).clip(0, 255).astype(np.uint8)
 
 
@@ -258,8 +258,8 @@ def write(clip: Clip, path: Path) -> None:
         stream: Any = container.add_stream(clip.codec, rate=25, options=ENCODING[clip.codec])
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
         stream.codec_context.thread_count = 1
-        for time, picture in zip(pts.tolist(), pictures(clip), strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for time, image in zip(pts.tolist(), frames_of(clip), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

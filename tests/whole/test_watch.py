@@ -63,8 +63,8 @@ def write_blinking(path, n_frames, *, fps=FPS, options=None):
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.max_b_frames = 0
         for i in range(n_frames):
-            grey = 255 * (i // PERIOD % 2)
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8), format="rgb24")
+            gray = 255 * (i // PERIOD % 2)
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), gray, np.uint8), format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -1,3 +1,5 @@
+"""Reading of video files: frames, times, rotation, damage, and errors in one line."""
+
 import os
 import subprocess
 import sys

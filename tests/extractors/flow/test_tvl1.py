@@ -117,7 +117,7 @@ def test_frames_smaller_than_the_pyramid_allows_have_finite_flow(height: int, wi
     assert tvl1_flow(frames, TVL1Config(n_outer_iterations=1)).isfinite().all()
 
 
-def test_the_flow_of_a_pair_does_not_depend_on_its_neighbours() -> None:
+def test_the_flow_of_a_pair_does_not_depend_on_its_neighbors() -> None:
     shifts = [(0.0, 0.0), (2.0, 1.0), (2.0, 1.0), (1.8, 0.9)]
     frames = torch.stack([make_texture(40, 48, shift) for shift in shifts])
     alone = torch.cat([tvl1_flow(pair) for pair in frames.unfold(0, 2, 1).permute(0, 3, 1, 2)])

@@ -35,15 +35,6 @@ def run(*arguments: object, folder: Path | None = None):
         os.chdir(before)
 
 
-def assert_one_line_error(result, *expected: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in result.output
-    for text in expected:
-        assert text in lines[0]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, write_clip) -> Path:
     """A working folder with a manifest of six short videos, their features, and a run."""
@@ -136,7 +127,9 @@ def test_openmp_threads_sleep_while_they_wait_unless_the_user_says_otherwise(cho
     assert f"GOMP_SPINCOUNT = '{n_spins}'" in done.stderr
 
 
-def test_options_that_contradict_a_profile_or_each_other_take_one_line(world):
+def test_options_that_contradict_a_profile_or_each_other_take_one_line(
+    world, assert_one_line_error
+):
     result = run("extract", "small.csv", "--profile", "ucf-deepmil", "--crops", 5, folder=world)
     assert_one_line_error(result, "profile ucf-deepmil: crops is 10, instead got 5; leave out --cr")
     result = run("extract", "small.csv", "--extractor", "i3d_r50", folder=world)
@@ -216,7 +209,7 @@ def test_a_video_that_cannot_be_read_is_exit_code_3_and_the_others_are_done(worl
     assert not (tmp_path / "features/mixed/bad.h5").exists()
 
 
-def test_features_made_in_another_way_never_mix(world):
+def test_features_extracted_with_different_settings_never_mix(world, assert_one_line_error):
     before = files_below(world)
     result = run(
         "extract",
@@ -235,7 +228,7 @@ def test_features_made_in_another_way_never_mix(world):
     assert files_below(world) == before
 
 
-def test_a_run_refuses_features_of_another_extractor(world):
+def test_a_run_refuses_features_of_another_extractor(world, assert_one_line_error):
     rows = [
         line for line in (world / "small.csv").read_text().splitlines() if ",train," not in line
     ]
@@ -260,14 +253,16 @@ def test_a_run_refuses_features_of_another_extractor(world):
     ("video", "expected"),
     [("absent.mp4", "absent.mp4"), ("runs", "runs: holds no video"), ("small.csv", "small.csv")],
 )
-def test_what_is_not_a_video_is_one_line(world, video, expected):
+def test_what_is_not_a_video_is_one_line(world, video, expected, assert_one_line_error):
     before = files_below(world)
     assert_one_line_error(run("score", video, "--out", "x.csv", folder=world), expected)
     assert files_below(world) == before
 
 
 @pytest.mark.parametrize("out", ["absent/x.csv", "videos"])
-def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world, out):
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work(
+    world, out, assert_one_line_error
+):
     before = files_below(world)
     result = run("score", "videos/1.mp4", "--out", out, folder=world)
     assert_one_line_error(result, out)
@@ -275,7 +270,7 @@ def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world, ou
     assert files_below(world) == before
 
 
-def test_a_run_without_its_checkpoint_is_one_line(world, tmp_path):
+def test_a_run_without_its_checkpoint_is_one_line(world, tmp_path, assert_one_line_error):
     empty = tmp_path / "run"
     empty.mkdir()
     result = run("score", "videos/1.mp4", "--run", empty, folder=world)
@@ -293,7 +288,7 @@ def test_a_run_without_its_checkpoint_is_one_line(world, tmp_path):
     ],
 )
 def test_in_an_empty_folder_each_command_says_what_to_do_first(
-    tmp_path, arguments, missing, remedy
+    tmp_path, arguments, missing, remedy, assert_one_line_error
 ):
     assert_one_line_error(run(*arguments, folder=tmp_path), missing, remedy)
     assert files_below(tmp_path) == set()
@@ -309,14 +304,16 @@ def test_in_an_empty_folder_each_command_says_what_to_do_first(
         (HEADER + "../a.mp4,train,0,\n", "../a.mp4"),
     ],
 )
-def test_a_bad_manifest_is_one_line_that_names_the_place(tmp_path, manifest, expected):
+def test_a_bad_manifest_is_one_line_that_names_the_place(
+    tmp_path, manifest, expected, assert_one_line_error
+):
     (tmp_path / "bad.csv").write_text(manifest)
     result = run("extract", "bad.csv", "--weights", "random:0", folder=tmp_path)
     assert_one_line_error(result, "bad.csv", expected)
     assert files_below(tmp_path) == {tmp_path / "bad.csv"}
 
 
-def test_an_unknown_dataset_is_one_line_that_names_the_known(tmp_path):
+def test_an_unknown_dataset_is_one_line_that_names_the_known(tmp_path, assert_one_line_error):
     assert_one_line_error(run("extract", "kinetics", folder=tmp_path), "kinetics", "xd_violence")
 
 
@@ -337,7 +334,7 @@ def test_an_interval_beyond_the_video_is_clipped_with_a_warning(world, caplog):
     assert line.endswith(": 5-2000 of 20 frames")
 
 
-def test_a_ground_truth_that_the_dataset_does_not_have_takes_one_line(world):
+def test_a_ground_truth_that_the_dataset_does_not_have_takes_one_line(world, assert_one_line_error):
     result = run("evaluate", "--ground-truth", "rtfm", folder=world)
     assert_one_line_error(result, "small: no ground-truth convention 'rtfm'", "expected annotation")
 
@@ -385,7 +382,7 @@ def test_every_option_of_every_command_has_a_description():
     assert missing == []
 
 
-def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
+def test_an_unknown_setting_is_one_line_with_the_nearest_known(world, assert_one_line_error):
     result = run("train", "--dataset", "small.csv", "--set", "learning_rat=1", folder=world)
     assert_one_line_error(result, "learning_rat", "did you mean learning_rate?")
 
@@ -397,7 +394,9 @@ def test_an_unknown_setting_is_one_line_with_the_nearest_known(world):
         (["--devices", "cpu,cpu"], "devices must be different ones, instead got 'cpu,cpu'"),
     ],
 )
-def test_choices_of_extraction_that_cannot_be_are_refused(world, monkeypatch, options, complaint):
+def test_choices_of_extraction_that_cannot_be_are_refused(
+    world, monkeypatch, options, complaint, assert_one_line_error
+):
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
     before = files_below(world)
     result = run("extract", "small.csv", "--weights", "random:0", *options, folder=world)
@@ -429,7 +428,7 @@ def test_options_that_cannot_be_are_usage_errors(world, options, complaint):
     assert files_below(world) == before
 
 
-def test_a_step_of_zero_in_slurms_array_is_one_line(world, monkeypatch):
+def test_a_step_of_zero_in_slurms_array_is_one_line(world, monkeypatch, assert_one_line_error):
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
@@ -458,7 +457,9 @@ def test_extraction_goes_on_in_the_precision_of_the_folder(
     assert "1 extracted (20 frames), 1 there already" in result.stdout
 
 
-def test_a_folder_in_a_precision_that_the_device_lacks_is_named(world, tmp_path, monkeypatch):
+def test_a_folder_in_a_precision_that_the_device_lacks_is_named(
+    world, tmp_path, monkeypatch, assert_one_line_error
+):
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})
     stored = read_features(world / "features/small/videos/0.h5")
     write_features(
@@ -581,7 +582,7 @@ def test_a_shard_begins_with_its_part_and_goes_on_with_the_others_and_the_table_
     assert [line.split(",")[1] for line in lines] == ["done"] * 6
 
 
-def test_score_never_replaces_its_video_its_run_or_its_other_output(world):
+def test_score_never_replaces_its_video_its_run_or_its_other_output(world, assert_one_line_error):
     (run_folder,) = world.glob("runs/*/*/*")
     (world / "link.csv").symlink_to("videos/1.mp4")
     contents = {path: path.read_bytes() for path in files_below(world)}
@@ -684,7 +685,9 @@ def test_a_run_of_bfloat16_features_scores_in_float32_with_a_notice(world, tmp_p
         ({"extractor": "c3d"}, "extractor must be one of"),
     ],
 )
-def test_a_checkpoint_whose_provenance_is_incomplete_is_one_line(world, tmp_path, change, text):
+def test_a_checkpoint_whose_provenance_is_incomplete_is_one_line(
+    world, tmp_path, change, text, assert_one_line_error
+):
     (run_folder,) = world.glob("runs/*/*/*")
     exact = load_checkpoint(run_folder / "checkpoint.safetensors")
     changed = {**exact.provenance, **change}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from extractors.features import Features
 from models import MODELS, ModelEntry
 from pipeline.cli import main
 from pipeline.extraction.feature_file import feature_path, write_features
@@ -58,7 +57,7 @@ class Dummy(AnomalyModel):
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch, features_of):
     """Features of ten videos, whose anomalous snippet is the first, and the file of a model."""
     (tmp_path / "dummy_model.py").write_text(DUMMY)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -70,15 +69,7 @@ def world(tmp_path, monkeypatch):
         label = index % 2
         values = rng.normal(size=(4, 2, 3)).astype("float32")
         values[0] += 6 * label
-        features = Features(
-            streams={"rgb": values},
-            snippet_len=16,
-            n_frames=64,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(64) / 25,
-            decoder="none",
-        )
+        features = features_of({"rgb": values})
         path = feature_path(tmp_path / "features" / "small", str(index))
         provenance = {"extractor": "i3d", "crops": 2, "is_pretrained": False}
         write_features(path, features, provenance, video_id=str(index), source_name="none")

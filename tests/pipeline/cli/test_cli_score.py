@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.scoring.score_files import write_video_outputs
 from pipeline.scoring.scorer import Scorer
-from pipeline.scoring.video_outputs import write_video_outputs
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_finished_outputs_whole_and_says_what_is_left(world, monke
         return write_video_outputs(outputs, scores, **options)
 
     monkeypatch.setattr(
-        "pipeline.scoring.video_outputs.write_video_outputs", write_one_then_interrupt
+        "pipeline.scoring.score_files.write_video_outputs", write_one_then_interrupt
     )
     result = score("cameras", "--out", "scores")
     assert result.exit_code == 130

@@ -18,7 +18,6 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors import safe_open
 
-from extractors.features import Features
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from pipeline.atomic import replacing
 from pipeline.cli import main
@@ -55,52 +54,43 @@ def train(folder: Path, *arguments: object, dataset: str = "small.csv") -> Resul
     return run(folder, "train", "--dataset", dataset, *settings, *arguments)
 
 
-def assert_one_line_error(result: Result, *expected: str) -> None:
-    assert result.exit_code == 1, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in result.output
-    for text in expected:
-        assert text in lines[0]
+@pytest.fixture(scope="module")
+def make_world(features_of):
+    """A function that writes a manifest and features of its videos."""
 
+    def make(
+        folder: Path,
+        *,
+        name: str = "small",
+        provenance=PROVENANCE,
+        n_snippets: int = 4,
+        n_more_frames: int = 0,
+    ):
+        """A manifest of ten videos, six of them for training, and their features."""
+        rng = np.random.default_rng(0)
+        rows = ["path,split,label,anomalies,class\n"]
+        for index in range(10):
+            label = index % 2
+            streams = {"rgb": rng.normal(size=(n_snippets, 2, 3)).astype("float32")}
+            if label:
+                streams["rgb"][0] += 4
+            features = features_of(
+                streams,
+                16 * n_snippets + n_more_frames,
+                tail_policy=provenance.get("tail_policy", REPEAT_LAST_FRAME),
+            )
+            path = feature_path(folder / "features" / name, str(index))
+            write_features(path, features, provenance, video_id=str(index), source_name="none")
+            split = "train" if index < 6 else "test"
+            anomalies = "0-16" if label else ""
+            rows.append(f"{index}.mp4,{split},{label},{anomalies},{'fall' if label else ''}\n")
+        (folder / f"{name}.csv").write_text("".join(rows))
 
-def make_world(
-    folder: Path,
-    *,
-    name: str = "small",
-    provenance=PROVENANCE,
-    n_snippets: int = 4,
-    n_more_frames: int = 0,
-):
-    """A manifest of ten videos, six of them for training, and their features."""
-    rng = np.random.default_rng(0)
-    rows = ["path,split,label,anomalies,class\n"]
-    for index in range(10):
-        label = index % 2
-        streams = {"rgb": rng.normal(size=(n_snippets, 2, 3)).astype("float32")}
-        if label:
-            streams["rgb"][0] += 4
-        n_frames = 16 * n_snippets + n_more_frames
-        features = Features(
-            streams=streams,
-            snippet_len=16,
-            n_frames=n_frames,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(n_frames) / 25,
-            decoder="none",
-            tail_policy=provenance.get("tail_policy", REPEAT_LAST_FRAME),
-        )
-        path = feature_path(folder / "features" / name, str(index))
-        write_features(path, features, provenance, video_id=str(index), source_name="none")
-        split = "train" if index < 6 else "test"
-        anomalies = "0-16" if label else ""
-        rows.append(f"{index}.mp4,{split},{label},{anomalies},{'fall' if label else ''}\n")
-    (folder / f"{name}.csv").write_text("".join(rows))
+    return make
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
+def world(tmp_path_factory, make_world) -> Path:
     """A working folder with a dataset and a run of two seeds."""
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
@@ -117,7 +107,7 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/*/*"))
 
 
-def test_an_evaluation_leaves_its_table_its_json_its_picture_and_the_cards(world):
+def test_an_evaluation_leaves_its_table_its_json_its_plot_and_the_cards(world):
     result = run(world, "evaluate", "--json", "e.json", "--plot", "e.png", "--best-on-test")
     assert result.exit_code == 0, result.output
     for text in (
@@ -144,14 +134,16 @@ def test_the_best_on_test_is_only_there_on_request(world):
     assert "optimistic" not in run(world, "evaluate").stdout
 
 
-def test_a_run_is_evaluated_on_another_dataset_whose_features_are_alike(world):
+def test_a_run_is_evaluated_on_another_dataset_whose_features_are_alike(world, make_world):
     make_world(world, name="abroad")
     result = run(world, "evaluate", "--dataset", "abroad.csv")
     assert result.exit_code == 0, result.output
     assert "clav-como (small -> abroad)" in result.stdout
 
 
-def test_another_dataset_with_other_features_is_refused_with_what_differs(world):
+def test_another_dataset_with_other_features_is_refused_with_what_differs(
+    world, make_world, assert_one_line_error
+):
     make_world(world, name="foreign", provenance={**PROVENANCE, "crops": 10})
     result = run(world, "evaluate", "--dataset", "foreign.csv", "--json", "foreign.json")
     assert_one_line_error(result, "crops: 2 expected, instead got 10")
@@ -173,20 +165,22 @@ def test_the_list_of_runs_has_their_metrics(world):
     assert lines[0].split() == other[0].split()
 
 
-def test_an_output_that_cannot_be_written_is_found_out_before_the_work(world):
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work(
+    world, assert_one_line_error
+):
     result = run(world, "evaluate", "--plot", "absent/e.png")
     assert_one_line_error(result, "absent/e.png")
     assert "clav-como" not in result.stdout
 
 
-def test_without_kept_epochs_there_is_no_best_on_test(tmp_path):
+def test_without_kept_epochs_there_is_no_best_on_test(tmp_path, make_world, assert_one_line_error):
     make_world(tmp_path)
     assert train(tmp_path).exit_code == 0
     result = run(tmp_path, "evaluate", "--best-on-test")
     assert_one_line_error(result, "kept no epochs", "--set keep_epochs=true")
 
 
-def test_held_out_videos_select_on_request(tmp_path):
+def test_held_out_videos_select_on_request(tmp_path, make_world):
     make_world(tmp_path)
     trained = train(tmp_path, "--set", "selection=held_out")
     assert trained.exit_code == 0, trained.output
@@ -196,20 +190,22 @@ def test_held_out_videos_select_on_request(tmp_path):
     assert "ranks held-out training videos best" in run(tmp_path, "evaluate").stdout
 
 
-def test_each_epoch_is_drawn_with_its_loss_and_speed(tmp_path, monkeypatch):
+def test_each_epoch_is_shown_with_its_loss_and_speed(tmp_path, monkeypatch, make_world):
     make_world(tmp_path)
     monkeypatch.setattr("pipeline.cli.terminal.SECONDS_BETWEEN_LINES", 0)
     result = train(tmp_path, "--device", "cpu")
     assert result.exit_code == 0, result.output
     (folder,) = run_folders(tmp_path)
-    drawn = [line for line in result.stderr.splitlines() if folder.name in line]
+    shown = [line for line in result.stderr.splitlines() if folder.name in line]
     detail = r"loss \d+\.\d{4}, \d+\.\d steps/s, \d+ s left"
-    assert len(drawn) == 2
-    for epoch, line in enumerate(drawn, start=1):
+    assert len(shown) == 2
+    for epoch, line in enumerate(shown, start=1):
         assert re.fullmatch(rf"train {folder.name}: {epoch}/2 epochs, {detail}", line)
 
 
-def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path, monkeypatch):
+def test_tensorboard_that_is_not_installed_is_said_before_the_training(
+    tmp_path, monkeypatch, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     # Importing it now fails.
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -218,7 +214,7 @@ def test_tensorboard_that_is_not_installed_is_said_before_the_training(tmp_path,
     assert files_below(tmp_path) == before
 
 
-def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path):
+def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path, make_world):
     make_world(tmp_path, n_snippets=1)
     (tmp_path / "small.csv").write_text((tmp_path / "small.csv").read_text().replace("0-16", "0-8"))
     trained = train(tmp_path, "--set", "sampler=sequence", "--set", "model.top_k_divisor=1")
@@ -237,14 +233,18 @@ def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path):
         (["--recipe", "absent.toml"], "absent.toml: the recipe cannot be read"),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(tmp_path, arguments, expected):
+def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(
+    tmp_path, arguments, expected, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     before = files_below(tmp_path)
     assert_one_line_error(train(tmp_path, *arguments), expected)
     assert files_below(tmp_path) == before
 
 
-def test_a_recipe_with_an_unknown_key_is_named_with_the_key(tmp_path):
+def test_a_recipe_with_an_unknown_key_is_named_with_the_key(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     (tmp_path / "mine.toml").write_text("[model]\nmargins = 1\n")
     before = files_below(tmp_path)
@@ -253,7 +253,9 @@ def test_a_recipe_with_an_unknown_key_is_named_with_the_key(tmp_path):
     assert files_below(tmp_path) == before
 
 
-def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(tmp_path):
+def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     lines = (tmp_path / "small.csv").read_text().splitlines()
     (tmp_path / "small.csv").write_text("\n".join(x for x in lines if ",train,1," not in x))
@@ -262,7 +264,9 @@ def test_a_training_split_of_one_class_is_one_line_and_nothing_is_written(tmp_pa
     assert files_below(tmp_path) == before
 
 
-def test_features_that_are_not_finite_are_one_line_that_names_the_video(tmp_path):
+def test_features_that_are_not_finite_are_one_line_that_names_the_video(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     path = tmp_path / "features/small/3.h5"
     first_value = read_features(path).features.streams["rgb"].astype("<f2").tobytes()[:12]
@@ -286,7 +290,9 @@ def copy_of(world: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("change", ["extra", "missing", "shape", "other model"])
-def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(world, tmp_path, change):
+def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(
+    world, tmp_path, change, assert_one_line_error
+):
     path = copy_of(world, tmp_path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
@@ -308,7 +314,7 @@ def test_a_checkpoint_that_does_not_fit_its_model_is_one_line(world, tmp_path, c
     assert files_below(tmp_path) == before
 
 
-def test_an_ablation_of_features_with_a_dropped_tail_is_measured(tmp_path):
+def test_an_ablation_of_features_with_a_dropped_tail_is_measured(tmp_path, make_world):
     make_world(tmp_path, provenance={**PROVENANCE, "tail_policy": DROP_TAIL}, n_more_frames=9)
     settings = [text for setting in SMALL for text in ("--set", setting)]
     options = ["--arm", "A0", "--seeds", 1, "--json", "a.json"]
@@ -337,7 +343,9 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     assert f"{options[0]} cannot be given with --resume" in result.stderr
 
 
-def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path):
+def test_a_run_that_is_being_trained_is_not_resumed_by_another(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     assert train(tmp_path).exit_code == 0
     (folder,) = run_folders(tmp_path)
@@ -350,7 +358,7 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path):
     assert run(tmp_path, "train", "--dataset", "small.csv", "--resume").exit_code == 0
 
 
-def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch):
+def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch, make_world):
     make_world(tmp_path)
     refused = []
 
@@ -366,7 +374,9 @@ def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch):
     assert len(refused) == 4
 
 
-def test_settings_that_cannot_be_built_leave_no_run_behind(tmp_path):
+def test_settings_that_cannot_be_built_leave_no_run_behind(
+    tmp_path, make_world, assert_one_line_error
+):
     make_world(tmp_path)
     before = files_below(tmp_path)
     for setting in ("model.embedding_dim=10000000", "model.embedding_dim=60000"):
@@ -374,7 +384,7 @@ def test_settings_that_cannot_be_built_leave_no_run_behind(tmp_path):
         assert files_below(tmp_path) == before
 
 
-def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path):
+def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path, assert_one_line_error):
     result = run(tmp_path, "evaluate", run_folders(world)[0], "--features", world / "features")
     assert result.exit_code == 0, result.output
     moved = copy_of(world, tmp_path).parent
@@ -384,7 +394,9 @@ def test_a_run_finds_its_manifest_from_every_folder(world, tmp_path):
     assert_one_line_error(run(tmp_path, "evaluate", moved), str(tmp_path / "gone/small.csv"))
 
 
-def test_outputs_of_an_evaluation_never_replace_what_it_reads(world, tmp_path):
+def test_outputs_of_an_evaluation_never_replace_what_it_reads(
+    world, tmp_path, assert_one_line_error
+):
     checkpoint = copy_of(world, tmp_path)
     contents = {path: path.read_bytes() for path in files_below(tmp_path)}
     for name in ("small.csv", "features/small/7.h5", checkpoint.relative_to(tmp_path)):
@@ -405,7 +417,9 @@ def test_an_evaluation_as_json_goes_to_stdout_on_request(world):
     assert not (world / "-").exists()
 
 
-def test_features_of_another_width_are_one_line_that_names_the_file(world, tmp_path):
+def test_features_of_another_width_are_one_line_that_names_the_file(
+    world, tmp_path, assert_one_line_error
+):
     copy_of(world, tmp_path)
     path = tmp_path / "features/small/7.h5"
     stored = read_features(path)
@@ -440,7 +454,7 @@ def test_a_damaged_run_does_not_hide_the_others(world, tmp_path, content):
     assert run(tmp_path, "runs").exit_code == 0
 
 
-def test_a_folder_of_runs_that_is_not_there_is_an_error(tmp_path):
+def test_a_folder_of_runs_that_is_not_there_is_an_error(tmp_path, assert_one_line_error):
     assert_one_line_error(run(tmp_path, "runs", "--runs", "absent"), "absent", "no such folder")
 
 
@@ -464,7 +478,7 @@ def test_an_evaluation_in_a_run_that_is_read_only_is_shown_and_not_kept(
     assert "the evaluation is not kept there (Read-only file system)" in caplog.text
 
 
-def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, caplog):
+def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, caplog, make_world):
     make_world(tmp_path, provenance={**PROVENANCE, "precision": "bfloat16"})
     assert train(tmp_path).exit_code == 0
     make_world(tmp_path, name="exact", provenance={**PROVENANCE, "precision": "float32"})
@@ -474,7 +488,7 @@ def test_a_run_in_bfloat16_scores_features_in_float32_with_a_notice(tmp_path, ca
     assert len(notices) == 1
 
 
-def test_a_run_in_float32_refuses_features_in_bfloat16(tmp_path):
+def test_a_run_in_float32_refuses_features_in_bfloat16(tmp_path, make_world, assert_one_line_error):
     make_world(tmp_path, provenance={**PROVENANCE, "precision": "float32"})
     assert train(tmp_path).exit_code == 0
     make_world(tmp_path, name="rounded", provenance={**PROVENANCE, "precision": "bfloat16"})
@@ -505,7 +519,7 @@ def test_a_controlled_evaluation_keeps_its_rows_where_a_video_is_gone(world, tmp
     assert "motion energy" not in result.stdout
 
 
-def test_linear_scorers_are_left_out_where_the_training_manifest_is_gone(tmp_path):
+def test_linear_scorers_are_left_out_where_the_training_manifest_is_gone(tmp_path, make_world):
     make_world(tmp_path)
     make_world(tmp_path, name="other")
     assert train(tmp_path).exit_code == 0
@@ -539,7 +553,7 @@ def test_a_manifest_that_is_not_there_is_said_without_loading_torch(tmp_path):
         assert b"absent.csv" in done.stderr
 
 
-def test_an_interrupted_training_ends_with_130_and_no_traceback(tmp_path):
+def test_an_interrupted_training_ends_with_130_and_no_traceback(tmp_path, make_world):
     make_world(tmp_path)
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "train"]
     options = ["--dataset", "small.csv", "--set", "steps=1000000", "--set", "steps_per_epoch=1"]

@@ -1,3 +1,5 @@
+"""Motion energy of videos, and the shuffle and resampling of another video's context."""
+
 import itertools
 
 import av
@@ -8,9 +10,9 @@ from extractors.decoding.frame_folder import FrameFolder
 from extractors.decoding.video import VideoError
 from pipeline.evaluation.baselines import (
     ControlError,
-    derangement,
     energies_of,
     motion_energies,
+    permutation_without_fixed_points,
     stretched,
 )
 
@@ -20,17 +22,17 @@ def energy_of(path, smoothing_len):
     return energy
 
 
-def test_a_derangement_moves_everything_and_loses_nothing():
+def test_a_permutation_without_fixed_points_moves_everything_and_loses_nothing():
     rng = np.random.default_rng(0)
     for n in range(2, 30):
-        order = derangement(n, rng)
+        order = permutation_without_fixed_points(n, rng)
         assert sorted(order) == list(range(n))
         assert not (order == np.arange(n)).any()
 
 
-def test_one_video_cannot_be_deranged():
+def test_one_video_cannot_change_its_place():
     with pytest.raises(ValueError, match="2 videos or more, instead got 1"):
-        derangement(1, np.random.default_rng(0))
+        permutation_without_fixed_points(1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("n_before", "n_after"), [(3, 7), (7, 3), (1, 4), (4, 4)])
@@ -46,15 +48,15 @@ def test_stretching_keeps_the_order_and_covers_the_whole(n_before, n_after):
 
 def test_motion_energy_is_the_smoothed_percentile_of_the_frame_difference(counting_clip):
     with av.open(str(counting_clip)) as container:
-        greys = [
+        grays = [
             frame.to_ndarray(format="rgb24").astype(np.float64).mean(axis=2)
             for frame in container.decode(video=0)
         ]
-    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(greys)]
+    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(grays)]
     raw = raw[:1] + raw
     expected = [np.mean(raw[max(i - 2, 0) : i + 3]) for i in range(len(raw))]
     energy = energy_of(counting_clip, smoothing_len=5)
-    assert energy.shape == (len(greys),)
+    assert energy.shape == (len(grays),)
     np.testing.assert_allclose(energy, expected, rtol=0.02, atol=1.0)
 
 
@@ -62,11 +64,11 @@ def test_motion_energy_is_the_smoothed_percentile_of_the_frame_difference(counti
 def test_motion_energy_covers_every_frame_wherever_chunks_end(write_clip, tmp_path, n_frames):
     path = write_clip(tmp_path / "clip.mp4", n_frames=n_frames)
     with av.open(str(path)) as container:
-        greys = [
+        grays = [
             frame.to_ndarray(format="rgb24").astype(np.float64).mean(axis=2)
             for frame in container.decode(video=0)
         ]
-    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(greys)]
+    raw = [np.percentile(np.abs(b - a), 99) for a, b in itertools.pairwise(grays)]
     raw = raw[:1] + raw or [0.0]
     energy = energy_of(path, smoothing_len=1)
     assert len(energy) == n_frames

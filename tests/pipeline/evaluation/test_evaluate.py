@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.features import Features
 from models import model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
@@ -43,26 +42,24 @@ def checkpoint(shift: float = 0.0, *, seed: int = 0, dataset: str = "home") -> C
     return Checkpoint(Known(shift), "known", PROVENANCE, dataset, seed, 100)
 
 
-def make_dataset(folder: Path, videos: list[tuple], name: str = "home") -> Dataset:
-    """Each video is (logit per snippet, label, anomalies, classes); two frames a snippet."""
-    entries = []
-    for index, (logits, label, anomalies, classes) in enumerate(videos):
-        entries.append(
-            VideoEntry(str(index), folder / f"{index}.mp4", "test", label, anomalies, classes)
-        )
-        n_frames = 2 * len(logits)
-        features = Features(
-            streams={"rgb": np.array(logits, "float32")[:, None, None]},
-            snippet_len=2,
-            n_frames=n_frames,
-            n_missing=0,
-            fps=FPS,
-            timestamps=np.arange(n_frames) / FPS,
-            decoder="none",
-        )
-        path = feature_path(folder / name, str(index))
-        write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
-    return Dataset(name, tuple(entries))
+@pytest.fixture
+def make_dataset(features_of):
+    """A function that writes the features of a dataset's test videos."""
+
+    def make(folder: Path, videos: list[tuple], name: str = "home") -> Dataset:
+        """Each video is (logit per snippet, label, anomalies, classes); two frames a snippet."""
+        entries = []
+        for index, (logits, label, anomalies, classes) in enumerate(videos):
+            entries.append(
+                VideoEntry(str(index), folder / f"{index}.mp4", "test", label, anomalies, classes)
+            )
+            streams = {"rgb": np.array(logits, "float32")[:, None, None]}
+            features = features_of(streams, snippet_len=2, fps=FPS)
+            path = feature_path(folder / name, str(index))
+            write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
+        return Dataset(name, tuple(entries))
+
+    return make
 
 
 VIDEOS = [
@@ -97,7 +94,7 @@ def frames_of(videos) -> tuple[list[float], list[bool]]:
     return scores, labels
 
 
-def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path):
+def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path, make_dataset):
     evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     assert (evaluation.n_videos, evaluation.n_frames, evaluation.n_anomalous) == (4, 28, 9)
     (measured,) = evaluation.rows[0].per_seed
@@ -111,7 +108,7 @@ def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path):
     assert measured.alarms.delay_seconds == pytest.approx(1 / FPS)
 
 
-def test_a_class_is_measured_on_its_own_videos_and_the_normal_ones(tmp_path):
+def test_a_class_is_measured_on_its_own_videos_and_the_normal_ones(tmp_path, make_dataset):
     evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     rows = {row.name: row for row in evaluation.rows if row.kind == "class"}
     assert {name: row.n_videos for name, row in rows.items()} == {"fall": 2, "fire": 2}
@@ -121,7 +118,7 @@ def test_a_class_is_measured_on_its_own_videos_and_the_normal_ones(tmp_path):
         assert row.per_seed[0].alarms is None
 
 
-def test_each_seed_is_measured(tmp_path):
+def test_each_seed_is_measured(tmp_path, make_dataset):
     seeds = [checkpoint(seed=3), checkpoint(-4, seed=5)]
     evaluation = run(seeds, make_dataset(tmp_path, VIDEOS), tmp_path)
     assert evaluation.seeds == (3, 5)
@@ -130,14 +127,14 @@ def test_each_seed_is_measured(tmp_path):
     assert second.alarms.event_recall == 0  # but it changes what is an alarm
 
 
-def test_the_threshold_says_what_an_alarm_is(tmp_path):
+def test_the_threshold_says_what_an_alarm_is(tmp_path, make_dataset):
     rule = EventRule(threshold=0.9)
     evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path, rule=rule)
     assert evaluation.rows[0].per_seed[0].alarms.false_alarm_fraction == 0  # sigmoid(2) = 0.88
     assert "alarms at 0.9" in alarms_table(evaluation).title
 
 
-def test_a_model_from_another_dataset_is_named_with_both(tmp_path):
+def test_a_model_from_another_dataset_is_named_with_both(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, VIDEOS, "abroad")
     evaluation = run([checkpoint(dataset="home")], dataset, tmp_path)
     assert (evaluation.trained_on, evaluation.dataset) == ("home", "abroad")
@@ -146,7 +143,7 @@ def test_a_model_from_another_dataset_is_named_with_both(tmp_path):
     assert at_home.rows[0].name == "known"
 
 
-def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
+def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch, make_dataset):
     class Upside(Known):
         def forward(self, features, mask):
             return Output(-features[..., 0], features)
@@ -171,7 +168,7 @@ def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch):
     assert not [row for row in without.rows if "optimistic" in row.name]
 
 
-def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path):
+def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path, make_dataset):
     first = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     again = run([checkpoint(1)], make_dataset(tmp_path, VIDEOS), tmp_path)
     moved = [*VIDEOS[:-1], ([-3, -3], 1, ((1, 3),), ())]
@@ -179,7 +176,7 @@ def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path):
     assert first.labels_sha256 == again.labels_sha256 != other.labels_sha256
 
 
-def test_a_test_split_without_anomalous_frames_is_refused(tmp_path):
+def test_a_test_split_without_anomalous_frames_is_refused(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, [VIDEOS[0]])
     with pytest.raises(
         DatasetError, match=r"home: an evaluation needs .* 8 normal and 0 anomalous"
@@ -187,13 +184,15 @@ def test_a_test_split_without_anomalous_frames_is_refused(tmp_path):
         run([checkpoint()], dataset, tmp_path)
 
 
-def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path):
+def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path, make_dataset):
     videos = [([-3, 3], 1, ((0, 2),), ("a",)), ([3], 1, ((0, 2),), ("b",))]
     evaluation = run([checkpoint()], make_dataset(tmp_path, videos), tmp_path)
     assert [row.name for row in evaluation.rows] == ["known", "a"]
 
 
-def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(tmp_path):
+def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
+    tmp_path, make_dataset
+):
     class Mean(Known):
         """The logit is the mean of the context, which the video's own ranks as it should."""
 
@@ -227,7 +226,9 @@ def test_clav_como_accepts_another_context():
     assert not model_class("clav-como")(rgb_alone).accepts_context
 
 
-def test_an_evaluation_holds_the_features_of_one_video_at_a_time(tmp_path, monkeypatch):
+def test_an_evaluation_holds_the_features_of_one_video_at_a_time(
+    tmp_path, monkeypatch, make_dataset
+):
     read = []
     most = 0
 
@@ -255,7 +256,7 @@ def test_an_evaluation_holds_the_features_of_one_video_at_a_time(tmp_path, monke
     ],
 )
 def test_scores_are_measured_against_the_ground_truth_of_a_convention(
-    tmp_path, name, convention, n_labels
+    tmp_path, name, convention, n_labels, features_of
 ):
     n_frames, logits = (37, 33), ([-1.0, 2.0, 0.5], [0.0, -2.0, 1.0])
     entries = []
@@ -264,15 +265,7 @@ def test_scores_are_measured_against_the_ground_truth_of_a_convention(
         entries.append(
             VideoEntry(str(index), Path(f"{index}.mp4"), "test", len(anomalies), anomalies)
         )
-        features = Features(
-            streams={"rgb": np.array(values, "float32")[:, None, None]},
-            snippet_len=16,
-            n_frames=length,
-            n_missing=0,
-            fps=FPS,
-            timestamps=np.arange(length) / FPS,
-            decoder="none",
-        )
+        features = features_of({"rgb": np.array(values, "float32")[:, None, None]}, length, fps=FPS)
         path = feature_path(tmp_path / name, str(index))
         write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
 
@@ -293,6 +286,6 @@ def test_scores_are_measured_against_the_ground_truth_of_a_convention(
     assert as_json(evaluation)["ground_truth"] == convention
 
 
-def test_a_convention_that_the_dataset_does_not_have_is_refused(tmp_path):
+def test_a_convention_that_the_dataset_does_not_have_is_refused(tmp_path, make_dataset):
     with pytest.raises(DatasetError, match="home: no ground-truth convention 'rtfm'"):
         run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path, ground_truth="rtfm")

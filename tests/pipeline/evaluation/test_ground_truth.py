@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from extractors.features import Features
 from extractors.snippets import per_frame
 from pipeline.cli import main
 from pipeline.datasets import load_dataset
@@ -25,12 +24,11 @@ def entry(*anomalies, video_id="a"):
     return VideoEntry(video_id, Path(f"{video_id}.mp4"), "test", label, anomalies)
 
 
-def make_features(n_frames):
-    """Features of one number per snippet; the last snippet is filled up."""
-    streams = {"rgb": np.zeros((-(-n_frames // 16), 1, 1), np.float32)}
-    times = np.arange(n_frames) / 25
-    return Features(
-        streams, 16, n_frames=n_frames, n_missing=0, fps=25.0, timestamps=times, decoder="none"
+@pytest.fixture
+def make_features(features_of):
+    """A function that makes 1-d features of some frames; the last snippet is filled up."""
+    return lambda n_frames: features_of(
+        {"rgb": np.zeros((-(-n_frames // 16), 1, 1), np.float32)}, n_frames
     )
 
 
@@ -80,7 +78,7 @@ def test_xd_violence_loses_a_frame_and_then_the_rest(n_frames, n_kept):
 
 
 @pytest.mark.parametrize("convention", ["tevad", "pel4vad"])
-def test_labels_for_other_features_are_cut_or_continued_as_normal(convention):
+def test_labels_for_other_features_are_cut_or_continued_as_normal(convention, make_features):
     video = entry((68, 320), video_id="01_0055")
     n_frames = 320
     shorter = labels("shanghaitech", convention, video, features=make_features(19 * 16))
@@ -169,7 +167,9 @@ def test_lengths_that_are_not_known_are_asked_for():
         assert f"its number of {what} is not known; extract or import" in str(caught.value)
 
 
-def test_our_rule_takes_the_length_of_the_features_and_a_published_one_the_published_length():
+def test_our_rule_takes_the_length_of_the_features_and_a_published_one_the_published_length(
+    make_features,
+):
     video = entry((3, 5))
     assert labels("ucf_crime", "annotation", video, 40, make_features(37)).size == 37
     assert labels("ucf_crime", "rtfm", video, 40, make_features(37)).size == 48
@@ -177,14 +177,14 @@ def test_our_rule_takes_the_length_of_the_features_and_a_published_one_the_publi
 
 
 @pytest.mark.parametrize("convention", ["annotation", *CONVENTIONS["ucf_crime"]])
-def test_scores_are_brought_to_the_length_of_any_convention(convention):
+def test_scores_are_brought_to_the_length_of_any_convention(convention, make_features):
     expected = labels("ucf_crime", convention, entry((3, 5)), 37, make_features(37))
     scores = per_frame(np.array([0.1, 0.2, 0.3], "float32"), 16, len(expected))
     assert scores.shape == expected.shape
     assert scores[:32].tolist() == pytest.approx([0.1] * 16 + [0.2] * 16)
 
 
-def test_lengths_are_read_from_the_features_of_each_test_video(tmp_path):
+def test_lengths_are_read_from_the_features_of_each_test_video(tmp_path, make_features):
     videos = (entry((3, 50), video_id="a"), entry(video_id="b/c"))
     dataset = Dataset("mine", videos)
     for video, n_frames in zip(videos, (37, 16), strict=True):

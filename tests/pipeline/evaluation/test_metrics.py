@@ -1,3 +1,5 @@
+"""Frame-level AUC and average precision, each against its definition."""
+
 import itertools
 
 import numpy as np
@@ -7,7 +9,7 @@ from pipeline.evaluation.metrics import MAX_CURVE_POINTS, curves, frame_metrics
 
 
 def pairwise_auc(scores, labels):
-    """The share of (anomalous, normal) pairs that are ranked right; ties count half."""
+    """The fraction of (anomalous, normal) pairs that are ranked right; ties count half."""
     wins = 0.0
     for positive in scores[labels]:
         for negative in scores[~labels]:

@@ -223,7 +223,8 @@ def test_the_shuffled_context_is_the_mean_of_five_orders(videos, monkeypatch):
     orders = [[1, 2, 0], [2, 0, 1], [1, 2, 0], [1, 2, 0], [2, 0, 1]]
     to_come = [np.array(order) for order in orders]
     monkeypatch.setattr(
-        "pipeline.experiments.ablation_measures.derangement", lambda n, rng: to_come.pop(0)
+        "pipeline.experiments.ablation_measures.permutation_without_fixed_points",
+        lambda n, rng: to_come.pop(0),
     )
     values, _ = measure(model, three, collected(make_bags()), CPU)
     aucs = []

@@ -11,7 +11,6 @@ from torch import nn
 
 from extractors.decoding.decode_pool import DecodePool
 from extractors.engine import VideoFeatures
-from extractors.features import Features
 from pipeline.cli import main
 from pipeline.experiments import bench_extraction as bench_module
 from pipeline.experiments.bench_extraction import N_ROWS, bench_extraction
@@ -49,7 +48,7 @@ class SlowNetwork(nn.Module):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, features_of):
     """4 s to decode, 10 s to extract, half a second to write a file of 2 MB."""
     clock = Clock()
 
@@ -60,15 +59,7 @@ def clock(monkeypatch):
 
     def extract_slowly(extractor, paths):
         clock.work("extract", 10)
-        features = Features(
-            streams={"rgb": np.zeros((3, 5, 8), np.float32)},
-            snippet_len=16,
-            n_frames=40,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(40) / 25,
-            decoder="none",
-        )
+        features = features_of({"rgb": np.zeros((3, 5, 8), np.float32)}, 40)
         yield from (VideoFeatures(path, features) for path in paths)
 
     def write_slowly(path, features, provenance, **_):

@@ -1,4 +1,4 @@
-"""The drawn test beds: what is anomalous in them, and what cannot tell it."""
+"""The synthetic test beds: what is anomalous in them, and what cannot tell it."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ from pipeline.experiments.synthetic_bags import SYNTHETIC, bursts, exclusive_or
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
 def test_every_second_video_is_anomalous_in_one_run_of_snippets(name):
-    drawn = {"exclusive-or": exclusive_or, "bursts": bursts}[name](3, n_train=6, n_test=20)
-    assert [bag.label for bag in drawn.train] == [0, 1] * 3
+    synthetic = {"exclusive-or": exclusive_or, "bursts": bursts}[name](3, n_train=6, n_test=20)
+    assert [bag.label for bag in synthetic.train] == [0, 1] * 3
     shortest, longest = {"exclusive-or": (4, 8), "bursts": (8, 16)}[name]
-    for index, video in enumerate(drawn.test):
+    for index, video in enumerate(synthetic.test):
         assert video.entry.label == index % 2
         places = np.flatnonzero(video.labels)
         assert len(places) == 0 if index % 2 == 0 else shortest <= len(places) <= longest
@@ -28,9 +28,9 @@ def test_a_seed_draws_the_same_videos_again():
 
 
 def test_neither_context_nor_motion_alone_tells_what_is_anomalous():
-    drawn = exclusive_or(0, n_train=2, n_test=800)
-    snippets = np.concatenate([video.features.streams["rgb"][:, 0] for video in drawn.test])
-    labels = np.concatenate([video.labels for video in drawn.test])
+    synthetic = exclusive_or(0, n_train=2, n_test=800)
+    snippets = np.concatenate([video.features.streams["rgb"][:, 0] for video in synthetic.test])
+    labels = np.concatenate([video.labels for video in synthetic.test])
     # What is a function of context plus a function of motion is linear in the features.
     direction = np.linalg.lstsq(snippets, labels - labels.mean(), rcond=None)[0]
     scores = snippets @ direction
@@ -38,19 +38,19 @@ def test_neither_context_nor_motion_alone_tells_what_is_anomalous():
 
 
 def test_what_stands_out_most_in_bursts_is_normal():
-    drawn = bursts(0, n_train=2, n_test=400)
+    synthetic = bursts(0, n_train=2, n_test=400)
     lengths = np.concatenate(
-        [np.linalg.norm(video.features.streams["rgb"][:, 0], axis=1) for video in drawn.test]
+        [np.linalg.norm(video.features.streams["rgb"][:, 0], axis=1) for video in synthetic.test]
     )
-    labels = np.concatenate([video.labels for video in drawn.test])
+    labels = np.concatenate([video.labels for video in synthetic.test])
     longest = np.argsort(lengths)[-len(labels) // 50 :]
     assert labels[longest].mean() < 0.5
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
-def test_drawn_videos_become_bags_of_the_length_that_the_config_says(name):
+def test_synthetic_videos_become_bags_of_the_length_that_the_config_says(name):
     model = "clav-como" if name == "exclusive-or" else "cbcg"
     config = resolve_config(model, name, settings=["bag_len=16"])
-    drawn = {"exclusive-or": exclusive_or, "bursts": bursts}[name](0, n_train=4, n_test=2)
-    bags = drawn.bags(config)
+    synthetic = {"exclusive-or": exclusive_or, "bursts": bursts}[name](0, n_train=4, n_test=2)
+    bags = synthetic.bags(config)
     assert (bags.bag_len, bags.sampler, len(bags.video_ids)) == (16, config.sampler, 4)

@@ -158,5 +158,5 @@ def test_the_header_says_whose_features_they_are_and_of_which_file(
         ({}, {"a": 0.5}, ["a: nothing expected, instead got 0.5"]),
     ],
 )
-def test_differences_between_contracts_are_put_in_words(expected, found, words):
+def test_differences_between_provenances_are_described(expected, found, words):
     assert provenance_differences(expected, found) == words

@@ -1,3 +1,5 @@
+"""Extraction profiles: the options of published features under one name."""
+
 import pytest
 import torch
 from click.testing import CliRunner

@@ -1,6 +1,7 @@
 """Notes on failures, and the table of what became of every video."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,28 +63,28 @@ def test_no_note_leaves_its_folder(tmp_path: Path, video_id: str) -> None:
         note_failure(tmp_path / "features", Failure(video_id, "VideoError", "", False))
 
 
-def write_feature_file(path: Path, n_missing: int) -> None:
-    features = Features(
-        streams={"rgb": np.ones((1, 1, 4), np.float32)},
-        snippet_len=16,
-        n_frames=16,
-        n_missing=n_missing,
-        fps=25.0,
-        timestamps=np.arange(16) / 25,
-        decoder="none",
-    )
-    write_features(path, features, {}, video_id=path.stem, source_name="none")
+@pytest.fixture
+def write_feature_file(features_of: Callable[..., Features]) -> Callable[[Path, int], None]:
+    """A function that writes features of one snippet, some frames of the video missing."""
+
+    def write(path: Path, n_missing: int) -> None:
+        features = features_of({"rgb": np.ones((1, 1, 4), np.float32)}, n_missing=n_missing)
+        write_features(path, features, {}, video_id=path.stem, source_name="none")
+
+    return write
 
 
-def test_the_table_says_of_every_video_what_became_of_it(tmp_path: Path) -> None:
+def test_the_table_says_of_every_video_what_became_of_it(
+    tmp_path: Path, write_feature_file: Callable[[Path, int], None]
+) -> None:
     ids = ("done", "broken", "day/a.b", "waits", "absent", "cut", "lossy", "index", "red\x1b[31m\n")
     entries = tuple(VideoEntry(i, tmp_path / f"{i}.mp4", "train", 0) for i in ids)
     for video_id in ("done", "broken", "waits"):
         (tmp_path / f"{video_id}.mp4").touch()
     folder = tmp_path / "features"
     folder.mkdir()
-    write_feature_file(folder / "done.h5", n_missing=0)
-    write_feature_file(folder / "lossy.h5", n_missing=7)
+    write_feature_file(folder / "done.h5", 0)
+    write_feature_file(folder / "lossy.h5", 7)
     (folder / "cut.h5").write_bytes((folder / "done.h5").read_bytes()[:500])
     note_failure(folder, Failure("broken", "VideoError", "no\x07 video", is_quarantined=False))
     note_failure(folder, CRASH)
@@ -105,6 +106,6 @@ def test_the_table_says_of_every_video_what_became_of_it(tmp_path: Path) -> None
             ["index", "failed", "", "FeatureFileError"],
             [r"red\x1b[31m\n", "missing", "", ""],
         ]
-    write_feature_file(folder / "cut.h5", n_missing=2)
+    write_feature_file(folder / "cut.h5", 2)
     with table.write().open(newline="") as file:
         assert list(csv.reader(file))[6][1:3] == ["done", "2"]

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.reports.media_outputs import MediaOutputs, MediaWriter
 from pipeline.scoring.events import EventRule
-from pipeline.scoring.video_outputs import NamedVideo
+from pipeline.scoring.score_files import NamedVideo
 
 
 @pytest.fixture

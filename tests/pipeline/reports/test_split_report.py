@@ -7,7 +7,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from extractors.features import Features
 from models.interface import AnomalyModel, ModelConfig, Output
 from pipeline.cli import main
 from pipeline.datasets import load_dataset
@@ -45,7 +44,7 @@ def checkpoint():
 
 
 @pytest.fixture
-def dataset(tmp_path, counting_clip):
+def dataset(tmp_path, counting_clip, features_of):
     """Three test videos with the features that give the scores above."""
     rows = ["path,split,label,anomalies\n"]
     for name, (scores, anomalies) in VIDEOS.items():
@@ -54,7 +53,7 @@ def dataset(tmp_path, counting_clip):
         video.write_bytes(counting_clip.read_bytes())
         odds = np.array(scores) / (1 - np.array(scores))
         streams = {"rgb": np.log(odds).astype(np.float32)[:, None, None]}
-        features = Features(streams, 16, 40, 0, 25.0, np.arange(40) / 25, "none")
+        features = features_of(streams, 40)
         path = feature_path(tmp_path / "features/cameras", name)
         write_features(path, features, PROVENANCE, video_id=name, source_name="none")
         rows.append(f"{name}.mp4,test,{int(bool(anomalies))},{anomalies}\n")
@@ -123,12 +122,12 @@ def test_a_video_that_is_gone_has_no_page_and_is_named(tmp_path, write, read_pag
 
 
 @pytest.fixture
-def world(tmp_path, dataset, checkpoint, monkeypatch) -> Path:
+def world(tmp_path, dataset, checkpoint, monkeypatch, features_of) -> Path:
     """A working folder with the videos, their features and a trained run."""
     rows = (tmp_path / "cameras.csv").read_text()
     for name, label in (("calm", 0), ("loud", 1)):
         streams = {"rgb": np.full((3, 1, 1), float(label), np.float32)}
-        features = Features(streams, 16, 40, 0, 25.0, np.arange(40) / 25, "none")
+        features = features_of(streams, 40)
         path = feature_path(tmp_path / "features/cameras", name)
         write_features(path, features, PROVENANCE, video_id=name, source_name="none")
         rows += f"{name}.mp4,train,{label},\n"

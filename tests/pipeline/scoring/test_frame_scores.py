@@ -1,3 +1,5 @@
+"""Snippet scores as frame scores: alignment, strides, tail policies and the CSV."""
+
 import numpy as np
 import pytest
 

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_small
 
 from extractors.build import ExtractorChoice
-from extractors.features import Features
 from extractors.networks.inception_i3d import InceptionI3D
 from extractors.networks.resnet_i3d import ResNetI3D
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
@@ -42,10 +41,10 @@ def presented_times(path):
         return [float(frame.pts * frame.time_base) for frame in container.decode(stream)]
 
 
-def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint):
+def test_scores_are_averaged_over_crops_after_the_sigmoid(checkpoint, features_of):
     rng = np.random.default_rng(0)
     streams = {"rgb": rng.normal(size=(5, 2, 3)).astype(np.float32)}
-    features = Features(streams, 16, 70, 0, 25.0, np.arange(70) / 25, "none")
+    features = features_of(streams, 70)
     found = snippet_scores(checkpoint.model, features, device=CPU)
     mask = torch.ones(1, 5).bool()
     with torch.no_grad():

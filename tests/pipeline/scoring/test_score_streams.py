@@ -13,7 +13,6 @@ import torch
 
 from extractors.decoding.decode_pool import DecodePool, SnippetDecoded, VideoLost
 from extractors.engine import FramesDecoded, VideoFeatures, extract_videos
-from extractors.features import Features
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from extractors.uploads import FrameUploads
 from pipeline.scoring.score_streams import FrameCutter, VideoScored, score_streams
@@ -78,7 +77,7 @@ def test_the_default_stride_gives_the_scores_of_extracted_features(
 @pytest.mark.parametrize("tail_policy", [REPEAT_LAST_FRAME, DROP_TAIL])
 @pytest.mark.parametrize("stride", [8, 2])
 def test_each_pass_is_scored_as_a_video_that_begins_at_its_first_frame(
-    brightness_scorer, counting_clip, stride, tail_policy
+    brightness_scorer, counting_clip, stride, tail_policy, features_of
 ):
     brightness_scorer.extractor.tail_policy = tail_policy
     scores = score_one(brightness_scorer, counting_clip, stride)
@@ -92,9 +91,7 @@ def test_each_pass_is_scored_as_a_video_that_begins_at_its_first_frame(
             [padded[16 * i : 16 * i + 16].mean(axis=(0, 1, 2)) / 255 for i in range(n_kept)]
         ).astype(np.float32)
         streams = {"rgb": np.stack([means, means / 2], axis=1)}
-        features = Features(
-            streams, 16, len(rest), 0, 25.0, np.arange(len(rest)) / 25, "none", tail_policy
-        )
+        features = features_of(streams, len(rest), tail_policy=tail_policy)
         expected = snippet_scores(brightness_scorer.checkpoint.model, features, device=CPU)
         np.testing.assert_allclose(scores.per_snippet[index::n_passes], expected, atol=1e-6)
     assert scores.n_frames == 40

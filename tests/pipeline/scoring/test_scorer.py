@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.features import Features
 from models import model_class
 from pipeline.config import resolve_config, with_seed
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -40,13 +39,15 @@ def runs(tmp_path, monkeypatch):
     return runs
 
 
-def scores_of(model):
+@pytest.fixture
+def scores_of(features_of):
+    """A function that scores the same random features with any model."""
     values = np.random.default_rng(0).normal(size=(7, 1, 6)).astype(np.float32)
-    features = Features({"rgb": values}, 16, 112, 0, 25.0, np.arange(112) / 25, "none")
-    return snippet_scores(model, features, device=CPU)
+    features = features_of({"rgb": values})
+    return lambda model: snippet_scores(model, features, device=CPU)
 
 
-def test_all_finished_seeds_score_whichever_of_them_is_named(runs):
+def test_all_finished_seeds_score_whichever_of_them_is_named(runs, scores_of):
     single = [scores_of(load_checkpoint(run.checkpoint_path).model) for run in runs[:2]]
     assert np.abs(single[0] - single[1]).max() > 1e-3
     for named in runs[:2]:
@@ -54,7 +55,7 @@ def test_all_finished_seeds_score_whichever_of_them_is_named(runs):
         np.testing.assert_allclose(found, (single[0] + single[1]) / 2, atol=1e-6)
 
 
-def test_a_run_that_is_alone_scores_alone(runs):
+def test_a_run_that_is_alone_scores_alone(runs, scores_of):
     runs[1].checkpoint_path.unlink()
     expected = scores_of(load_checkpoint(runs[0].checkpoint_path).model)
     found = scores_of(Scorer.load(runs[0], device="cpu").checkpoint.model)

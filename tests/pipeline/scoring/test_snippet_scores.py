@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.features import Features
 from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
@@ -20,10 +19,15 @@ from pipeline.scoring.snippet_scores import (
 CPU = torch.device("cpu")
 
 
-def make_features(n_snippets, n_crops=2, dim=3):
-    values = np.random.default_rng(0).normal(size=(n_snippets, n_crops, dim)).astype(np.float32)
-    n_frames = 16 * n_snippets
-    return Features({"rgb": values}, 16, n_frames, 0, 25.0, np.arange(n_frames) / 25, "none")
+@pytest.fixture
+def make_features(features_of):
+    """A function that makes random features, the same for the same number of snippets."""
+
+    def make(n_snippets, n_crops=2, dim=3):
+        values = np.random.default_rng(0).normal(size=(n_snippets, n_crops, dim))
+        return features_of({"rgb": values.astype(np.float32)})
+
+    return make
 
 
 def as_they_come(model, features, max_window_len, n_dropped=0):
@@ -59,7 +63,7 @@ def test_a_window_that_has_no_half_is_refused(max_window_len):
         windows(3, max_window_len)
 
 
-def test_a_video_of_one_window_is_scored_at_once():
+def test_a_video_of_one_window_is_scored_at_once(make_features):
     model = model_class("clav-como")(
         with_streams(resolve_config("clav-como", "none"), (("rgb", 3),)).model
     )
@@ -78,7 +82,9 @@ def test_a_video_of_one_window_is_scored_at_once():
 
 @pytest.mark.parametrize("model_name", list(MODELS))
 @pytest.mark.parametrize("n_snippets", [1, 7, 8, 9, 10, 12, 13, 17, 30])
-def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(model_name, n_snippets):
+def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(
+    model_name, n_snippets, make_features
+):
     config = with_streams(resolve_config(model_name, "none"), (("rgb", 3),))
     model = model_class(model_name)(config.model).eval()
     features = make_features(n_snippets)
@@ -87,7 +93,7 @@ def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(model_name
 
 
 @pytest.mark.parametrize("n_snippets", [2, 8, 9, 10, 13, 30])
-def test_a_last_snippet_that_is_dropped_is_not_scored(n_snippets):
+def test_a_last_snippet_that_is_dropped_is_not_scored(n_snippets, make_features):
     features = make_features(n_snippets)
     kept = make_features(n_snippets - 1)
     kept.streams["rgb"][:] = features.streams["rgb"][:-1]
@@ -95,7 +101,7 @@ def test_a_last_snippet_that_is_dropped_is_not_scored(n_snippets):
     assert as_they_come(Local(), features, 8, n_dropped=1).tolist() == expected.tolist()
 
 
-def test_windows_of_a_model_of_limited_context_give_the_scores_of_the_whole_video():
+def test_windows_of_a_model_of_limited_context_give_the_scores_of_the_whole_video(make_features):
     features = make_features(9000, n_crops=1)
     whole = snippet_scores(Local(), features, device=CPU, max_window_len=9000)
     in_windows = snippet_scores(Local(), features, device=CPU, max_window_len=2048)
@@ -113,7 +119,7 @@ def test_a_stream_holds_no_more_than_one_window():
 
 
 @pytest.mark.parametrize("n_snippets", [1, 8, 9, 13, 30])
-def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets):
+def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets, make_features):
     config = with_streams(resolve_config("clav-como", "none"), (("rgb", 3),))
     model = model_class("clav-como")(config.model).eval()
     features = make_features(n_snippets)
@@ -130,7 +136,7 @@ def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets):
     }
 
 
-def windowed_difference(model, max_window_len, n_snippets=1200):
+def windowed_difference(make_features, model, max_window_len, n_snippets=1200):
     """The largest difference between scoring in windows and scoring the whole video."""
     features = make_features(n_snippets, n_crops=1)
     whole = snippet_scores(model, features, device=CPU, max_window_len=n_snippets)
@@ -148,14 +154,21 @@ def untrained(model_name, *settings):
 @pytest.mark.parametrize(
     ("model_name", "bound"), [("clav-como", 3e-3), ("la-net", 1e-2), ("cbcg", 1e-6)]
 )
-def test_windows_change_the_scores_of_a_model_with_global_context_little(model_name, bound):
-    assert windowed_difference(untrained(model_name), 600) < bound
+def test_windows_change_the_scores_of_a_model_with_global_context_little(
+    make_features, model_name, bound
+):
+    assert windowed_difference(make_features, untrained(model_name), 600) < bound
 
 
-def test_it_is_the_attention_that_makes_windows_of_la_net_differ_and_not_their_overlap():
+def test_it_is_the_attention_that_makes_windows_of_la_net_differ_and_not_their_overlap(
+    make_features,
+):
     # Without it a score reads seven snippets, which the overlap covers.
-    assert windowed_difference(untrained("la-net", "model.use_attention=false"), 64) < 1e-6
-    assert windowed_difference(untrained("la-net"), 64) > 1e-4
+    assert (
+        windowed_difference(make_features, untrained("la-net", "model.use_attention=false"), 64)
+        < 1e-6
+    )
+    assert windowed_difference(make_features, untrained("la-net"), 64) > 1e-4
 
 
 def test_the_prior_of_la_net_keeps_far_snippets_in_the_attention():

@@ -1,4 +1,4 @@
-"""Bags in memory and the batches drawn from them, by their properties."""
+"""Bags in memory and the batches sampled from them, by their properties."""
 
 import shutil
 from collections import Counter
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.features import Features
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, write_features
@@ -63,23 +62,20 @@ def test_a_short_sequence_is_kept_and_padded_with_zeros_under_a_mask():
     assert batch.labels.tolist() == [0, 1]
 
 
-def write_video(folder: Path, video_id: str, streams: dict[str, np.ndarray], provenance=PROVENANCE):
-    n_frames = 16 * len(streams["rgb"])
-    features = Features(
-        streams=streams,
-        snippet_len=16,
-        n_frames=n_frames,
-        n_missing=0,
-        fps=25.0,
-        timestamps=np.arange(n_frames) / 25,
-        decoder="pyav 18.0.0",
-    )
-    path = feature_path(folder, video_id)
-    write_features(path, features, provenance, video_id=video_id, source_name="v.mp4")
+@pytest.fixture
+def write_video(features_of):
+    """A function that writes the features of a video."""
+
+    def write(folder: Path, video_id: str, streams: dict[str, np.ndarray], provenance=PROVENANCE):
+        features = features_of(streams)
+        path = feature_path(folder, video_id)
+        write_features(path, features, provenance, video_id=video_id, source_name="v.mp4")
+
+    return write
 
 
 @pytest.mark.parametrize("sampler", ["sequence", "bins"])
-def test_each_crop_is_a_bag_with_the_streams_side_by_side(tmp_path, sampler):
+def test_each_crop_is_a_bag_with_the_streams_side_by_side(tmp_path, sampler, write_video):
     rng = np.random.default_rng(0)
     videos = [
         {s: rng.normal(size=(n, 5, 3)).astype("float16").astype("float32") for s in ("rgb", "flow")}
@@ -130,7 +126,9 @@ def test_a_subset_draws_from_its_own_videos_alone():
         bags.subset(np.array([0, 2]))
 
 
-def test_features_that_are_not_finite_are_refused_by_the_name_of_their_video(tmp_path):
+def test_features_that_are_not_finite_are_refused_by_the_name_of_their_video(
+    tmp_path, make_dataset
+):
     dataset = make_dataset(tmp_path, [0, 1, 0])
     path = tmp_path / "small/cam/1.h5"
     content = bytearray(path.read_bytes())
@@ -228,22 +226,30 @@ def test_bags_of_one_class_are_refused():
         make_bags(n_normal=3, n_anomalous=0)
 
 
-def make_dataset(folder: Path, labels: list[int], provenances: dict[int, dict] | None = None):
-    """Two streams, two crops; the test split has a video without features."""
-    entries = []
-    for index, label in enumerate(labels):
-        video_id = f"cam/{index}"
-        entries.append(VideoEntry(video_id, Path(f"{index}.mp4"), "train", label))
-        streams = {
-            "rgb": np.full((3, 2, 4), index, "float32"),
-            "flow": np.full((3, 2, 2), -index, "float32"),
-        }
-        write_video(folder / "small", video_id, streams, (provenances or {}).get(index, PROVENANCE))
-    entries.append(VideoEntry("cam/test", Path("test.mp4"), "test", 1))
-    return Dataset("small", tuple(entries))
+@pytest.fixture
+def make_dataset(write_video):
+    """A function that writes the features of a dataset's training videos."""
+
+    def make(folder: Path, labels: list[int], provenances: dict[int, dict] | None = None):
+        """Two streams, two crops; the test split has a video without features."""
+        entries = []
+        for index, label in enumerate(labels):
+            video_id = f"cam/{index}"
+            entries.append(VideoEntry(video_id, Path(f"{index}.mp4"), "train", label))
+            streams = {
+                "rgb": np.full((3, 2, 4), index, "float32"),
+                "flow": np.full((3, 2, 2), -index, "float32"),
+            }
+            write_video(
+                folder / "small", video_id, streams, (provenances or {}).get(index, PROVENANCE)
+            )
+        entries.append(VideoEntry("cam/test", Path("test.mp4"), "test", 1))
+        return Dataset("small", tuple(entries))
+
+    return make
 
 
-def test_the_training_split_is_read_from_its_files(tmp_path):
+def test_the_training_split_is_read_from_its_files(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, [0, 1, 0])
     bags = load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
     assert bags.video_ids == ("cam/0", "cam/1", "cam/2")
@@ -254,7 +260,7 @@ def test_the_training_split_is_read_from_its_files(tmp_path):
     assert bags.features[5].tolist() == [[2, 2, 2, 2, -2, -2]] * 4
 
 
-def test_a_video_without_features_is_left_out_with_a_warning(tmp_path, caplog):
+def test_a_video_without_features_is_left_out_with_a_warning(tmp_path, caplog, make_dataset):
     dataset = make_dataset(tmp_path, [0, 1, 0])
     (tmp_path / "small" / "cam" / "2.h5").unlink()
     bags = load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
@@ -265,7 +271,7 @@ def test_a_video_without_features_is_left_out_with_a_warning(tmp_path, caplog):
     ]
 
 
-def test_without_any_features_the_command_that_makes_them_is_named(tmp_path):
+def test_without_any_features_the_command_that_makes_them_is_named(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, [0, 1])
     with pytest.raises(FeatureFileError) as caught:
         load_bags(dataset, tmp_path / "elsewhere", sampler="bins", bag_len=4)
@@ -275,15 +281,16 @@ def test_without_any_features_the_command_that_makes_them_is_named(tmp_path):
     )
 
 
-def test_features_made_in_different_ways_do_not_mix(tmp_path):
+def test_features_made_in_different_ways_do_not_mix(tmp_path, make_dataset):
     dataset = make_dataset(tmp_path, [0, 1, 0], {2: {**PROVENANCE, "n_crops": 10}})
-    text = r"2\.h5: was made in another way than 0\.h5 \(n_crops: 2 expected, instead got 10\)"
+    difference = r"n_crops: 2 expected, instead got 10"
+    text = rf"2\.h5: extracted with different settings than 0\.h5 \({difference}\)"
     with pytest.raises(FeatureFileError, match=text):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [1]])
-def test_a_dataset_of_one_class_cannot_be_trained_on(tmp_path, labels):
+def test_a_dataset_of_one_class_cannot_be_trained_on(tmp_path, labels, make_dataset):
     dataset = make_dataset(tmp_path, labels)
     with pytest.raises(DatasetError, match="small: training needs normal and anomalous videos"):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
@@ -301,7 +308,7 @@ class CountingEntry(VideoEntry):
     __hash__ = VideoEntry.__hash__
 
 
-def test_looking_for_features_compares_no_video_with_all_the_others(tmp_path):
+def test_looking_for_features_compares_no_video_with_all_the_others(tmp_path, write_video):
     entries = [CountingEntry(str(i), tmp_path / str(i), "train", i % 2) for i in range(400)]
     for entry in entries[::2]:
         write_video(tmp_path / "small", entry.video_id, {"rgb": np.ones((2, 1, 3), "float32")})
@@ -311,7 +318,7 @@ def test_looking_for_features_compares_no_video_with_all_the_others(tmp_path):
     assert CountingEntry.n_comparisons <= 400
 
 
-def test_features_of_another_video_under_its_name_are_refused(tmp_path):
+def test_features_of_another_video_under_its_name_are_refused(tmp_path, write_video):
     entries = [VideoEntry(str(i), tmp_path / str(i), "train", i % 2) for i in range(4)]
     for entry in entries:
         write_video(tmp_path / "small", entry.video_id, {"rgb": np.ones((2, 1, 3), "float32")})

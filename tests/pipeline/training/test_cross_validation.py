@@ -59,8 +59,8 @@ def loss_of(weights, bias, logits, labels, offsets, scales):
             column = sorted((values[:, i] - offsets[i]) / scales[i])
             k = max(1, len(column) // 10)
             score += weights[i] * sum(column[-k:]) / k
-        share = len(labels) / (2 * (labels == label).sum())
-        loss += share * np.log1p(np.exp(-score if label else score))
+        weight = len(labels) / (2 * (labels == label).sum())
+        loss += weight * np.log1p(np.exp(-score if label else score))
     return loss
 
 

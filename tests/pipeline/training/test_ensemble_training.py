@@ -1,4 +1,4 @@
-"""From a training to an ensemble: who is validated on what, what is kept, what is left out."""
+"""From a training run to an ensemble: who is validated on what, what is kept, what is left out."""
 
 import json
 from dataclasses import replace
@@ -50,7 +50,7 @@ def config():
 
 
 def make_bags(n_videos=14, n_anomalous=7):
-    """Two crops; the flow of anomalous videos is farther from the still picture."""
+    """Two crops; the flow of anomalous videos is farther from the still video."""
     rng = np.random.default_rng(0)
     bags = []
     for index in range(n_videos):
@@ -182,7 +182,7 @@ def test_with_one_video_of_a_class_the_network_scores_by_itself(config):
     assert messages == ["fewer than two videos of a class: the network scores by itself"]
 
 
-def test_a_still_picture_has_features_only_where_their_extractor_can_be_had():
+def test_a_still_video_has_features_only_where_their_extractor_can_be_had():
     messages = []
 
     def report(progress):

@@ -14,7 +14,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from extractors.features import Features
 from pipeline.cli import main
 from pipeline.config import ConfigError, TrainConfig, resolve_config
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, write_features
@@ -84,7 +83,7 @@ def make_run(runs: Path, config: TrainConfig) -> Run:
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The share of pairs in the right order, counted."""
+    """The fraction of pairs in the right order, counted."""
     positive, negative = scores[labels], scores[~labels]
     wins = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
     return float(wins)
@@ -146,7 +145,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> Run:
-    """A training that nothing stopped."""
+    """A training run that nothing stopped."""
     config = make_config()
     run = make_run(tmp_path_factory.mktemp("whole"), config)
     list(train_run(run, make_bags(config), CPU))
@@ -331,24 +330,15 @@ def test_a_selecting_training_that_was_stopped_ends_with_the_same_bits(tmp_path)
     assert contents[0] == contents[1]
 
 
-def write_features_of_small(folder: Path) -> Path:
+def write_features_of_small(folder: Path, features_of) -> Path:
     """The manifest of twelve videos whose features are there."""
     rng = np.random.default_rng(0)
     rows = []
     for index in range(12):
         features, _ = make_video(rng, label=index % 2)
-        n_frames = 16 * len(features)
         write_features(
             feature_path(folder / "features/small", str(index)),
-            Features(
-                streams={"rgb": features[:, None, :5], "flow": features[:, None, 5:]},
-                snippet_len=16,
-                n_frames=n_frames,
-                n_missing=0,
-                fps=25.0,
-                timestamps=np.arange(n_frames) / 25,
-                decoder="none",
-            ),
+            features_of({"rgb": features[:, None, :5], "flow": features[:, None, 5:]}),
             PROVENANCE,
             video_id=str(index),
             source_name="none",
@@ -359,8 +349,8 @@ def write_features_of_small(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path):
-    manifest = write_features_of_small(tmp_path)
+def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path, features_of):
+    manifest = write_features_of_small(tmp_path, features_of)
     settings = [
         text for setting in SETTINGS for text in ("--set", setting) if "steps" not in setting
     ] + ["--set", "steps=200", "--set", "steps_per_epoch=10"]

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from extractors.features import Features
 from models.interface import Output
 from pipeline.config import resolve_config
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
@@ -85,19 +84,13 @@ def test_crops_are_averaged_before_videos_are_ranked():
         (["train"] * 4 + ["val"] * 4, "budget", None),
     ],
 )
-def test_the_val_split_selects_where_there_is_one(tmp_path, splits, selection, expected):
+def test_the_val_split_selects_where_there_is_one(
+    tmp_path, splits, selection, expected, features_of
+):
     entries = []
     for index, split in enumerate(splits):
         entries.append(VideoEntry(str(index), tmp_path / f"{index}.mp4", split, index % 2))
-        features = Features(
-            streams={"rgb": np.ones((2, 1, 3), "float32")},
-            snippet_len=16,
-            n_frames=32,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(32) / 25,
-            decoder="none",
-        )
+        features = features_of({"rgb": np.ones((2, 1, 3), "float32")})
         name = str(index)
         path = feature_path(tmp_path / "small", name)
         made = {"extractor": "i3d"}
@@ -114,14 +107,12 @@ def test_the_val_split_selects_where_there_is_one(tmp_path, splits, selection, e
     assert set(learned.video_ids) == set("01234567") - set(held_out.video_ids)
 
 
-def test_features_that_do_not_say_how_they_were_made_are_refused(tmp_path):
+def test_features_that_do_not_say_how_they_were_made_are_refused(tmp_path, features_of):
     dataset = Dataset(
         "small",
         tuple(VideoEntry(str(label), tmp_path / "none", "train", label) for label in (0, 1)),
     )
-    features = Features(
-        {"rgb": np.ones((2, 1, 1), "float32")}, 16, 32, 0, 25.0, np.arange(32) / 25, "none"
-    )
+    features = features_of({"rgb": np.ones((2, 1, 1), "float32")})
     for name in "01":
         path = feature_path(tmp_path / "small", name)
         write_features(path, features, {}, video_id=name, source_name="none")

@@ -1,4 +1,4 @@
-"""Options drawn at random: every command ends with an exit code of its own, and harms no input."""
+"""Random options: every command ends with an exit code of its own, and harms no input."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors.features import Features
 from pipeline.cli import main
 from pipeline.extraction.feature_file import feature_path, write_features
 
@@ -52,7 +51,7 @@ FAST = ("train", "evaluate", "runs", "score", "extract", "datasets", "weights")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, write_clip) -> Path:
+def world(tmp_path_factory, write_clip, features_of) -> Path:
     """A manifest with features and a trained run; no file of a video can be decoded but one."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "videos").mkdir()
@@ -61,15 +60,7 @@ def world(tmp_path_factory, write_clip) -> Path:
         (folder / f"videos/{index}.mp4").write_bytes(b"no video")
         split, label = ("test" if index > 5 else "train"), index % 2
         rows.append(f"videos/{index}.mp4,{split},{label},{'5-15' if label else ''}")
-        features = Features(
-            streams={"rgb": rng.standard_normal((3, 2, 6), dtype=np.float32)},
-            snippet_len=16,
-            n_frames=40,
-            n_missing=0,
-            fps=25.0,
-            timestamps=np.arange(40) / 25,
-            decoder="none",
-        )
+        features = features_of({"rgb": rng.standard_normal((3, 2, 6), dtype=np.float32)}, 40)
         path = feature_path(folder / "features/small", f"videos/{index}")
         name = f"videos/{index}"
         write_features(path, features, PROVENANCE, video_id=name, source_name=f"{index}.mp4")
@@ -153,14 +144,14 @@ def check(world: Path, words: list[str], folder: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(words=command_lines())
-def test_drawn_options_end_in_an_exit_code_and_leave_the_inputs(words, world, tmp_path_factory):
-    check(world, words, tmp_path_factory.mktemp("drawn") / "world")
+def test_random_options_end_in_an_exit_code_and_leave_the_inputs(words, world, tmp_path_factory):
+    check(world, words, tmp_path_factory.mktemp("random") / "world")
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(words=command_lines())
-def test_many_drawn_options_end_in_an_exit_code(words, world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn") / "world"
+def test_many_random_options_end_in_an_exit_code(words, world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("random") / "world"
     check(world, words, folder)
     shutil.rmtree(folder)
