@@ -130,6 +130,7 @@ def score(
     with errors_in_one_line():
         from pipeline.device import describe_device
         from pipeline.reports.media_outputs import MediaOutputs
+        from pipeline.runs.run_folder import finished_seeds
         from pipeline.scoring.score import find_run
         from pipeline.scoring.score_files import check_format
         from pipeline.scoring.scorer import Scorer
@@ -137,7 +138,8 @@ def score(
         check_format(score_format)
         run = find_run(run_folder, runs)
         media = MediaOutputs(report_path, clips, overlay, len(videos) > 1 or videos[0].is_dir())
-        inputs = [run.checkpoint_path, *map(Path, filter(None, (weights, flow_weights)))]
+        seeds = [seed.checkpoint_path for seed in finished_seeds(run)]
+        inputs = [*seeds, *map(Path, filter(None, (weights, flow_weights)))]
         outputs = _plan_outputs(
             videos, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )

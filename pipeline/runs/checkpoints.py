@@ -102,6 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with torch.device("meta"):
             expected = _build(model_name, config, members).state_dict()
         tensors = file.read_all(expected)
+        _check_values(tensors)
         with torch.random.fork_rng(devices=[]):  # initial weights are random, and replaced
             model = _build(model_name, config, members)
         model.load_state_dict(tensors)
@@ -113,6 +114,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             seed=_whole_number(metadata, "seed"),
             step=_whole_number(metadata, "step"),
         )
+
+
+def _check_values(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights with which no score is a number.
+
+    Raises:
+        ValueError: If one is infinite or NaN, or a scale of an ensemble or a deviation is not
+            positive.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite, instead it has infinite or NaN values")
+        if name.rpartition(".")[2] in ("scales", "std") and not (tensor > 0).all():
+            raise ValueError(f"{name} must be positive, instead it goes down to {tensor.min():g}")
 
 
 def _build(model_name: str, config: ModelConfig, members: object) -> AnomalyModel:

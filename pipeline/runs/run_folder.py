@@ -298,17 +298,20 @@ def latest_run(
 def runs_of_command(run: Run) -> list[Run]:
     """All runs of the `pipeline train` that this run is of, itself included, by seed.
 
+    Folders with another name are alone: a copy beside a run would count its seed twice.
+
     Raises:
         CheckpointError: If the run cannot be read; others that cannot are passed over.
     """
     group = read_description(run).group
-    if not group:
+    if run.folder.name in ("", ".."):  # "." has neither a name nor a parent
+        run = Run(run.folder.resolve())
+    if not group or not _RUN_NAME.fullmatch(run.folder.name):
         return [run]
     found = []
-    for path in run.folder.parent.glob("*/config.json"):
-        other = Run(path.parent)
+    for other in (Run(path.parent) for path in run.folder.parent.glob("*/config.json")):
         with suppress(CheckpointError):
-            if read_description(other).group == group:
+            if _RUN_NAME.fullmatch(other.folder.name) and read_description(other).group == group:
                 found.append(other)
     return sorted(found, key=run_order)
 

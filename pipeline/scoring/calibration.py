@@ -13,6 +13,7 @@ from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround calibration"
 FORMAT_VERSION = 1
+N_SEEDS = "n_seeds"  # whose mean score was calibrated; one where it is not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def write_calibration(run: Run, calibration: Calibration) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    values = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(calibration)}
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, N_SEEDS: len(finished_seeds(run))}
+    values = {**header, **asdict(calibration)}
     with replacing(calibration_path(run)) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -92,7 +94,7 @@ def read_calibration(run: Run) -> Calibration | None:
     """A run's calibration; None if it was not calibrated.
 
     Raises:
-        CheckpointError: If the file cannot be understood.
+        CheckpointError: If the file cannot be understood, or other seeds score than then.
     """
     path = calibration_path(run)
     if not path.is_file():
@@ -102,9 +104,12 @@ def read_calibration(run: Run) -> Calibration | None:
         if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
             raise ValueError("it is of another program or version")
         values.setdefault("max_feature_distance", 0.0)  # of a calibration before it was stored
+        n_seeds, n_now = values.get(N_SEEDS, 1), len(finished_seeds(run))
+        if n_seeds != n_now:
+            raise ValueError(f"it is for the mean score of {n_seeds} seeds, and there are {n_now}")
         return Calibration(**{field.name: values[field.name] for field in fields(Calibration)})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: is not a calibration ({describe_error(error)}); "
+            f"{path}: is not a calibration of this run ({describe_error(error)}); "
             "remove it and run `pipeline calibrate`"
         ) from error

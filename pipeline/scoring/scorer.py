@@ -23,7 +23,7 @@ from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.runs.feature_distance import describe_distance, read_distance_limit
-from pipeline.runs.run_folder import Run, finished_seeds
+from pipeline.runs.run_folder import Run, finished_seeds, runs_of_command
 from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
@@ -49,12 +49,14 @@ class Scorer:
         device: Where both compute.
         distance_limits: From which distance of its features on a video is unlike those of the
             training and of the calibration; None where that is not known.
+        seeds: Which seeds of how many score together, for people; "" for a run that is alone.
     """
 
     checkpoint: Checkpoint
     extractor: Extractor
     device: torch.device
     distance_limits: tuple[float | None, ...] = ()
+    seeds: str = ""
 
     @classmethod
     def load(
@@ -69,7 +71,8 @@ class Scorer:
 
         The scores are the mean over all seeds that were trained with the run.
         """
-        checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in finished_seeds(run)]
+        seeds = finished_seeds(run)
+        checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in seeds]
         checkpoint = checkpoints[0]
         if len(checkpoints) > 1:
             average = SeedAverage([of_seed.model for of_seed in checkpoints]).eval()
@@ -80,7 +83,8 @@ class Scorer:
         )
         calibration = read_calibration(run)
         of_calibration = None if calibration is None else calibration.max_feature_distance
-        return cls(checkpoint, extractor, chosen, (read_distance_limit(run), of_calibration))
+        limits = (read_distance_limit(run), of_calibration)
+        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(run, seeds))
 
     @property
     def note(self) -> str:
@@ -89,9 +93,9 @@ class Scorer:
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of the scores: random weights, and another precision."""
+        """What a user should know of the scores: seeds, random weights, another precision."""
         _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
-        return [notice for notice in (self.note, precision) if notice]
+        return [notice for notice in (self.seeds, self.note, precision) if notice]
 
     def warning(self, scores: Scores) -> str:
         """That a video's features are unlike those that the run knows; "" where they are not."""
@@ -156,6 +160,16 @@ class Scorer:
                     failures.append(VideoFailure(path, reason))
                     counter.end(path, "")
         return failures
+
+
+def _describe_seeds(run: Run, seeds: Sequence[Run]) -> str:
+    """That several seeds score, and how many of the same training have no checkpoint."""
+    n_trained = len(runs_of_command(run)) if run.config_path.exists() else 1
+    if n_trained == 1:
+        return ""
+    names = ", ".join(seed.folder.name.partition("-seed")[2] for seed in seeds)
+    missing = n_trained - len(seeds)
+    return f"mean of seeds: {names}" + (f" ({missing} not finished)" if missing else "")
 
 
 class _Counter:

@@ -1,5 +1,6 @@
 """Files that appear under their final name only when they are complete."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -124,3 +125,11 @@ def test_files_that_are_written_while_others_clean_up_are_all_there(tmp_path):
         stop.set()
         cleaner.join()
     assert sorted(int(path.read_text()) for path in tmp_path.glob("*.csv")) == list(range(300))
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.csv"):
+        raise full
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert list(tmp_path.iterdir()) == []

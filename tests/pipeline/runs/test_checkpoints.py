@@ -1,5 +1,6 @@
 """A checkpoint rebuilds its model; whatever is not one is refused in one line."""
 
+import dataclasses
 import hashlib
 import json
 import pickle
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import model_class
+from models.ensemble import Ensemble
 from pipeline.config import resolve_config, with_streams
 from pipeline.runs.checkpoints import (
     Checkpoint,
@@ -169,6 +171,30 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(path, change, tex
     assert str(caught.value).startswith(f"{path}: ")
     assert "pipeline train" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_in_one_line(path, value):
+    def spoil(tensors, header):
+        tensors["input_norm.mean"][3] = value
+
+    rewrite(path, spoil)
+    with pytest.raises(CheckpointError, match=r"input_norm\.mean must be finite"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["scales", "input_norm.std", "network.input_norm.std"])
+def test_an_ensemble_that_would_divide_by_zero_is_refused_in_one_line(path, checkpoint, name):
+    ensemble = Ensemble(checkpoint.model, has_motion=False)
+    save_checkpoint(path, dataclasses.replace(checkpoint, model=ensemble))
+    load_checkpoint(path)
+
+    def spoil(tensors, header):
+        tensors[name][1] = 0
+
+    rewrite(path, spoil)
+    with pytest.raises(CheckpointError, match=rf"{name} must be positive"):
+        load_checkpoint(path)
 
 
 def test_what_is_no_checkpoint_is_refused(path, tmp_path):

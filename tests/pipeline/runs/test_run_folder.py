@@ -1,6 +1,7 @@
 """Run folders: made, found again, and told apart."""
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -101,6 +102,20 @@ def test_a_damaged_sibling_is_passed_over(tmp_path):
     created = create_runs(tmp_path, [describe(seed) for seed in (0, 1)])
     created[1].config_path.write_text("{")
     assert runs_of_command(created[0]) == [created[0]]
+
+
+def test_a_copy_beside_a_run_does_not_count_its_seed_twice(tmp_path):
+    created = create_runs(tmp_path, [describe(seed) for seed in (0, 1)])
+    copy = Run(created[0].folder.with_name(f"{created[0].folder.name} (copy)"))
+    shutil.copytree(created[0].folder, copy.folder)
+    assert runs_of_command(created[1]) == created
+    assert runs_of_command(copy) == [copy]
+
+
+def test_a_run_is_of_its_command_also_from_inside_its_folder(tmp_path, monkeypatch):
+    created = create_runs(tmp_path, [describe(seed) for seed in (0, 1)])
+    monkeypatch.chdir(created[0].folder)
+    assert runs_of_command(Run(Path())) == created
 
 
 def test_a_run_has_one_owner_until_that_ends(tmp_path):

@@ -8,10 +8,15 @@ import torch
 
 from models import model_class
 from pipeline.config import resolve_config, with_seed
-from pipeline.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.scoring import scorer as scorer_module
-from pipeline.scoring.calibration import calibration_path
+from pipeline.scoring.calibration import (
+    Calibration,
+    calibration_path,
+    read_calibration,
+    write_calibration,
+)
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.snippet_scores import snippet_scores
 
@@ -64,3 +69,21 @@ def test_a_run_that_is_alone_scores_alone(runs, scores_of):
 
 def test_a_calibration_is_that_of_all_seeds(runs):
     assert calibration_path(runs[0]) == calibration_path(runs[1])
+
+
+CALIBRATION = Calibration(0.625, 2.0, 0.5, 8, 0.5, 3, 12.5, 6, 0.9, 0.95)
+
+
+def test_a_calibration_of_other_seeds_is_refused(runs):
+    write_calibration(runs[0], CALIBRATION)
+    assert read_calibration(runs[1]) == CALIBRATION
+    runs[2].checkpoint_path.write_bytes(runs[1].checkpoint_path.read_bytes())
+    with pytest.raises(CheckpointError, match=r"calibration\.json.* of 2 seeds, and there are 3"):
+        read_calibration(runs[0])
+
+
+def test_which_seeds_score_is_said(runs):
+    loaded = Scorer.load(runs[2], device="cpu")
+    assert loaded.seeds == "mean of seeds: 0, 1 (1 not finished)"
+    runs[2].checkpoint_path.write_bytes(runs[1].checkpoint_path.read_bytes())
+    assert Scorer.load(runs[0], device="cpu").seeds == "mean of seeds: 0, 1, 2"
