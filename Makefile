@@ -18,13 +18,13 @@ extract: install
 	$(BIN)/pipeline extract $(DATASET) $(ARGS)
 
 train: install
-	$(BIN)/pipeline train --dataset $(DATASET) $(ARGS)
+	$(BIN)/pipeline train $(DATASET) $(ARGS)
 
 # The main job on videos that it makes itself; nothing is downloaded but packages.
 demo: install
 	$(BIN)/pipeline datasets make microworld
 	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0 --precision float32
-	$(BIN)/pipeline train --dataset microworld --seeds 3
+	$(BIN)/pipeline train microworld --seeds 3
 	mkdir -p demo
 	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --labels microworld --plot demo/scores.png --report demo/report.html
 	$(BIN)/pipeline evaluate --controls

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     "report_folder",
     type=click.Path(path_type=Path),
     help="Folder of HTML pages to write: one per test video with its labels, and an index.html, "
-    "the worst misses and false alarms first. Of RUN alone, where there are several seeds.",
+    "the worst misses and false alarms first.",
 )
 @device_option
 def evaluate(
@@ -192,12 +192,12 @@ def _write_report(
     from pipeline.cli.terminal import show_progress
     from pipeline.device import choose_device
     from pipeline.reports.split_report import write_split_report
-    from pipeline.runs.checkpoints import load_checkpoint
+    from pipeline.runs.seeds import load_average
 
     with show_progress() as report:
         written = write_split_report(
             folder,
-            load_checkpoint(run.checkpoint_path),
+            load_average(run),
             dataset,
             features,
             choose_device(device),

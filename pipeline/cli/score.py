@@ -143,7 +143,13 @@ def score(
         outputs = _plan_outputs(
             videos, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
-        scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
+        scorer = Scorer.load(
+            run,
+            device=device,
+            weights=weights,
+            flow_weights=flow_weights,
+            calibrated=threshold is None,
+        )
         say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
         for notice in scorer.notices:
             say(notice)

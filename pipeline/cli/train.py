@@ -19,12 +19,7 @@ from pipeline.cli.shared import (
 
 
 @click.command()
-@click.option(
-    "--dataset",
-    default="xd_violence",
-    show_default=True,
-    help="A dataset's name or a manifest CSV.",
-)
+@click.argument("dataset", default="xd_violence")
 @features_option
 @runs_option
 @model_option
@@ -66,9 +61,11 @@ def train(
 ) -> None:
     """Learn a model from a dataset's features and its video-level labels.
 
+    DATASET is a dataset's name or a manifest CSV, xd_violence by default.
+
     \b
     pipeline train
-    pipeline train --dataset my_cameras.csv --seeds 3 --set steps=2000
+    pipeline train my_cameras.csv --seeds 3 --set steps=2000
     pipeline train --set selection=held_out
     """
     if resume:

@@ -273,7 +273,7 @@ def check_demo(context: Context) -> Iterator[Figures]:
             *("--flow", "dis" if context.is_small else "tvl1", *device),
         ),
         "train": (
-            *("train", "--dataset", "microworld", "--set", f"steps={n_steps}"),
+            *("train", "microworld", "--set", f"steps={n_steps}"),
             *("--set", "steps_per_epoch=100", *device),
         ),
         "score": ("score", "data/microworld/footpath_11.mp4", "--out", "scores.csv", *device),

@@ -76,7 +76,7 @@ def evaluate_bed(name: str, data: Path, out: Path, *, n_seeds: int) -> dict[str,
     _pipeline(out, "extract", dataset, *videos, *EXTRACT)
     path = out / f"evaluation-{name}.json"
     if not any(out.glob(f"runs/{name}/*/*/checkpoint.safetensors")):
-        _pipeline(out, "train", "--dataset", dataset, "--seeds", str(n_seeds))
+        _pipeline(out, "train", dataset, "--seeds", str(n_seeds))
     latest = sorted(out.glob(f"runs/{name}/*/*"))[-1]
     options = ["--dataset", dataset, *videos, "--controls", "--json", str(path)]
     _pipeline(out, "evaluate", str(latest), *options)

@@ -111,5 +111,5 @@ def read_calibration(run: Run) -> Calibration | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: is not a calibration of this run ({describe_error(error)}); "
-            "remove it and run `pipeline calibrate`"
+            "run `pipeline calibrate` again"
         ) from error

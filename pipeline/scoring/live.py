@@ -125,7 +125,13 @@ def watch(
     rule = _event_rule(found, threshold, receive).with_values(
         threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
     )
-    scorer = Scorer.load(found, device=device, weights=weights, flow_weights=flow_weights)
+    scorer = Scorer.load(
+        found,
+        device=device,
+        weights=weights,
+        flow_weights=flow_weights,
+        calibrated=threshold is None,
+    )
     device_text = describe_device(scorer.device)
     for text in (f"run: {found.folder}", f"device: {device_text}", *scorer.notices):
         receive(LiveNotice(text, is_warning=False))

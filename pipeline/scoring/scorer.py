@@ -1,7 +1,7 @@
 """A trained run and the extractor of its features, loaded once to score any number of videos."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -13,17 +13,17 @@ from extractors.decoding.video import VideoError
 from extractors.engine import FramesDecoded
 from extractors.features import Extractor
 from extractors.snippets import SNIPPET_LEN
-from models.seed_average import SeedAverage
 from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
-from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from pipeline.runs.checkpoints import Checkpoint, CheckpointError
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.runs.feature_distance import describe_distance, read_distance_limit
 from pipeline.runs.run_folder import Run, finished_seeds, runs_of_command
+from pipeline.runs.seeds import load_average
 from pipeline.scoring.calibration import read_calibration
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
@@ -66,25 +66,22 @@ class Scorer:
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
+        calibrated: bool = True,
     ) -> "Scorer":
         """Load a run and its extractor; arguments and errors as those of `score`.
 
-        The scores are the mean over all seeds that were trained with the run.
+        The scores are the mean over all seeds that were trained with the run. Without `calibrated`
+        the run's calibration is not read.
         """
-        seeds = finished_seeds(run)
-        checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in seeds]
-        checkpoint = checkpoints[0]
-        if len(checkpoints) > 1:
-            average = SeedAverage([of_seed.model for of_seed in checkpoints]).eval()
-            checkpoint = replace(checkpoint, model=average)
+        checkpoint = load_average(run)
         chosen = choose_device(device)
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        calibration = read_calibration(run)
+        calibration = read_calibration(run) if calibrated else None
         of_calibration = None if calibration is None else calibration.max_feature_distance
         limits = (read_distance_limit(run), of_calibration)
-        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(run, seeds))
+        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(run, finished_seeds(run)))
 
     @property
     def note(self) -> str:

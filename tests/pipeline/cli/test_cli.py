@@ -61,7 +61,7 @@ def world(tmp_path_factory, write_clip) -> Path:
         folder=folder,
     )
     assert extracted.exit_code == 0, extracted.output
-    trained = run("train", "--dataset", "small.csv", "--set", "steps=4", folder=folder)
+    trained = run("train", "small.csv", "--set", "steps=4", folder=folder)
     assert trained.exit_code == 0, trained.output
     return folder
 
@@ -383,7 +383,7 @@ def test_every_option_of_every_command_has_a_description():
 
 
 def test_an_unknown_setting_is_one_line_with_the_nearest_known(world, assert_one_line_error):
-    result = run("train", "--dataset", "small.csv", "--set", "learning_rat=1", folder=world)
+    result = run("train", "small.csv", "--set", "learning_rat=1", folder=world)
     assert_one_line_error(result, "learning_rat", "did you mean learning_rate?")
 
 

@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, list[str]]
     assert result.exit_code == 0, result.output
     assert result.stdout == "8 imported, 0 there already, 0 without a file, 0 failed\n"
     result = run(
-        *("train", "--dataset", "xd_violence", "--features", folder / "features"),
+        *("train", "xd_violence", "--features", folder / "features"),
         *("--runs", folder / "runs", "--device", "cpu", *SETTINGS),
     )
     assert result.exit_code == 0, result.output

@@ -39,7 +39,7 @@ def test_the_commands_that_open_videos_can_allow_it(command: str) -> None:
 
 
 def test_training_opens_no_video_and_does_not_ask(manifest: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--dataset", str(manifest), "--features", str(tmp_path / "none")]
+    arguments = ["train", str(manifest), "--features", str(tmp_path / "none")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "leads out" not in result.output

@@ -87,7 +87,7 @@ def run(*arguments):
 
 def test_a_dummy_model_is_trained_evaluated_and_ablated_through_the_registry_alone(world):
     options = ["--set", "steps=8", "--set", "steps_per_epoch=4", "--set", "bags_per_class=2"]
-    trained = run("train", "--dataset", "small.csv", "--model", "dummy", *options)
+    trained = run("train", "small.csv", "--model", "dummy", *options)
     assert "runs/small/dummy" in trained.stdout
     # Its videos are not there for motion energy, so that line is left out: exit code 3.
     evaluated = run("evaluate", "--controls", "--json", "e.json")
@@ -110,7 +110,7 @@ def test_a_dummy_model_is_trained_evaluated_and_ablated_through_the_registry_alo
 
 def test_an_unknown_setting_of_a_dummy_model_is_refused_by_name(world):
     result = CliRunner().invoke(
-        main, ["train", "--dataset", "small.csv", "--model", "dummy", "--set", "model.strat=2"]
+        main, ["train", "small.csv", "--model", "dummy", "--set", "model.strat=2"]
     )
     assert result.exit_code == 1
     assert "unknown key model.strat; did you mean model.start?" in result.stderr

@@ -66,7 +66,7 @@ def world(tmp_path_factory, write_clip, features_of) -> Path:
         write_features(path, features, PROVENANCE, video_id=name, source_name=f"{index}.mp4")
     (folder / "small.csv").write_text("\n".join(rows) + "\n")
     given_settings = [word for setting in SMALL for word in ("--set", setting)]
-    result = run(folder, "train", "--dataset", "small.csv", *given_settings)
+    result = run(folder, "train", "small.csv", *given_settings)
     assert result.exit_code == 0, result.output
     return folder
 

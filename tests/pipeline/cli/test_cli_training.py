@@ -51,7 +51,7 @@ def run(folder: Path, *arguments: object) -> Result:
 
 def train(folder: Path, *arguments: object, dataset: str = "small.csv") -> Result:
     settings = [text for setting in SMALL for text in ("--set", setting)]
-    return run(folder, "train", "--dataset", dataset, *settings, *arguments)
+    return run(folder, "train", dataset, *settings, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +338,7 @@ def ablated_settings():
     "options", [["--set", "steps=9"], ["--seed", 0], ["--seeds", 1], ["--recipe", "x.toml"]]
 )
 def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
-    result = run(tmp_path, "train", "--dataset", "small.csv", "--resume", *options)
+    result = run(tmp_path, "train", "small.csv", "--resume", *options)
     assert result.exit_code == 2
     assert f"{options[0]} cannot be given with --resume" in result.stderr
 
@@ -352,10 +352,10 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(
     (folder / "checkpoint.safetensors").unlink()
     before = files_below(tmp_path)
     with owned([Run(folder)]):
-        result = run(tmp_path, "train", "--dataset", "small.csv", "--resume")
+        result = run(tmp_path, "train", "small.csv", "--resume")
         assert_one_line_error(result, folder.name, "is being trained by another process")
     assert files_below(tmp_path) == before
-    assert run(tmp_path, "train", "--dataset", "small.csv", "--resume").exit_code == 0
+    assert run(tmp_path, "train", "small.csv", "--resume").exit_code == 0
 
 
 def test_a_training_holds_all_its_runs_from_the_start(tmp_path, monkeypatch, make_world):
@@ -542,7 +542,7 @@ def test_a_manifest_that_is_not_there_is_said_without_loading_torch(tmp_path):
         "except SystemExit as end: sys.exit(9 if 'torch' in sys.modules else end.code)"
     )
     for command in (
-        ["train", "--dataset", "absent.csv"],
+        ["train", "absent.csv"],
         ["evaluate", "--dataset", "absent.csv"],
         ["datasets", "check", "absent.csv"],
     ):
@@ -556,7 +556,7 @@ def test_a_manifest_that_is_not_there_is_said_without_loading_torch(tmp_path):
 def test_an_interrupted_training_ends_with_130_and_no_traceback(tmp_path, make_world):
     make_world(tmp_path)
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "train"]
-    options = ["--dataset", "small.csv", "--set", "steps=1000000", "--set", "steps_per_epoch=1"]
+    options = ["small.csv", "--set", "steps=1000000", "--set", "steps_per_epoch=1"]
     small = [text for setting in SMALL[2:] for text in ("--set", setting)]
     with subprocess.Popen(
         [*command, *options, *small], cwd=tmp_path, stderr=subprocess.PIPE, text=True

@@ -136,7 +136,7 @@ def world(tmp_path, dataset, checkpoint, monkeypatch, features_of) -> Path:
     sizes = [f"model.{name}=4" for name in ("embedding_dim", "class_code_dim", "relation_dim")]
     settings = ["steps=2", "steps_per_epoch=2", "bags_per_class=1", *sizes]
     flags = [text for setting in settings for text in ("--set", setting)]
-    trained = CliRunner().invoke(main, ["train", "--dataset", "cameras.csv", *flags])
+    trained = CliRunner().invoke(main, ["train", "cameras.csv", *flags])
     assert trained.exit_code == 0, trained.output
     return tmp_path
 

@@ -80,6 +80,9 @@ def test_a_calibration_of_other_seeds_is_refused(runs):
     runs[2].checkpoint_path.write_bytes(runs[1].checkpoint_path.read_bytes())
     with pytest.raises(CheckpointError, match=r"calibration\.json.* of 2 seeds, and there are 3"):
         read_calibration(runs[0])
+    with pytest.raises(CheckpointError, match=r"calibration\.json"):
+        Scorer.load(runs[0], device="cpu")
+    Scorer.load(runs[0], device="cpu", calibrated=False)  # for a threshold, or a new calibration
 
 
 def test_which_seeds_score_is_said(runs):

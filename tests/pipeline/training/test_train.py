@@ -357,7 +357,7 @@ def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path,
 
     def arguments(runs: str, *more: str) -> list[str]:
         places = ["--features", str(tmp_path / "features"), "--runs", str(tmp_path / runs)]
-        return ["train", "--dataset", str(manifest), *places, "--device", "cpu", *more]
+        return ["train", str(manifest), *places, "--device", "cpu", *more]
 
     code = "import sys; from pipeline.cli import main; main(sys.argv[1:])"
     process = subprocess.Popen(
