@@ -17,6 +17,10 @@ from av.video.stream import VideoStream
 from extractors.decoding.containers import DEMUXERS
 from extractors.decoding.live_source import LiveSource, LiveSourceError
 
+GROWING_FORMATS = (
+    "a file must be MPEG-TS, Matroska or fragmented MP4, which can be read as they grow; "
+    "`pipeline score` reads finished ones of any kind"
+)
 POLL_SECONDS = 0.05  # how often a file is looked at for new data
 
 # What a stream is made of is guessed from its first second. By default FFmpeg takes five, and all
@@ -111,6 +115,8 @@ def open_source(
         )
     except FFmpegError as error:
         reason = _describe(error, began, stall_seconds)
+        if file is not None:
+            reason += f"; {GROWING_FORMATS}"
         raise LiveSourceError(f"cannot be opened: {reason}") from error
 
 

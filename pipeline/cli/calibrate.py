@@ -73,9 +73,7 @@ def calibrate(
 
         run = Run(run_folder)
         videos = [video.path for video in find_videos(normal_videos)]
-        scorer = Scorer.load(
-            run, device=device, weights=weights, flow_weights=flow_weights, calibrated=False
-        )
+        scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
         check_writable(calibration_path(run))
         for notice in scorer.notices:
             say(notice)

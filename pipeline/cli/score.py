@@ -143,12 +143,9 @@ def score(
         outputs = _plan_outputs(
             videos, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
+        calibrated = threshold is None
         scorer = Scorer.load(
-            run,
-            device=device,
-            weights=weights,
-            flow_weights=flow_weights,
-            calibrated=threshold is None,
+            run, device=device, weights=weights, flow_weights=flow_weights, calibrated=calibrated
         )
         say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
         for notice in scorer.notices:

@@ -125,12 +125,9 @@ def watch(
     rule = _event_rule(found, threshold, receive).with_values(
         threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
     )
+    calibrated = threshold is None
     scorer = Scorer.load(
-        found,
-        device=device,
-        weights=weights,
-        flow_weights=flow_weights,
-        calibrated=threshold is None,
+        found, device=device, weights=weights, flow_weights=flow_weights, calibrated=calibrated
     )
     device_text = describe_device(scorer.device)
     for text in (f"run: {found.folder}", f"device: {device_text}", *scorer.notices):

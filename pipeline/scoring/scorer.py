@@ -66,12 +66,12 @@ class Scorer:
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
-        calibrated: bool = True,
+        calibrated: bool = False,
     ) -> "Scorer":
         """Load a run and its extractor; arguments and errors as those of `score`.
 
-        The scores are the mean over all seeds that were trained with the run. Without `calibrated`
-        the run's calibration is not read.
+        The scores are the mean over all seeds that were trained with the run. With `calibrated`
+        the run's calibration is read too, for how far its footage lay from the training videos.
         """
         checkpoint = load_average(run)
         chosen = choose_device(device)

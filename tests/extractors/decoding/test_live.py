@@ -298,3 +298,4 @@ def test_what_is_no_video_is_lost_at_once_with_the_reason(tmp_path, content, rea
         (event,) = decoder.read(never)
     assert isinstance(event, SourceLost)
     assert reason in event.reason
+    assert "`pipeline score` reads finished ones" in event.reason
