@@ -158,15 +158,10 @@ class Cbcg(AnomalyModel):
     def forward(self, features: Tensor, mask: Tensor) -> CbcgOutput:
         """Score every snippet.
 
-        Args:
-            features: (B, T, D), the streams side by side in the order of `config.stream_dims`.
-            mask: (B, T) bool, True where the snippet is real; padding at the end of a bag only.
+        Arguments and errors are those of `AnomalyModel.forward`.
 
         Returns:
             (B, T) logits, (B, T, E) embeddings, and what each branch says.
-
-        Raises:
-            ValueError: If a shape or dtype is not as above.
         """
         check_bags(features, mask, self.config.feature_dim)
         hidden = self.stem(self.standardized(features)) * mask.unsqueeze(2)

@@ -190,15 +190,10 @@ class LaNet(AnomalyModel):
     def forward(self, features: Tensor, mask: Tensor) -> LaNetOutput:
         """Score every snippet from itself and those before, among all of its bag.
 
-        Args:
-            features: (B, T, D), the streams side by side in the order of `config.stream_dims`.
-            mask: (B, T) bool, True where the snippet is real; padding at the end of a bag only.
+        Arguments and errors are those of `AnomalyModel.forward`.
 
         Returns:
             (B, T) logits, (B, T, E) embeddings, and what the attention gave.
-
-        Raises:
-            ValueError: If a shape or dtype is not as above.
         """
         check_bags(features, mask, self.config.feature_dim)
         attended = self.standardized(features)

@@ -49,17 +49,7 @@ def world(tmp_path_factory, write_clip) -> Path:
         split = "test" if index >= 4 else "train"
         rows.append(f"{name},{split},{label},{'5-15' if label else ''}\n")
     (folder / "small.csv").write_text(HEADER + "".join(rows))
-    extracted = run(
-        "extract",
-        "small.csv",
-        "--flow",
-        "none",
-        "--crops",
-        1,
-        "--weights",
-        "random:0",
-        folder=folder,
-    )
+    extracted = run("extract", "small.csv", *rgb_with_crops(1), folder=folder)
     assert extracted.exit_code == 0, extracted.output
     trained = run("train", "small.csv", "--set", "steps=4", folder=folder)
     assert trained.exit_code == 0, trained.output
@@ -99,6 +89,11 @@ def test_the_help_of_every_command_says_what_it_does_and_names_its_options(names
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.opts[-1] in result.output
+
+
+def rgb_with_crops(n_crops: int) -> list[object]:
+    """Options of an extraction that takes little time."""
+    return ["--flow", "none", "--crops", n_crops, "--weights", "random:0"]
 
 
 def test_every_command_is_in_the_readme():
@@ -164,17 +159,7 @@ def test_without_out_the_csv_goes_to_stdout_and_nothing_else_does(world):
 
 
 def test_what_is_there_is_not_extracted_again(world):
-    result = run(
-        "extract",
-        "small.csv",
-        "--flow",
-        "none",
-        "--crops",
-        1,
-        "--weights",
-        "random:0",
-        folder=world,
-    )
+    result = run("extract", "small.csv", *rgb_with_crops(1), folder=world)
     assert result.exit_code == 0, result.output
     assert "0 extracted (0 frames), 6 there already, 0 failed" in result.stdout
 
@@ -191,17 +176,7 @@ def test_a_video_that_cannot_be_read_is_exit_code_3_and_the_others_are_done(worl
     shutil.copy(world / "videos/0.mp4", tmp_path / "good.mp4")
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     (tmp_path / "mixed.csv").write_text(HEADER + "bad.mp4,train,0,\ngood.mp4,train,0,\n")
-    result = run(
-        "extract",
-        "mixed.csv",
-        "--flow",
-        "none",
-        "--crops",
-        1,
-        "--weights",
-        "random:0",
-        folder=tmp_path,
-    )
+    result = run("extract", "mixed.csv", *rgb_with_crops(1), folder=tmp_path)
     assert result.exit_code == 3, result.output
     assert "1 extracted (" in result.stdout
     assert "failed: bad: " in result.stdout
@@ -211,17 +186,7 @@ def test_a_video_that_cannot_be_read_is_exit_code_3_and_the_others_are_done(worl
 
 def test_features_extracted_with_different_settings_never_mix(world, assert_one_line_error):
     before = files_below(world)
-    result = run(
-        "extract",
-        "small.csv",
-        "--flow",
-        "none",
-        "--crops",
-        5,
-        "--weights",
-        "random:0",
-        folder=world,
-    )
+    result = run("extract", "small.csv", *rgb_with_crops(5), folder=world)
     assert_one_line_error(
         result, "was extracted with different settings", "crops: 5 expected, instead got 1"
     )
