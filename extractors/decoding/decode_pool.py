@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from extractors.decoding.decode_messages import (
@@ -92,12 +91,7 @@ class DecodePool:
         """Enter; processes are started when there are videos to read."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Kill all workers."""
         while self._workers:
             self._end(self._workers[-1])

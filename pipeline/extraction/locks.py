@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pipeline.extraction.feature_paths import LOCKS_NAME
@@ -36,12 +35,7 @@ class VideoLocks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def lock(self, video_id: str) -> bool:
