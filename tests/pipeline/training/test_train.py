@@ -293,7 +293,7 @@ def test_a_training_that_diverged_is_not_resumed(tmp_path, monkeypatch):
     assert not run.state_path.exists()
     with pytest.raises(CheckpointError, match="no unfinished run to resume"):
         unfinished_runs(tmp_path, dataset="small", model_name="clav-como")
-    with pytest.raises(CheckpointError, match="this training diverged; train anew"):
+    with pytest.raises(CheckpointError, match="this training run diverged; train anew"):
         next(train_run(run, make_bags(config), CPU))
 
 
