@@ -159,14 +159,14 @@ class Ensemble(AnomalyModel):
         return dataclasses.replace(output, logits=self._terms(logits).sum(dim=2) + self.bias)
 
     def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """`the network`, and by stream `rgb alone` and `flow alone`: without its members' terms."""
+        """`the network`, and by stream as `the rgb scorers`: without the terms of its members."""
         logits, _ = self.member_logits(features, mask)
         terms = self._terms(logits)
         fused = terms.sum(dim=2) + self.bias
         parts = {"the network": self.members[:1]}
         for name, _ in self.config.stream_dims:
             of_stream = (f"linear {name}", f"distance {name}")
-            parts[f"{name} alone"] = (*of_stream, "motion") if name == "flow" else of_stream
+            parts[f"the {name} scorers"] = (*of_stream, "motion") if name == "flow" else of_stream
         without = {}
         for part, names in parts.items():
             columns = [index for index, name in enumerate(self.members) if name in names]

@@ -132,9 +132,11 @@ def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
     """
     provenance = checkpoint.provenance
     weights = "pretrained" if checkpoint.is_pretrained else "random, not pretrained"
+    n_averaged = checkpoint.n_averaged
+    seeds = f"{n_averaged} seeds averaged" if n_averaged > 1 else f"seed {checkpoint.seed}"
     facts = (
         ("Model", checkpoint.model_name),
-        ("Trained on", f"{checkpoint.dataset}, {checkpoint.step} steps, seed {checkpoint.seed}"),
+        ("Trained on", f"{checkpoint.dataset}, {checkpoint.step} steps, {seeds}"),
         ("Features", f"{provenance.get('extractor', 'unknown')}, weights: {weights}"),
         ("Optical flow", str(provenance.get("flow_method", "unknown"))),
         ("Crops per frame", str(provenance.get("crops", "unknown"))),

@@ -49,6 +49,7 @@ class Checkpoint:
         dataset: Name of the dataset that it was trained on.
         seed: Of the training run.
         step: Steps that it was trained for.
+        n_averaged: How many seeds the model averages; `seed` is then the first of them.
     """
 
     model: AnomalyModel
@@ -57,6 +58,7 @@ class Checkpoint:
     dataset: str
     seed: int
     step: int
+    n_averaged: int = 1
 
     @property
     def is_pretrained(self) -> bool:

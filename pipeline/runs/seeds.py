@@ -23,4 +23,4 @@ def load_average(run: Run) -> Checkpoint:
     if len(checkpoints) == 1:
         return checkpoints[0]
     average = SeedAverage([checkpoint.model for checkpoint in checkpoints]).eval()
-    return replace(checkpoints[0], model=average)
+    return replace(checkpoints[0], model=average, n_averaged=len(checkpoints))

@@ -8,6 +8,7 @@ import torch
 
 from models import model_class
 from pipeline.config import resolve_config, with_seed
+from pipeline.reports.html_report import describe_run
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.scoring import scorer as scorer_module
@@ -58,6 +59,14 @@ def test_all_finished_seeds_score_whichever_of_them_is_named(runs, scores_of):
     for named in runs[:2]:
         found = scores_of(Scorer.load(named, device="cpu").checkpoint.model)
         np.testing.assert_allclose(found, (single[0] + single[1]) / 2, atol=1e-6)
+
+
+def test_a_report_says_how_many_seeds_it_is_of(runs):
+    facts = dict(describe_run(Scorer.load(runs[0], device="cpu").checkpoint).facts)
+    assert facts["Trained on"] == "small, 10 steps, 2 seeds averaged"
+    runs[1].checkpoint_path.unlink()
+    facts = dict(describe_run(Scorer.load(runs[0], device="cpu").checkpoint).facts)
+    assert facts["Trained on"] == "small, 10 steps, seed 0"
 
 
 def test_a_run_that_is_alone_scores_alone(runs, scores_of):
