@@ -569,3 +569,16 @@ def test_an_interrupted_training_ends_with_130_and_no_traceback(tmp_path, make_w
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "interrupted" in said
+
+
+def test_no_output_of_score_replaces_the_checkpoint_of_any_seed(world, assert_one_line_error):
+    (world / "v.mp4").write_bytes(b"not a video")
+    seeds = run_folders(world)
+    before = [(seed / "checkpoint.safetensors").read_bytes() for seed in seeds]
+    assert len(before) > 1
+    for named in seeds:
+        for seed in seeds:
+            out = seed / "checkpoint.safetensors"
+            result = run(world, "score", "v.mp4", "--run", named, "--out", out)
+            assert_one_line_error(result, "--out must not replace an input")
+    assert [(seed / "checkpoint.safetensors").read_bytes() for seed in seeds] == before
