@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output
+from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output, stream_columns
 from models.layers import Standardize
 from models.linear_mil import fit_linear_mil
 
@@ -56,6 +56,7 @@ class Ensemble(AnomalyModel):
     def __init__(self, network: AnomalyModel, *, has_motion: bool) -> None:
         super().__init__(network.config)
         self.network = network
+        self._columns = stream_columns(network.config.stream_dims)
         streams = [name for name, _ in network.config.stream_dims]
         if has_motion and "flow" not in streams:
             raise ValueError(f"motion needs a flow stream, instead got {streams}")
@@ -94,7 +95,7 @@ class Ensemble(AnomalyModel):
         is_normal = batch.mask & (batch.labels == 0)[:, None]
         center = self.input_norm(batch.features[is_normal]).mean(dim=0)
         self.normal_center.copy_(center)
-        for index, (name, columns) in enumerate(self._columns()):
+        for index, (name, columns) in enumerate(self._columns.items()):
             norm = Standardize(columns.stop - columns.start)
             norm.mean.copy_(self.input_norm.mean[columns])
             norm.std.copy_(self.input_norm.std[columns])
@@ -133,19 +134,13 @@ class Ensemble(AnomalyModel):
         else:
             output = self.network(features, mask, context=context)
         standard = self.input_norm(features.float())
-        columns = [columns for _, columns in self._columns()]
-        linear = [
-            standard[..., part] @ self.linear_weights[part] + bias
-            for part, bias in zip(columns, self.linear_biases, strict=True)
-        ]
-        distances = [
-            _log_distance(standard[..., part], self.normal_center[part]) for part in columns
-        ]
-        motion = [
-            _log_distance(standard[..., part], self.still[part])
-            for name, part in self._columns()
-            if name == "flow" and self.has_motion
-        ]
+        linear, distances, motion = [], [], []
+        for index, (name, columns) in enumerate(self._columns.items()):
+            part = standard[..., columns]
+            linear.append(part @ self.linear_weights[columns] + self.linear_biases[index])
+            distances.append(_log_distance(part, self.normal_center[columns]))
+            if name == "flow" and self.has_motion:
+                motion.append(_log_distance(part, self.still[columns]))
         logits = [output.logits.float(), *linear, *distances, *motion]
         return torch.stack(logits, dim=2), output
 
@@ -195,14 +190,6 @@ class Ensemble(AnomalyModel):
     ) -> dict[str, float]:
         """Those of the network."""
         return self.network.diagnostics(videos, training)
-
-    def _columns(self) -> list[tuple[str, slice]]:
-        """Each stream's name and its columns of D."""
-        columns, start = [], 0
-        for name, dim in self.config.stream_dims:
-            columns.append((name, slice(start, start + dim)))
-            start += dim
-        return columns
 
 
 def _log_distance(standard: Tensor, center: Tensor) -> Tensor:

@@ -164,6 +164,19 @@ class ModelConfig:
         return sum(dim for _, dim in self.stream_dims)
 
 
+def stream_columns(stream_dims: Iterable[tuple[str, int]]) -> dict[str, slice]:
+    """Which columns of D each stream has.
+
+    >>> stream_columns([("rgb", 4), ("flow", 2)])
+    {'rgb': slice(0, 4, None), 'flow': slice(4, 6, None)}
+    """
+    columns, start = {}, 0
+    for name, dim in stream_dims:
+        columns[name] = slice(start, start + dim)
+        start += dim
+    return columns
+
+
 class AnomalyModel(nn.Module, ABC):
     """Scores the snippets of bags; learns from the labels of whole bags.
 

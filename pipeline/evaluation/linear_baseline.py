@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors.features import Features
+from models.interface import stream_columns
 from models.layers import Standardize
 from models.linear_mil import fit_linear_mil
 from pipeline.datasets.catalog import Dataset, DatasetError
@@ -99,12 +100,11 @@ def scored_columns(stream_dims: StreamDims) -> dict[str, slice]:
     >>> scored_columns([("rgb", 4), ("flow", 2)])["linear MIL, flow"]
     slice(4, 6, None)
     """
-    columns, start = {}, 0
-    for name, dim in stream_dims:
-        columns[f"linear MIL, {name}"] = slice(start, start + dim)
-        start += dim
-    if len(stream_dims) > 1:
-        columns[f"linear MIL, {' + '.join(name for name, _ in stream_dims)}"] = slice(0, start)
+    of_streams = stream_columns(stream_dims)
+    columns = {f"linear MIL, {name}": of_stream for name, of_stream in of_streams.items()}
+    if len(of_streams) > 1:
+        together = slice(0, sum(dim for _, dim in stream_dims))
+        columns[f"linear MIL, {' + '.join(of_streams)}"] = together
     return columns
 
 

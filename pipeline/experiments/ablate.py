@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from models import MODELS
-from models.interface import AnomalyModel
 from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset
@@ -34,7 +33,7 @@ from pipeline.outputs import is_replaced, write_output
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import trained
 
 # Of a model that tells little elsewhere; of all others it is bursts.
 DEFAULT_DATASETS = {"clav-como": "exclusive-or"}
@@ -171,7 +170,7 @@ def _measurements(
     for arm, config in zip(plan.arms, configs, strict=True):
         for seed, videos in by_seed.items():
             started = time.perf_counter()
-            model = _trained(with_seed(config, seed), videos.bags, plan.device)
+            model = trained(with_seed(config, seed), videos.bags, plan.device)
             values, scores = measure(model, videos.test, videos.bags, plan.device)
             resampled = _resample(plan, seed, videos, scores)
             yield Measured(arm, seed, values, resampled, time.perf_counter() - started)
@@ -191,10 +190,3 @@ def _resample(plan: Plan, seed: int, videos: _Videos, scores: FrameScores) -> Re
     labels = [video.labels for video in videos.test]
     # Where videos are not synthetic, all seeds are tested on the same ones: on the same sets, too.
     return resample_auc(scores, labels, seed=seed if plan.is_synthetic else 0)
-
-
-def _trained(config: TrainConfig, bags: BagSet, device: torch.device) -> AnomalyModel:
-    trainer = Trainer(config, bags, device)
-    for epoch in range(trainer.config.n_epochs):
-        trainer.run_epoch(epoch)
-    return trainer.average

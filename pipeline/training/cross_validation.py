@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, minimize
 
+from models.linear_mil import TOP_K_DIVISOR
+
 MAX_FOLDS = 5
-# A video's score is the mean over the highest tenth of its snippets, as in the models' losses.
-TOP_K_DIVISOR = 10
 
 # Weights before anything was validated: the network's, and that of every other scorer.
 PRIOR_OF_NETWORK = 1.0

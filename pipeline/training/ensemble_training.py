@@ -22,7 +22,7 @@ from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
 from pipeline.training.batches import BagSet
 from pipeline.training.cross_validation import fuse, matched_folds, video_scores
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import trained
 
 STILL_GRAY = 128
 STILL_SIDE_PX = 256
@@ -84,10 +84,7 @@ def fit_ensemble(
     for fold in range(n_folds):
         report(Progress(stage, fold, n_folds, "folds"))
         others = bags.subset(np.flatnonzero(folds != fold))
-        trainer = Trainer(config, others, device)
-        for epoch in range(trainer.config.n_epochs):
-            trainer.run_epoch(epoch)
-        fitted = _with_scorers(trainer.average, others, still_flow)
+        fitted = _with_scorers(trained(config, others, device), others, still_flow)
         for video in np.flatnonzero(folds == fold).tolist():
             held_out[video] = _member_logits(fitted, bags, video)
     logits = [held_out[video] for video in range(len(labels))]

@@ -234,6 +234,24 @@ class Trainer:
         return state
 
 
+def trained(config: TrainConfig, bags: BagSet, device: torch.device) -> AnomalyModel:
+    """Train a model from its first step to its last, without saving any state.
+
+    Args:
+        config: The settings.
+        bags: The training videos.
+        device: Where to train, and where the model is.
+
+    Raises:
+        DivergedError: If the loss becomes infinite or NaN.
+        ValueError: If the bags have another length or sampler than the config says.
+    """
+    trainer = Trainer(config, bags, device)
+    for epoch in range(trainer.config.n_epochs):
+        trainer.run_epoch(epoch)
+    return trainer.average
+
+
 def learning_rate_at(step: int, config: TrainConfig) -> float:
     """A cosine from the config's rate at step 0 to 0 at the end.
 

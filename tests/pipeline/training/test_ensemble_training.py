@@ -13,6 +13,7 @@ from pipeline.config import resolve_config
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.training import ensemble_training
+from pipeline.training import trainer as trainer_module
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.ensemble_training import fit_ensemble, still_flow_features
 from pipeline.training.run_training import train_run
@@ -140,7 +141,7 @@ def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, con
         asked[-1][1].add(bags.video_ids[video])
         return of_logits(ensemble, bags, video)
 
-    monkeypatch.setattr(ensemble_training, "Trainer", Recorded)
+    monkeypatch.setattr(trainer_module, "Trainer", Recorded)
     monkeypatch.setattr(Ensemble, "fit_scorers", fit_scorers)
     monkeypatch.setattr(ensemble_training, "_member_logits", member_logits)
     bags = make_bags()
