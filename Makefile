@@ -24,7 +24,7 @@ train: install
 demo: install
 	$(BIN)/pipeline datasets make microworld
 	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0 --precision float32
-	$(BIN)/pipeline train microworld --seeds 3
+	$(BIN)/pipeline train microworld
 	mkdir -p demo
 	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --labels microworld --plot demo/scores.png --report demo/report.html
 	$(BIN)/pipeline evaluate --controls

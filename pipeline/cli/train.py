@@ -8,7 +8,6 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.shared import (
-    count_option,
     device_option,
     errors_in_one_line,
     features_option,
@@ -34,7 +33,12 @@ from pipeline.cli.shared import (
     help="One setting, such as learning_rate=1e-4 or model.margin=1; may be repeated.",
 )
 @seed_option
-@count_option("--seeds", "seeds", default=1, help="Train so many times, with SEED, SEED + 1, ...")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Train so many times, with SEED, SEED + 1, ...; all score together.  [default: 3 with "
+    "fewer than 1,000 training videos, else 1]",
+)
 @click.option(
     "--resume",
     is_flag=True,
@@ -54,7 +58,7 @@ def train(
     recipe: Path | None,
     settings: tuple[str, ...],
     seed: int,
-    seeds: int,
+    seeds: int | None,
     resume: bool,
     tensorboard: bool,
     device: str,

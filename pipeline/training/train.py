@@ -26,13 +26,16 @@ from pipeline.training.tensorboard import require_tensorboard, with_tensorboard
 from pipeline.training.trainer import EpochRecord
 from pipeline.training.validation import training_bags
 
+# An ensemble is trained on few videos, in a minute or two per seed.
+SEEDS_OF_ENSEMBLE = 3
+
 
 def train(
     dataset: str,
     *,
     model: str = "clav-como",
     seed: int = 0,
-    seeds: int = 1,
+    seeds: int | None = None,
     recipe: Path | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
@@ -48,7 +51,8 @@ def train(
         dataset: A dataset's name or the path of a manifest CSV.
         model: Key of `MODELS`.
         seed: Of everything that is random.
-        seeds: How many runs to train, with `seed`, `seed` + 1, ...
+        seeds: How many runs to train, with `seed`, `seed` + 1, ...; by default three of an
+            ensemble, whose averaged scores are better than one seed's, and else one.
         recipe: TOML file of settings, which override the defaults and the package's own recipe; see
             `pipeline.config` for how the number of training videos chooses that.
         settings: Single settings, each `key=value`; they override the recipe.
@@ -88,7 +92,8 @@ def train(
                 recipe=recipe,
                 settings=settings,
             )
-            configs = [with_seed(config, number) for number in range(seed, seed + seeds)]
+            n_seeds = seeds or (SEEDS_OF_ENSEMBLE if config.ensemble else 1)
+            configs = [with_seed(config, number) for number in range(seed, seed + n_seeds)]
             bags, held_out = training_bags(loaded, Path(features), config)
             with_streams(config, bags.stream_dims)  # refuses what cannot be built
             source = dataset if dataset in DATASETS else str(Path(dataset).absolute())

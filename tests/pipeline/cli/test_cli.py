@@ -51,7 +51,7 @@ def world(tmp_path_factory, write_clip) -> Path:
     (folder / "small.csv").write_text(HEADER + "".join(rows))
     extracted = run("extract", "small.csv", *rgb_with_crops(1), folder=folder)
     assert extracted.exit_code == 0, extracted.output
-    trained = run("train", "small.csv", "--set", "steps=4", folder=folder)
+    trained = run("train", "small.csv", "--set", "steps=4", "--seeds", "1", folder=folder)
     assert trained.exit_code == 0, trained.output
     return folder
 

@@ -51,7 +51,8 @@ def run(folder: Path, *arguments: object) -> Result:
 
 def train(folder: Path, *arguments: object, dataset: str = "small.csv") -> Result:
     settings = [text for setting in SMALL for text in ("--set", setting)]
-    return run(folder, "train", dataset, *settings, *arguments)
+    one_seed = () if {"--resume", "--seeds"} & set(arguments) else ("--seeds", 1)
+    return run(folder, "train", dataset, *settings, *one_seed, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +172,16 @@ def test_an_output_that_cannot_be_written_is_found_out_before_the_work(
     result = run(world, "evaluate", "--plot", "absent/e.png")
     assert_one_line_error(result, "absent/e.png")
     assert "clav-como" not in result.stdout
+
+
+@pytest.mark.parametrize(("settings", "n_seeds"), [((), 3), (("--set", "ensemble=false"), 1)])
+def test_an_ensemble_is_trained_with_three_seeds_unless_their_number_is_given(
+    tmp_path, make_world, settings, n_seeds
+):
+    make_world(tmp_path)
+    small = [text for setting in SMALL for text in ("--set", setting)]
+    assert run(tmp_path, "train", "small.csv", *small, *settings).exit_code == 0
+    assert len(run_folders(tmp_path)) == n_seeds
 
 
 def test_without_kept_epochs_there_is_no_best_on_test(tmp_path, make_world, assert_one_line_error):

@@ -353,7 +353,7 @@ def test_a_process_that_was_killed_and_resumed_ends_with_the_same_bits(tmp_path,
     manifest = write_features_of_small(tmp_path, features_of)
     settings = [
         text for setting in SETTINGS for text in ("--set", setting) if "steps" not in setting
-    ] + ["--set", "steps=200", "--set", "steps_per_epoch=10"]
+    ] + ["--set", "steps=200", "--set", "steps_per_epoch=10", "--seeds", "1"]
 
     def arguments(runs: str, *more: str) -> list[str]:
         places = ["--features", str(tmp_path / "features"), "--runs", str(tmp_path / runs)]
