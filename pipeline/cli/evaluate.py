@@ -214,7 +214,13 @@ def _write_report(
 def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path | None) -> None:
     """Print the tables, write the outputs and store the evaluation with the runs of all seeds."""
     from pipeline.cli.terminal import format_table
-    from pipeline.evaluation.results import alarms_table, as_json, metrics_table, write_json
+    from pipeline.evaluation.results import (
+        alarms_table,
+        as_json,
+        controls_table,
+        metrics_table,
+        write_json,
+    )
     from pipeline.evaluation.split_videos import default_ground_truth
     from pipeline.evaluation.verdict import describe_unbeaten
     from pipeline.reports.model_card import keep_evaluation
@@ -225,8 +231,10 @@ def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path |
     click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
     description = read_description(seeds[0])
     click.echo(f"checkpoints: {description.config.selection_description}")
-    for table in (metrics_table(evaluation), alarms_table(evaluation)):
-        click.echo(format_table(table.title, table.header, table.rows) + "\n")
+    for make_table in (metrics_table, alarms_table, controls_table):
+        table = make_table(evaluation)
+        if table.rows:
+            click.echo(format_table(table.title, table.header, table.rows) + "\n")
     if unbeaten := describe_unbeaten(as_json(evaluation)["rows"]):
         click.echo(unbeaten)
     if not evaluation.is_pretrained:

@@ -25,6 +25,7 @@ from pipeline.evaluation.baselines import (
 )
 from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, mean_metrics
+from pipeline.evaluation.paired_bootstrap import ResampledAuc, mean_of, resample_auc
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
 from pipeline.evaluation.split_videos import (
     TestSplit,
@@ -91,7 +92,13 @@ def measure(
             run's, or have other streams than the model.
     """
     measuring = _Measuring(
-        checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth
+        checkpoints,
+        dataset,
+        features_folder,
+        device,
+        rule or EventRule(),
+        ground_truth,
+        is_compared=controls,
     )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if len(checkpoints) > 1:
@@ -130,6 +137,8 @@ class _Measuring:
         device: torch.device,
         rule: EventRule,
         ground_truth: str | None,
+        *,
+        is_compared: bool,
     ) -> None:
         first = checkpoints[0]
         ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
@@ -146,6 +155,7 @@ class _Measuring:
         self._truths: list[VideoTruth] = []
         self._scored: list[FrameScores] = [[] for _ in checkpoints]
         self._linear_scores: dict[str, FrameScores] = {}
+        self._is_compared = is_compared
 
     def model_row(self) -> Row:
         """The model itself; keeps its scores and the ground truth."""
@@ -207,6 +217,7 @@ class _Measuring:
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
+            resampled=self._resampled(energies),
         )
         return Row("motion energy (baseline)", "control", (measured,))
 
@@ -227,6 +238,7 @@ class _Measuring:
     def shuffled_context_row(self) -> Row:
         """The model when its context path reads another video: per seed the mean of several."""
         per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
+        resampled: list[list[ResampledAuc]] = [[] for _ in self.models]
         for shuffle in range(N_CONTEXT_SHUFFLES):
             rng = np.random.default_rng(shuffle)
             order = permutation_without_fixed_points(len(self._truths), rng)
@@ -237,10 +249,14 @@ class _Measuring:
                 n_labels = self._truths[index].labels.size
                 for model, scores in zip(self.models, scored, strict=True):
                     scores.append(self._scores(model, features, n_labels, context))
-            for metrics, scores in zip(per_model, scored, strict=True):
+            for metrics, aucs, scores in zip(per_model, resampled, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
+                aucs.append(resample_auc(scores, [truth.labels for truth in self._truths]))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
-        measured = tuple(Measurement(mean_metrics(metrics)) for metrics in per_model)
+        measured = tuple(
+            Measurement(mean_metrics(metrics), resampled=mean_of(aucs))
+            for metrics, aucs in zip(per_model, resampled, strict=True)
+        )
         return Row(name, "control", measured)
 
     def class_rows(self) -> Iterator[Row]:
@@ -310,7 +326,13 @@ class _Measuring:
             frames=_frame_metrics(self._truths, scores),
             alarms=alarm_metrics(videos, self._rule),
             curves=curves(np.concatenate(scores), self._labels()),
+            resampled=self._resampled(scores),
         )
+
+    def _resampled(self, scores: FrameScores) -> ResampledAuc | None:
+        if not self._is_compared:
+            return None
+        return resample_auc(scores, [truth.labels for truth in self._truths])
 
 
 def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:

@@ -12,6 +12,12 @@ import numpy as np
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import Curves, FrameMetrics
+from pipeline.evaluation.paired_bootstrap import (
+    LEVEL,
+    Difference,
+    ResampledAuc,
+    paired_difference,
+)
 from pipeline.outputs import write_output
 from pipeline.scoring.events import EventRule
 
@@ -45,11 +51,13 @@ class Measurement:
         frames: Frame-level metrics of its scores.
         alarms: Metrics of its events; None if scores are not in [0, 1].
         curves: ROC and precision-recall; None if several were averaged.
+        resampled: The AUC on resampled sets of the test videos; None if it is compared with none.
     """
 
     frames: FrameMetrics
     alarms: AlarmMetrics | None = None
     curves: Curves | None = None
+    resampled: ResampledAuc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,14 @@ class Row:
     kind: RowKind
     per_seed: tuple[Measurement, ...]
     n_videos: int | None = None
+
+    def lead_over(self, other: "Row") -> Difference | None:
+        """The mean AUC minus another row's, with its interval; None if one was not resampled."""
+        sides = []
+        for row in (self, other):
+            resampled = dict(enumerate(measured.resampled for measured in row.per_seed))
+            sides.append({seed: auc for seed, auc in resampled.items() if auc is not None})
+        return paired_difference(*sides) if all(sides) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +196,21 @@ def alarms_table(evaluation: Evaluation) -> Table:
     return _table(title, _ALARM_HEADS, rows)
 
 
+def controls_table(evaluation: Evaluation) -> Table:
+    """How far the model is above each control: points of AUC, with an interval."""
+    model = evaluation.rows[0]
+    title = (
+        f"{model.name} above its controls: points of AUC, {LEVEL:.0%} interval over test videos "
+        "and seeds (* excludes 0)"
+    )
+    rows = []
+    for row in evaluation.rows:
+        lead = model.lead_over(row) if row.kind == "control" else None
+        if lead is not None:
+            rows.append((row.name, str(lead)))
+    return Table(title, ("", "difference"), tuple(rows))
+
+
 def _table(
     title: str, heads: dict[str, str], rows: Sequence[tuple[Row, Sequence[dict[str, float]]]]
 ) -> Table:
@@ -215,7 +246,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """The same as plain values: fractions in [0, 1], null where a metric is not defined.
 
     Each metric of a row holds `mean`, `std` (sample standard deviation, null for one seed) and
-    `per_seed`, in the order of `seeds`.
+    `per_seed`, in the order of `seeds`. `model_lead` of a control is the `mean` difference between
+    the model's AUC and its own, with the ends `low` and `high` of a 95 % interval.
     """
     values = asdict(evaluation)
     del values["rows"], values["rule"]
@@ -224,11 +256,11 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         **values,
         "event_rule": {**asdict(evaluation.rule), "release": evaluation.rule.release},
-        "rows": [_row_to_json(row) for row in evaluation.rows],
+        "rows": [_row_to_json(row, evaluation.rows[0]) for row in evaluation.rows],
     }
 
 
-def _row_to_json(row: Row) -> dict[str, Any]:
+def _row_to_json(row: Row, model: Row) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         field.name: _summary([getattr(m.frames, field.name) for m in row.per_seed])
         for field in fields(FrameMetrics)
@@ -239,7 +271,9 @@ def _row_to_json(row: Row) -> dict[str, Any]:
             field.name: _summary([getattr(alarm, field.name) for alarm in alarms])
             for field in fields(AlarmMetrics)
         }
-    return {"name": row.name, "kind": row.kind, "n_videos": row.n_videos, "metrics": metrics}
+    values = {"name": row.name, "kind": row.kind, "n_videos": row.n_videos, "metrics": metrics}
+    lead = model.lead_over(row) if row.kind == "control" else None
+    return values if lead is None else {**values, "model_lead": asdict(lead)}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.evaluation.linear_baseline import (
     fit_linear_scorers,
     load_labeled_bags,
 )
+from pipeline.evaluation.paired_bootstrap import ResampledAuc, resample_auc
 from pipeline.evaluation.split_videos import TestVideo, load_test_videos
 from pipeline.experiments.ablation_measures import (
     FrameScores,
@@ -27,7 +28,6 @@ from pipeline.experiments.ablation_measures import (
 )
 from pipeline.experiments.ablation_results import Ablation, Measured
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
-from pipeline.experiments.paired_bootstrap import ResampledAuc, resample_auc
 from pipeline.experiments.synthetic_bags import SYNTHETIC
 from pipeline.outputs import is_replaced, write_output
 from pipeline.progress import Progress, ReportProgress, no_report

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.experiments.ablation_variants import Arm
-from pipeline.experiments.paired_bootstrap import (
+from pipeline.evaluation.paired_bootstrap import (
     LEVEL,
     N_DRAWS,
     Difference,
     ResampledAuc,
     paired_difference,
 )
+from pipeline.experiments.ablation_variants import Arm
 
 # What is measured: what it is multiplied by for the table, and digits behind the point.
 COLUMNS = {
@@ -108,7 +108,7 @@ class Ablation:
         for arm in self.arms:
             of_arm = self.of_arm(arm)
             first, *others = (_cell(name, of_arm) for name in names)
-            compared = "reference" if arm == self.reference else _signed(differences[arm])
+            compared = "reference" if arm == self.reference else str(differences[arm])
             rows.append([arm.name, str(len(of_arm)), first, compared, *others])
         return ["", "seeds", names[0], DIFFERENCE, *names[1:]], rows
 
@@ -143,12 +143,6 @@ class Ablation:
                 for arm, difference in self.differences().items()
             ],
         }
-
-
-def _signed(difference: Difference) -> str:
-    interval = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-    asterisk = " *" if difference.excludes_zero else ""
-    return f"{100 * difference.mean:+.1f} {interval}{asterisk}"
 
 
 def _cell(name: str, of_arm: list[Measured]) -> str:

@@ -216,6 +216,11 @@ def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
     ]
     assert "0.mp4" in evaluation.left_out[0].reason
     assert any("motion energy: left out" in report.message for report in reports)
+    lead = evaluation.rows[0].lead_over(evaluation.rows[1])
+    assert lead.mean == pytest.approx(model - shuffled)
+    assert lead.low < lead.mean < lead.high
+    without = run([one], make_dataset(tmp_path, VIDEOS), tmp_path).rows[0]
+    assert without.per_seed[0].resampled is None  # 1,000 more AUCs that nobody asked for
 
 
 def test_clav_como_accepts_another_context():

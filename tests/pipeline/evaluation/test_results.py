@@ -4,10 +4,12 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import FrameMetrics
+from pipeline.evaluation.paired_bootstrap import ResampledAuc
 from pipeline.evaluation.results import (
     Evaluation,
     LeftOut,
@@ -15,6 +17,7 @@ from pipeline.evaluation.results import (
     Row,
     alarms_table,
     as_json,
+    controls_table,
     metrics_table,
     write_json,
 )
@@ -116,3 +119,44 @@ def test_below_the_table_stands_which_controls_the_model_does_not_beat():
     line = describe_unbeaten(as_json(make(MODEL, higher, BASELINE, equal))["rows"])
     assert line == "model (AUC 80.0) does not beat linear MIL, flow (85.0), motion energy (80.0)."
     assert describe_unbeaten(as_json(make(MODEL, BASELINE))["rows"]) == ""
+
+
+def resampled(auc, spread):
+    """One measurement whose draws lie evenly within `spread` of its AUC."""
+    draws = auc + np.linspace(-spread, spread, 1000)
+    return Measurement(FrameMetrics(auc, 0.5, 0.5, 0.5, 0.5), resampled=ResampledAuc(auc, draws))
+
+
+def test_a_table_says_how_far_the_model_is_above_each_control_and_how_sure_that_is():
+    evaluation = make(
+        Row("model", "model", (resampled(0.7, 0.1),)),
+        Row("sure", "control", (resampled(0.5, 0.0),)),
+        Row("open", "control", (resampled(0.65, 0.0),)),
+        Row("better", "control", (resampled(0.9, 0.0),)),
+        Row("not resampled", "control", (measured(0.5),)),
+        Row("model, 2 seeds averaged", "seeds averaged", (resampled(0.7, 0.1),)),
+    )
+    table = controls_table(evaluation)
+    # Of values evenly in [-10, 10] around the difference, 95 % lie in [-9.5, 9.5].
+    assert table.rows == (
+        ("sure", "+20.0 [+10.5, +29.5] *"),
+        ("open", "+5.0 [-4.5, +14.5]"),
+        ("better", "-20.0 [-29.5, -10.5] *"),
+    )
+    assert describe_unbeaten(as_json(evaluation)["rows"]) == (
+        "model (AUC 70.0) does not beat better (90.0). "
+        "The test videos do not show model (AUC 70.0) above open (65.0)."
+    )
+
+
+def test_the_interval_is_of_the_mean_over_seeds():
+    model = Row("model", "model", (resampled(0.7, 0.0), resampled(0.9, 0.0)))
+    (row,) = controls_table(make(model, Row("c", "control", (resampled(0.6, 0.0),)))).rows
+    mean, low, high = (float(value.strip("[],*")) for value in row[1].split()[:3])
+    assert mean == 20.0
+    assert low < 0 < 40 < high  # two seeds that differ by 20 points say little
+
+
+def test_without_controls_that_were_resampled_there_is_no_such_table():
+    assert controls_table(make(MODEL, BASELINE)).rows == ()
+    assert "model_lead" not in as_json(make(MODEL, BASELINE))["rows"][1]

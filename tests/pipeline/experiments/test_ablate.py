@@ -16,13 +16,13 @@ from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
 from pipeline.datasets.catalog import VideoEntry
+from pipeline.evaluation.paired_bootstrap import N_DRAWS, ResampledAuc
 from pipeline.evaluation.split_videos import TestVideo
 from pipeline.experiments import ablate as ablate_module
 from pipeline.experiments.ablate import Plan, ablate, choose_arms
 from pipeline.experiments.ablation_measures import measure
 from pipeline.experiments.ablation_results import COLUMNS, DIFFERENCE, Ablation, Measured
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
-from pipeline.experiments.paired_bootstrap import N_DRAWS, ResampledAuc
 from pipeline.experiments.synthetic_bags import bursts, exclusive_or
 from pipeline.extraction.feature_file import feature_path, write_features
 from pipeline.training.bag_loading import Bag, collect_bags

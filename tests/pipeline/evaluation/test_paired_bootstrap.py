@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.experiments.paired_bootstrap import (
+from pipeline.evaluation.paired_bootstrap import (
     N_DRAWS,
     ResampledAuc,
     draw_videos,

@@ -36,6 +36,16 @@ class Difference:
         """Whether 0 is outside the interval."""
         return self.low > 0 or self.high < 0
 
+    def __str__(self) -> str:
+        """In points of 100, with an asterisk if 0 is outside the interval.
+
+        >>> str(Difference(0.05, low=0.01, high=0.1))
+        '+5.0 [+1.0, +10.0] *'
+        """
+        asterisk = " *" if self.excludes_zero else ""
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.mean:+.1f} [{low:+.1f}, {high:+.1f}]{asterisk}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResampledAuc:
@@ -74,6 +84,12 @@ def resample_auc(
         raise ValueError("frames of both classes are needed, instead got one class")
     draws = np.array([runs.auc(counts) for counts in draw_videos(has_anomaly, seed=seed)])
     return ResampledAuc(auc, draws)
+
+
+def mean_of(several: Sequence[ResampledAuc]) -> ResampledAuc:
+    """The mean AUC of several measurements on the same videos, and its draws."""
+    draws: NDArray[np.float64] = np.mean([each.draws for each in several], axis=0)
+    return ResampledAuc(float(np.mean([each.auc for each in several])), draws)
 
 
 def draw_videos(has_anomaly: NDArray[np.bool_], *, seed: int) -> NDArray[np.float64]:
