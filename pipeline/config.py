@@ -131,8 +131,8 @@ def resolve_config(
         settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
 
     Raises:
-        ConfigError: If a file cannot be read, a key is not known or a value is out of its range;
-            the text names the file or option and the key.
+        ConfigError: If a file cannot be read, a key is not known, a value is out of its range or
+            an ensemble is to select its epoch; the text names the file or option and the key.
     """
     if model_name not in MODELS:
         raise ConfigError(f"--model must be one of {', '.join(MODELS)}, instead got {model_name!r}")
@@ -154,6 +154,11 @@ def resolve_config(
             config = config_from_json(values)
         except ConfigError as error:
             raise ConfigError(f"{_shorten(source)}: {error}") from error
+    if config.ensemble and config.selection == "held_out":
+        raise ConfigError(
+            "selection must be budget for an ensemble, whose weights are those of networks after "
+            "all steps, instead got held_out; add --set ensemble=false"
+        )
     _check_model_size(config)
     return config
 

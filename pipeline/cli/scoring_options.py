@@ -49,7 +49,8 @@ def extractor_weights_options(command: Callable[..., Any]) -> Callable[..., Any]
     """Add --weights and --flow-weights."""
     command = click.option("--flow-weights", help="The same for RAFT's weights.")(command)
     return click.option(
-        "--weights", help="The extractor's weights, where the run used a file of your own."
+        "--weights",
+        help="The extractor's weights, where the features were made with a file of your own.",
     )(command)
 
 

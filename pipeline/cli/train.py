@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from pipeline.cli.scoring_options import extractor_weights_options
 from pipeline.cli.shared import (
     device_option,
     errors_in_one_line,
@@ -48,6 +49,7 @@ from pipeline.cli.shared import (
     "--tensorboard", is_flag=True, help="Also write TensorBoard files; needs an extra package."
 )
 @device_option
+@extractor_weights_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -62,6 +64,8 @@ def train(
     resume: bool,
     tensorboard: bool,
     device: str,
+    weights: str | None,
+    flow_weights: str | None,
 ) -> None:
     """Learn a model from a dataset's features and its video-level labels.
 
@@ -92,6 +96,8 @@ def train(
                 recipe=recipe,
                 settings=settings,
                 device=device,
+                weights=weights,
+                flow_weights=flow_weights,
                 features=features,
                 runs=runs,
                 resume=resume,

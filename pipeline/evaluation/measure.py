@@ -269,8 +269,9 @@ class _Measuring:
                 if truth.entry.label == 0 or name in truth.entry.categories
             ]
             chosen = [self._truths[index] for index in of_class]
-            if all(truth.labels.all() for truth in chosen):
-                continue  # no normal frame to rank them above
+            labels = np.concatenate([truth.labels for truth in chosen])
+            if labels.all() or not labels.any():
+                continue  # nothing to rank
             measured = tuple(
                 Measurement(_frame_metrics(chosen, [scores[index] for index in of_class]))
                 for scores in self._scored

@@ -143,6 +143,8 @@ class RunDescription:
         provenance: How the features were made.
         config: All settings, none left to a default.
         group: Id of the command that began the run; "" for a run that is alone.
+        has_motion: Whether an ensemble has the distance from a video that does not move, which
+            needs the extractor's weights.
     """
 
     dataset: str
@@ -151,6 +153,7 @@ class RunDescription:
     provenance: Provenance
     config: TrainConfig
     group: str = ""
+    has_motion: bool = False
 
 
 def create_runs(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
@@ -201,6 +204,7 @@ def write_description(run: Run, description: RunDescription) -> None:
         "features": str(description.features_folder),
         "provenance": description.provenance,
         "train": config_to_json(description.config),
+        "has_motion": description.has_motion,
         "group": description.group,
     }
     with replacing(run.config_path) as temporary:
@@ -226,6 +230,7 @@ def read_description(run: Run) -> RunDescription:
             features_folder=Path(values["features"]),
             provenance=dict(values["provenance"]),
             config=config_from_json(values["train"]),
+            has_motion=bool(values.get("has_motion", False)),
             group=str(values.get("group", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

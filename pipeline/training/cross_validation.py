@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, minimize
+from scipy.special import expit
 
 from models.linear_mil import TOP_K_DIVISOR
 
@@ -97,7 +98,7 @@ def fuse(logits: list[NDArray[np.float64]], labels: NDArray[np.int64]) -> Fusion
         margins = signs * (videos @ weights + bias)
         loss = (video_weights * np.logaddexp(0, -margins)).sum()
         loss += 0.5 * ((weights - prior) ** 2).sum()
-        slopes = -video_weights * signs / (1 + np.exp(margins))
+        slopes = -video_weights * signs * expit(-margins)
         return loss, np.append(slopes @ videos + weights - prior, slopes.sum())
 
     least = [LEAST_OF_NETWORK, *[0.0] * (n_scorers - 1), None]

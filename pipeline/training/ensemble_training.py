@@ -114,24 +114,38 @@ def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
 
 
 def still_flow_features(
-    provenance: Provenance, device: torch.device, report: ReportProgress
+    provenance: Provenance,
+    device: torch.device,
+    report: ReportProgress,
+    *,
+    weights: str | None = None,
+    flow_weights: str | None = None,
 ) -> Tensor | None:
     """Compute the flow features of a gray video that does not move.
 
     Args:
         provenance: How the training features were made.
         device: Where to compute.
+        weights: The extractor's, a name or a path; None for the name in the provenance.
+        flow_weights: The same for a flow method that is a network.
         report: Called with a message where the features' extractor cannot be had.
 
     Returns:
         (D of the flow stream,) float32 on the CPU; None where there is no flow or no extractor, as
         for features that were imported.
+
+    Raises:
+        LookaroundError: If weights are named and the extractor cannot be had with them.
     """
     if "flow" not in str(provenance.get("streams", "")).split(","):
         return None
     try:
-        extractor = extractor_of_run(provenance, weights=None, device=device)
+        extractor = extractor_of_run(
+            provenance, weights=weights, flow_weights=flow_weights, device=device
+        )
     except LookaroundError as error:
+        if weights or flow_weights:
+            raise
         message = f"the distance from a still video is left out ({error})"
         report(Progress("cross-validate", 0, 1, "folds", message=message))
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from pipeline.datasets import DATASETS, load_dataset
 from pipeline.device import choose_device, describe_device
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
+from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import (
     Run,
     RunDescription,
@@ -31,7 +33,7 @@ SEEDS_OF_ENSEMBLE = 3
 
 
 def train(
-    dataset: str,
+    dataset: str | Path,
     *,
     model: str = "clav-como",
     seed: int = 0,
@@ -39,6 +41,8 @@ def train(
     recipe: Path | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
+    weights: str | None = None,
+    flow_weights: str | None = None,
     features: Path | str = "features",
     runs: Path | str = "runs",
     resume: bool = False,
@@ -57,6 +61,9 @@ def train(
             `pipeline.config` for how the number of training videos chooses that.
         settings: Single settings, each `key=value`; they override the recipe.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        weights: A name or a path of the extractor's weights, where the features were extracted with
+            a file of your own: an ensemble asks the extractor for the features of a still video.
+        flow_weights: The same for a flow method that is a network.
         features: Folder of feature files, as `pipeline extract` writes it.
         runs: Folder of training runs.
         resume: Continue the latest unfinished runs of this dataset and model with the settings that
@@ -72,8 +79,11 @@ def train(
             TensorBoard is not installed, or the loss becomes infinite or NaN (`DivergedError`).
         DatasetError: If the dataset is not known, or lacks normal or anomalous training videos.
         FeatureFileError: If features are missing, damaged or extracted with different settings.
-        CheckpointError: If there is no run to resume, or another process trains it.
+        CheckpointError: If there is no run to resume, another process trains it, or it is an
+            ensemble whose extractor's weights are no longer found.
+        LookaroundError: If weights are named and are not those of the features.
     """
+    dataset = str(dataset)
     loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
     chosen = choose_device(device)
     if tensorboard:
@@ -82,8 +92,8 @@ def train(
         if resume:
             to_train = unfinished_runs(Path(runs), dataset=loaded.name, model_name=model)
             stack.enter_context(owned(to_train))  # before minutes of reading
-            config = read_description(to_train[0]).config
-            bags, held_out = training_bags(loaded, Path(features), config)
+            description = read_description(to_train[0])
+            config, needs_still = description.config, description.has_motion
         else:
             config = resolve_config(
                 model,
@@ -94,20 +104,33 @@ def train(
             )
             n_seeds = seeds or (SEEDS_OF_ENSEMBLE if config.ensemble else 1)
             configs = [with_seed(config, number) for number in range(seed, seed + n_seeds)]
-            bags, held_out = training_bags(loaded, Path(features), config)
-            with_streams(config, bags.stream_dims)  # refuses what cannot be built
-            source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
-            folder = Path(features).absolute()
-            to_train = create_runs(
-                Path(runs),
-                [RunDescription(loaded.name, source, folder, bags.provenance, c) for c in configs],
-            )
-            stack.enter_context(owned(to_train))
+            needs_still = config.ensemble
+        bags, held_out = training_bags(loaded, Path(features), config)
+        with_streams(config, bags.stream_dims)  # refuses what cannot be built
         for note in _notes(bags, chosen):
             report(Progress("train", 0, config.n_epochs, "epochs", message=note))
         still = None
-        if config.ensemble:
-            still = still_flow_features(bags.provenance, chosen, report)
+        if needs_still:
+            still = still_flow_features(
+                bags.provenance, chosen, report, weights=weights, flow_weights=flow_weights
+            )
+        if not resume:
+            source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
+            description = RunDescription(
+                dataset=loaded.name,
+                dataset_source=source,
+                features_folder=Path(features).absolute(),
+                provenance=bags.provenance,
+                config=config,
+                has_motion=still is not None,
+            )
+            to_train = create_runs(Path(runs), [replace(description, config=c) for c in configs])
+            stack.enter_context(owned(to_train))
+        elif needs_still and still is None:
+            raise CheckpointError(
+                f"{to_train[0].folder}: began with the distance from a still video, which needs "
+                "the extractor's weights; name them with --weights"
+            )
         for run in to_train:
             records = train_run(
                 run, bags, chosen, held_out=held_out, still_flow=still, report=report

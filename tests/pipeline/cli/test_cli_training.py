@@ -191,9 +191,11 @@ def test_without_kept_epochs_there_is_no_best_on_test(tmp_path, make_world, asse
     assert_one_line_error(result, "kept no epochs", "--set keep_epochs=true")
 
 
-def test_held_out_videos_select_on_request(tmp_path, make_world):
+def test_held_out_videos_select_on_request(tmp_path, make_world, assert_one_line_error):
     make_world(tmp_path)
-    trained = train(tmp_path, "--set", "selection=held_out")
+    refused = train(tmp_path, "--set", "selection=held_out")
+    assert_one_line_error(refused, "selection must be budget for an ensemble", "ensemble=false")
+    trained = train(tmp_path, "--set", "selection=held_out", "--set", "ensemble=false")
     assert trained.exit_code == 0, trained.output
     (folder,) = run_folders(tmp_path)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -352,6 +354,32 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     result = run(tmp_path, "train", "small.csv", "--resume", *options)
     assert result.exit_code == 2
     assert f"{options[0]} cannot be given with --resume" in result.stderr
+
+
+def test_an_ensemble_is_not_resumed_without_the_features_of_a_still_video(
+    tmp_path, make_world, assert_one_line_error
+):
+    make_world(tmp_path)
+    assert train(tmp_path).exit_code == 0
+    (folder,) = run_folders(tmp_path)
+    (folder / "checkpoint.safetensors").unlink()  # as if it had been stopped
+    config = json.loads((folder / "config.json").read_text())
+    assert config["has_motion"] is False  # these features have no flow
+    (folder / "config.json").write_text(json.dumps({**config, "has_motion": True}))
+    result = run(tmp_path, "train", "small.csv", "--resume")
+    assert_one_line_error(result, folder.name, "name them with --weights")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run(tmp_path, "train", "small.csv", "--resume").exit_code == 0
+
+
+def test_weights_that_are_named_and_not_there_are_one_line(
+    tmp_path, make_world, assert_one_line_error
+):
+    streams = {"streams": "rgb,flow", "flow_method": "dis", "tail_policy": REPEAT_LAST_FRAME}
+    make_world(tmp_path, provenance={**PROVENANCE, **streams, "crops": 1, "precision": "float32"})
+    result = train(tmp_path, "--weights", "mine.pt")
+    assert_one_line_error(result, "mine.pt: no such file")
+    assert not run_folders(tmp_path)
 
 
 def test_a_run_that_is_being_trained_is_not_resumed_by_another(

@@ -184,6 +184,12 @@ def test_a_test_split_without_anomalous_frames_is_refused(tmp_path, make_dataset
         run([checkpoint()], dataset, tmp_path)
 
 
+def test_a_class_whose_anomalous_frames_are_all_beyond_the_end_gets_no_row(tmp_path, make_dataset):
+    videos = [*VIDEOS, ([-3, -3], 1, ((100, 120),), ("flood",))]
+    evaluation = run([checkpoint()], make_dataset(tmp_path, videos), tmp_path)
+    assert [row.name for row in evaluation.rows if row.kind == "class"] == ["fall", "fire"]
+
+
 def test_a_class_that_is_anomalous_throughout_gets_no_row_of_its_own(tmp_path, make_dataset):
     videos = [([-3, 3], 1, ((0, 2),), ("a",)), ([3], 1, ((0, 2),), ("b",))]
     evaluation = run([checkpoint()], make_dataset(tmp_path, videos), tmp_path)
