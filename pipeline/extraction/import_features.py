@@ -96,6 +96,7 @@ class _Task:
         n_crops: Of every video.
         provenance: Of every file.
         frame_counts: The true number of frames, of the videos where the dataset knows it.
+        tested: Videos whose frames are scored.
     """
 
     folder: Path
@@ -104,6 +105,7 @@ class _Task:
     n_crops: int
     provenance: Provenance
     frame_counts: Mapping[str, int]
+    tested: frozenset[str]
 
 
 def import_features(
@@ -149,6 +151,7 @@ def import_features(
         n_crops=n_crops,
         provenance=provenance_of(release, chosen, dataset.name, stream_dims, n_crops),
         frame_counts=dataset.frame_counts,
+        tested=frozenset(entry.video_id for entry in dataset.split("test")),
     )
     summary = ImportSummary(extra=files.extra, provenance=task.provenance)
     for name, problem in files.problems.items():
@@ -217,6 +220,12 @@ def _import_video(
     arrays = _read_streams(task, video_id, streams)
     n_snippets = len(next(iter(arrays.values())))
     n_frames = task.frame_counts.get(video_id)
+    if task.release.n_segments and n_frames is None and video_id in task.tested:
+        raise ImportFeaturesError(
+            f"{video_id}: the number of frames of a test video must be known where features are of "
+            f"{task.release.n_segments} segments, and this dataset does not publish it; the scores "
+            "would not lie where the labels do"
+        )
     if task.release.n_segments and n_frames is not None:
         arrays = {name: spread_segments(values, n_frames) for name, values in arrays.items()}
     elif n_frames is not None:

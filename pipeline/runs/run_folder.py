@@ -6,12 +6,13 @@
     selected.safetensors     the best epoch so far, where held-out videos select; then the result
     epochs/0001.safetensors  every epoch, where the config asks for it
     diverged.txt             why the training ended without a result
-    training.json            how many videos, which device, how far their features lie: written last
+    training.json            how many videos, which device, how far their features lie
     ensemble.json            how cross-validation weighs the members of an ensemble, where it is one
     losses.png               every loss term over the steps
     evaluation-<dataset>.json  what `pipeline evaluate` found last on a dataset
+    calibration.json         the threshold that `pipeline calibrate` chose
     README.md                the model card
-    checkpoint.safetensors   the result: a run is finished when it has one
+    checkpoint.safetensors   the result, written last: a run is finished when it has one
     .lock                    locked by the process that trains it
 
 The seeds of one `pipeline train` are a group: the id in `config.json` by which they are found

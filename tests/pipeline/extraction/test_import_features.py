@@ -259,6 +259,19 @@ def test_text_segments_are_read_and_given_to_the_frames_that_they_cover(tmp_path
     assert unknown.n_frames == 512
 
 
+def test_segments_of_a_test_video_whose_length_nobody_knows_are_refused(tmp_path):
+    folder = tmp_path / "C3D"
+    folder.mkdir()
+    np.savetxt(folder / f"{UCF[0]}_C.txt", np.ones((32, 4096)), fmt="%.6f")
+    entry = VideoEntry(UCF[0], Path("a.mp4"), "test", 1)
+    for frame_counts, n_problems in (({}, 1), ({UCF[0]: 320}, 0)):
+        videos = Dataset("ucf_crime", (entry,), frame_counts=frame_counts)
+        summary = run(tmp_path, videos, folder, release="c3d")
+        assert len(summary.problems) == n_problems
+        assert feature_path(tmp_path / "features/ucf_crime", UCF[0]).exists() == (n_problems == 0)
+    assert summary.n_imported == 1
+
+
 @pytest.mark.parametrize(
     ("n_snippets", "n_frames", "expected"),
     [
