@@ -32,6 +32,7 @@ from models.interface import (
     LabeledOutputs,
     Output,
     check_bags,
+    stream_columns,
 )
 from models.layers import in_float32
 from models.losses import mean_score_bce, relative_distance, smoothness, sparsity, topk_weights
@@ -186,11 +187,10 @@ class ClavComo(AnomalyModel):
 
         The logits are the mean over streams.
         """
-        widths = [dim for _, dim in self.config.stream_dims]
-        parts = torch.split(self.standardized(features), widths, dim=2)
+        standard = self.standardized(features)
         embedded = {
-            name: self.stems[name](part)
-            for (name, _), part in zip(self.config.stream_dims, parts, strict=True)
+            name: self.stems[name](standard[..., columns])
+            for name, columns in stream_columns(self.config.stream_dims).items()
         }
         if self.config.ica == "none" or self.config.ica_position == "after":
             return embedded, None
@@ -256,11 +256,11 @@ class ClavComo(AnomalyModel):
         """
         if self.config.relation != "como":
             return {}
-        is_motion = [name == "flow" or not self._has_flow for name, _ in self.config.stream_dims]
-        widths = [dim for _, dim in self.config.stream_dims]
-        of_motion = torch.tensor(is_motion).repeat_interleave(torch.tensor(widths))
+        columns = stream_columns(self.config.stream_dims)
+        of_motion = columns["flow"] if self._has_flow else slice(None)
         average = self.input_norm.mean.expand_as(features)
-        still = torch.where(of_motion.to(features.device), average, features)
+        still = features.clone()
+        still[..., of_motion] = average[..., of_motion]
         return {
             "context": self(features, mask, context=average).scores,
             "motion": self(still, mask, context=features).scores,
