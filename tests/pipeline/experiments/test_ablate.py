@@ -57,7 +57,7 @@ def test_every_arm_is_settings_that_the_model_knows_and_differs_from_the_others(
 @pytest.mark.parametrize(
     ("model", "arms", "columns"),
     [
-        ("clav-como", ("A0", "A9 full, ICA before"), ("gate AUC", "context shuffled", "gap")),
+        ("clav-como", ("A0", "A9 full: the default"), ("gate AUC", "context shuffled", "gap")),
         ("la-net", ("MLP", "both, prior not"), ("step gap", "step correlation")),
         ("cbcg", ("regression", "16, guidance, fused"), ("cluster AUC", "anomalous share")),
     ],
@@ -73,7 +73,9 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
     for column in ("AUC", DIFFERENCE, "parameters", *columns):
         assert column in header
     names = [next(a.name for a in ABLATIONS[model] if a.name.startswith(arm)) for arm in arms]
-    names.append("linear MIL, rgb")
+    streams = ("rgb", "flow", "rgb + flow") if model == "clav-como" else ("rgb",)
+    linear = [f"linear MIL, {stream}" for stream in streams]
+    names += linear
     assert [line[: len(name)] for line, name in zip(lines, names, strict=True)] == names
     content = json.loads(path.read_text())
     reference = names[0 if model == "la-net" else 1]  # the default, or the first arm without it
@@ -89,7 +91,9 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
         expected = mean_auc[found["arm"]] - mean_auc[reference]
         assert found["auc"] == pytest.approx(expected, abs=1e-9)
         assert found["low"] <= found["auc"] <= found["high"]
-    assert [(t["arm"], t["seed"]) for t in trainings] == [(n, s) for n in names for s in (0, 1)]
+    expected = [(name, seed) for name in names[: -len(linear)] for seed in (0, 1)]
+    expected += [(name, seed) for seed in (0, 1) for name in linear]
+    assert [(t["arm"], t["seed"]) for t in trainings] == expected
     seeds = [t["values"]["AUC"] for t in trainings if t["arm"] == "linear MIL, rgb"]
     assert seeds[0] != seeds[1]  # another seed draws other videos
     for training in trainings:
@@ -111,6 +115,27 @@ def test_what_cannot_be_ablated_is_refused_in_one_line(options, text):
     assert result.exit_code == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert text in line
+
+
+def test_each_variant_of_the_full_model_changes_one_setting_of_the_default():
+    full = [arm for arm in ABLATIONS["clav-como"] if arm.name.startswith("A9")]
+    assert [len(arm.settings) for arm in full] == [0] + [1] * (len(full) - 1)
+
+
+def test_on_exclusive_or_the_architecture_of_two_streams_is_trained(monkeypatch):
+    trained_models = []
+
+    def remember(model, *rest):
+        trained_models.append(model)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(ablate_module, "measure", remember)
+    ablate(make_plan("clav-como", choose_arms("clav-como", ("A9 full: ",)), dataset="exclusive-or"))
+    (model,) = trained_models
+    assert isinstance(model, ClavComo)
+    assert set(model.stems) == set(model.ica) == {"rgb", "flow"}
+    # Flow and its steps, which are 4 times as wide: what microworld's features are given, too.
+    assert model.como.motion_path[0].in_features == 5 * model.config.embedding_dim
 
 
 def test_all_arms_are_chosen_where_none_is_named():
@@ -182,7 +207,7 @@ def make_plan(model, arms, *, dataset="bursts", features=Path("none"), seeds=(0,
 @pytest.mark.parametrize(
     ("model", "default"),
     [
-        ("clav-como", "A9 full, ICA before CoMo"),
+        ("clav-como", "A9 full: the default"),
         ("la-net", "7, both: the default"),
         ("cbcg", "16, guidance, fused: the default"),
     ],
