@@ -43,7 +43,7 @@ class ClavComoOutput(Output):
     """What CLAV-CoMo says about a batch of bags.
 
     Attributes:
-        related: (B, T, E) what went into the relation.
+        related: (B, T, E) input of the relation.
         magnitudes: (B, T) lengths of the scorer's hidden vectors.
         gate_logits: (B, T, 2) of the implicit class code (normal, anomalous); None without ICA.
     """
@@ -124,13 +124,13 @@ class ClavComo(AnomalyModel):
         return self.config.relation == "como"
 
     @property
-    def _has_flow(self) -> bool:
+    def _has_rgb_and_flow(self) -> bool:
         return {"rgb", "flow"} <= {name for name, _ in self.config.stream_dims}
 
     @property
     def _motion_widths(self) -> int:
         """How many E wide the motion path's input is: flow itself, and four kinds of steps."""
-        if not self._has_flow:
+        if not self._has_rgb_and_flow:
             return 4
         return {"flow": 1, "steps": 4, "both": 5}[self.config.motion_from]
 
@@ -161,7 +161,7 @@ class ClavComo(AnomalyModel):
             if context is not None:
                 check_bags(context, mask, self.config.feature_dim)
                 surroundings, _ = self._embed(context, mask)
-            appearance = surroundings["rgb"] if self._has_flow else _sum(surroundings)
+            appearance = surroundings["rgb"] if self._has_rgb_and_flow else _sum(surroundings)
             around = context_features(appearance, mask, self.config.context_len)
             z = self.como(y, around, self._motion(streams, mask), mask)
         elif self.config.relation == "self-attention":
@@ -174,7 +174,7 @@ class ClavComo(AnomalyModel):
 
     def _motion(self, streams: dict[str, Tensor], mask: Tensor) -> Tensor:
         """(B, T, n E) what the motion path reads."""
-        if not self._has_flow:
+        if not self._has_rgb_and_flow:
             return motion_features(_sum(streams), mask)
         flow = streams["flow"]
         parts = {"flow": [flow], "steps": [], "both": [flow]}[self.config.motion_from]
@@ -257,7 +257,7 @@ class ClavComo(AnomalyModel):
         if self.config.relation != "como":
             return {}
         columns = stream_columns(self.config.stream_dims)
-        of_motion = columns["flow"] if self._has_flow else slice(None)
+        of_motion = columns["flow"] if self._has_rgb_and_flow else slice(None)
         average = self.input_norm.mean.expand_as(features)
         still = features.clone()
         still[..., of_motion] = average[..., of_motion]

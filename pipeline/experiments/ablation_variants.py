@@ -91,7 +91,7 @@ _CBCG = (
     _arm("and memory of 64", "memory_len=64", _UNGUIDED, _UNFUSED),
     _arm("16, guidance", _UNFUSED),
     _arm("16, guidance, fused: the default"),
-    _arm("default, no bound on the share", "max_fraction=1.0"),
+    _arm("default, no bound on the fraction", "max_fraction=1.0"),
     *(_of_batch_size(n, *alone) for n in (4, 8, 16) for alone in ((_ALONE,), ())),
 )
 
