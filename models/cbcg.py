@@ -8,11 +8,10 @@ Known from the abstract: a clustering branch whose loss makes normal and anomalo
 batch two distinct clusters; clustering results of earlier batches, which make up for the imbalance
 of a batch; and snippet scores that the clustering makes more accurate.
 
-Paper is silent: every size, loss, weight and default in this file; the marks below point at the
-choices that a reader might expect to be otherwise.
+Paper is silent: every size, loss, weight and default in this file; the comments that begin so name
+the choices that a reader might expect to be otherwise.
 
 `pipeline/experiments/RESULTS.md` has what `pipeline ablate --model cbcg` showed.
-
 """
 
 # Unlike the paper: features are standardized first, and a model never sees crops, so that each crop
@@ -161,7 +160,7 @@ class Cbcg(AnomalyModel):
         Arguments and errors are those of `AnomalyModel.forward`.
 
         Returns:
-            (B, T) logits, (B, T, E) embeddings, and what each branch says.
+            (B, T) logits, (B, T, E) embeddings, and the outputs of both branches.
         """
         check_bags(features, mask, self.config.feature_dim)
         hidden = self.stem(self.standardized(features)) * mask.unsqueeze(2)
@@ -231,8 +230,8 @@ class Cbcg(AnomalyModel):
     ) -> dict[str, float]:
         """How well the clustering branch separates snippets; empty without that branch.
 
-        `silhouette` is that of the classes of test snippets; `anomalous share` is the fraction of
-        the snippets of anomalous training bags that are in the anomalous cluster.
+        `silhouette` is that of the classes of test snippets; `anomalous fraction` is that of
+        the snippets of anomalous training bags which are in the anomalous cluster.
         """
         if not self.config.cluster_weight:
             return {}
@@ -241,7 +240,7 @@ class Cbcg(AnomalyModel):
         n_anomalous = batch.mask[batch.labels == 1].sum()
         return {
             "silhouette": silhouette(*per_snippet(videos, _directions)),
-            "anomalous share": float(self._joins(output, batch).sum() / n_anomalous),
+            "anomalous fraction": float(self._joins(output, batch).sum() / n_anomalous),
         }
 
     def _margin(self, directions: Tensor, centers: Tensor) -> Tensor:
@@ -258,7 +257,7 @@ class Cbcg(AnomalyModel):
 
     @torch.no_grad()
     def _remember(self, of_batch: Tensor) -> None:
-        """Put a batch's centers behind those of earlier ones; the oldest are forgotten."""
+        """Put a batch's centers behind those of earlier ones; the oldest are dropped."""
         newest = of_batch.unsqueeze(0).to(self.memory.dtype)
         self.memory.copy_(torch.cat([self.memory[1:], newest]))
         self.n_steps.add_(1)

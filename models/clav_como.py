@@ -32,6 +32,7 @@ from models.interface import (
     LabeledOutputs,
     Output,
     check_bags,
+    stream_columns,
 )
 from models.layers import in_float32
 from models.losses import mean_score_bce, relative_distance, smoothness, sparsity, topk_weights
@@ -42,7 +43,7 @@ class ClavComoOutput(Output):
     """What CLAV-CoMo says about a batch of bags.
 
     Attributes:
-        related: (B, T, E) what went into the relation.
+        related: (B, T, E) input of the relation.
         magnitudes: (B, T) lengths of the scorer's hidden vectors.
         gate_logits: (B, T, 2) of the implicit class code (normal, anomalous); None without ICA.
     """
@@ -123,13 +124,13 @@ class ClavComo(AnomalyModel):
         return self.config.relation == "como"
 
     @property
-    def _has_flow(self) -> bool:
+    def _has_rgb_and_flow(self) -> bool:
         return {"rgb", "flow"} <= {name for name, _ in self.config.stream_dims}
 
     @property
     def _motion_widths(self) -> int:
         """How many E wide the motion path's input is: flow itself, and four kinds of steps."""
-        if not self._has_flow:
+        if not self._has_rgb_and_flow:
             return 4
         return {"flow": 1, "steps": 4, "both": 5}[self.config.motion_from]
 
@@ -160,7 +161,7 @@ class ClavComo(AnomalyModel):
             if context is not None:
                 check_bags(context, mask, self.config.feature_dim)
                 surroundings, _ = self._embed(context, mask)
-            appearance = surroundings["rgb"] if self._has_flow else _sum(surroundings)
+            appearance = surroundings["rgb"] if self._has_rgb_and_flow else _sum(surroundings)
             around = context_features(appearance, mask, self.config.context_len)
             z = self.como(y, around, self._motion(streams, mask), mask)
         elif self.config.relation == "self-attention":
@@ -173,7 +174,7 @@ class ClavComo(AnomalyModel):
 
     def _motion(self, streams: dict[str, Tensor], mask: Tensor) -> Tensor:
         """(B, T, n E) what the motion path reads."""
-        if not self._has_flow:
+        if not self._has_rgb_and_flow:
             return motion_features(_sum(streams), mask)
         flow = streams["flow"]
         parts = {"flow": [flow], "steps": [], "both": [flow]}[self.config.motion_from]
@@ -186,11 +187,10 @@ class ClavComo(AnomalyModel):
 
         The logits are the mean over streams.
         """
-        widths = [dim for _, dim in self.config.stream_dims]
-        parts = torch.split(self.standardized(features), widths, dim=2)
+        standard = self.standardized(features)
         embedded = {
-            name: self.stems[name](part)
-            for (name, _), part in zip(self.config.stream_dims, parts, strict=True)
+            name: self.stems[name](standard[..., columns])
+            for name, columns in stream_columns(self.config.stream_dims).items()
         }
         if self.config.ica == "none" or self.config.ica_position == "after":
             return embedded, None
@@ -256,11 +256,11 @@ class ClavComo(AnomalyModel):
         """
         if self.config.relation != "como":
             return {}
-        is_motion = [name == "flow" or not self._has_flow for name, _ in self.config.stream_dims]
-        widths = [dim for _, dim in self.config.stream_dims]
-        of_motion = torch.tensor(is_motion).repeat_interleave(torch.tensor(widths))
+        columns = stream_columns(self.config.stream_dims)
+        of_motion = columns["flow"] if self._has_rgb_and_flow else slice(None)
         average = self.input_norm.mean.expand_as(features)
-        still = torch.where(of_motion.to(features.device), average, features)
+        still = features.clone()
+        still[..., of_motion] = average[..., of_motion]
         return {
             "context": self(features, mask, context=average).scores,
             "motion": self(still, mask, context=features).scores,

@@ -33,8 +33,8 @@ class ClavComoConfig(ModelConfig):
             in the scorer (the embeddings have all been brought to one length).
         top_k_divisor: The losses rank snippets and keep one in so many, at least one.
         margin: Of the relative distance loss, in squared distance between unit vectors.
-        distance_on: Whether relative distances are taken on what comes out of the relation or on
-            what goes into it.
+        distance_on: Whether relative distances are taken on the output of the relation or on its
+            input.
         is_distance_symmetric: Whether the anomalous class is made compact too.
         relative_distance_weight: 0 leaves relative distance learning out.
         gate_weight: 0 leaves the gate fully implicit.

@@ -25,14 +25,14 @@ def cluster_batch(
 
     Every snippet of a normal bag stays normal. A snippet of an anomalous bag joins the anomalous
     cluster where that center is nearer, and the bag's highest snippet always does: an anomalous bag
-    holds something anomalous. Then both centers are taken anew.
+    holds something anomalous. Then both centers are computed again.
 
     Args:
         directions: (B, T, cluster_dim) of length 1.
-        logits: (B, T) that say which snippets the anomalous center begins with.
+        logits: (B, T) whose highest snippets are the initial anomalous cluster.
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
-        top_k_divisor: As in `topk_weights`, for the beginning.
+        top_k_divisor: As in `topk_weights`, for the initial cluster.
         max_fraction: At most this fraction of a bag joins, the nearest first.
 
     Returns:
@@ -41,15 +41,15 @@ def cluster_batch(
     is_anomalous = (labels == 1).unsqueeze(1)  # (B, 1)
     n_snippets = mask.sum(dim=1, keepdim=True)
     # Paper is silent: without a bound the cluster grew to twice the fraction of anomalous snippets.
-    most = (n_snippets * max_fraction).long().clamp(min=1)
+    max_members = (n_snippets * max_fraction).long().clamp(min=1)
     highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
-    begins = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
+    initial = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
     normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
-    centers = torch.stack([normal, cluster_centers(directions, begins, mask)[1]])
-    joins = begins
+    centers = torch.stack([normal, cluster_centers(directions, initial, mask)[1]])
+    joins = initial
     for _ in range(N_ROUNDS):
         nearness = directions @ (centers[1] - centers[0])
-        near = is_among_highest(nearness, mask & is_anomalous, most) & (nearness > 0)
+        near = is_among_highest(nearness, mask & is_anomalous, max_members) & (nearness > 0)
         joins = near | highest
         centers = cluster_centers(directions, joins, mask)
     return joins
@@ -72,7 +72,7 @@ def cluster_centers(directions: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
 
 
 def cluster_loss(margin: Tensor, joins: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy between cluster probability and cluster, in which both clusters weigh alike.
+    """Cross-entropy between cluster probability and cluster, with equal weight for both clusters.
 
     Args:
         margin: (B, T) logits of the cluster probability.
@@ -102,8 +102,8 @@ def guidance(
     Returns:
         Scalar, averaged over the snippets that are guided; 0 where there is none.
     """
-    least = math.log(confidence / (1 - confidence))
-    is_guided = mask & (labels == 1).unsqueeze(1) & (margin.detach().abs() > least)
+    min_margin = math.log(confidence / (1 - confidence))
+    is_guided = mask & (labels == 1).unsqueeze(1) & (margin.detach().abs() > min_margin)
     target = margin.detach().sigmoid()
     each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return mean_over(each.flatten(), is_guided.flatten())

@@ -1,4 +1,4 @@
-"""Blocks without a mechanism of CLAV-CoMo, in its place in an ablation, with as many parameters."""
+"""Ablation controls of CLAV-CoMo: blocks of equal size without the mechanism they replace."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class WideMap(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """In place of CoMo: a transformer block of one head.
+    """In place of CoMo: a transformer block of one head, which reads the sum of the streams.
 
     Args:
         embedding_dim: E.

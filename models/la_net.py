@@ -15,7 +15,6 @@ T = 200, 0.538 G multiply-adds; a later paper counted 2.69 M and 0.53 G for LA-N
 Reconstructed from the abstract alone: the formulas of both losses, and their weights.
 
 `pipeline/experiments/RESULTS.md` has what `pipeline ablate --model la-net` showed.
-
 """
 
 # Unlike the paper: features are standardized first, and two streams are attended to side by side.
@@ -193,14 +192,14 @@ class LaNet(AnomalyModel):
         Arguments and errors are those of `AnomalyModel.forward`.
 
         Returns:
-            (B, T) logits, (B, T, E) embeddings, and what the attention gave.
+            (B, T) logits, (B, T, E) embeddings, and the output of the attention.
         """
         check_bags(features, mask, self.config.feature_dim)
         attended = self.standardized(features)
         if self.config.use_attention:
             attended = self.attention(attended, mask)
         embeddings = self.mlp(attended)
-        # Zeros before the bag, none behind it: a score never reads what comes later.
+        # Padded at its start only: a score never depends on later snippets.
         before = F.pad(embeddings.transpose(1, 2), (self.config.causal_len - 1, 0))
         return LaNetOutput(in_float32(self.scorer, before).squeeze(1), embeddings, attended)
 

@@ -42,11 +42,11 @@ def dynamics_alignment(
 ) -> Tensor:
     """Divergence between where in a bag the features step and where the scores do.
 
-    KL(softmax(z) || softmax(score_steps / temperature)) with z the bag's feature steps brought to
-    mean 0 and standard deviation 1.
+    KL(softmax(z) || softmax(score_steps / temperature)) with z the bag's feature steps
+    standardized to mean 0 and standard deviation 1.
 
     Args:
-        feature_steps: (B, T - 1), what the scores' steps are to follow: no gradient flows back.
+        feature_steps: (B, T - 1), the target: no gradient flows back.
         score_steps: (B, T - 1) in [0, 1].
         is_step: (B, T - 1) bool, False where a step goes to padding or lies in it.
         chosen: (B,) bool, the bags that count.

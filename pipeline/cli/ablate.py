@@ -19,8 +19,8 @@ from pipeline.cli.shared import (
 @model_option
 @click.option(
     "--dataset",
-    help="exclusive-or or bursts, which are drawn; or a dataset with features, by name or manifest "
-    "CSV.  [default: exclusive-or for clav-como, else bursts]",
+    help="exclusive-or or bursts, which are synthetic; or a dataset with features, by name or "
+    "manifest CSV.  [default: exclusive-or for clav-como, else bursts]",
 )
 @features_option
 @click.option(
@@ -41,7 +41,7 @@ from pipeline.cli.shared import (
     "--json",
     "json_path",
     type=click.Path(path_type=Path),
-    help="File for every single training, kept up to date.",
+    help="File for every single run, kept up to date.",
 )
 @device_option
 def ablate(
@@ -81,7 +81,7 @@ def ablate(
         plan = Plan(model, chosen_dataset, features, arms, seeds, settings, chosen)
         with show_progress() as report:
             done = ablate_arms(plan, json_path=json_path, report=report)
-        click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and shares in percent,")
+        click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and fractions in percent,")
         click.echo("parameters in thousands; mean and deviation over seeds")
         click.echo(f"differences in AUC to: {done.reference.name}; * the interval excludes 0")
         click.echo(format_table("", *done.table()))

@@ -1,8 +1,8 @@
 """Paired bootstrap over test videos and seeds: intervals for differences between frame AUCs.
 
-Every training is measured on the same resampled sets of test videos, so what makes a set easy or
-hard falls out of the difference between two arms; where both were trained with the same seeds, the
-same seeds are resampled too.
+Every training run is measured on the same resampled sets of test videos, so what makes a set easy
+or hard falls out of the difference between two arms; where both were trained with the same seeds,
+the same seeds are resampled too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResampledAuc:
-    """The frame AUC of one training.
+    """The frame AUC of one training run.
 
     Attributes:
         auc: On the test videos.
@@ -67,7 +67,7 @@ def resample_auc(
 
     A set has as many videos with and as many without anomalous frames as there are, drawn with
     replacement. The sets depend on the seed and on which videos have anomalous frames, and on
-    nothing else: all trainings that are tested on the same videos get the same sets.
+    nothing else: all runs that are tested on the same videos get the same sets.
 
     Args:
         scores: Of each video (n_frames,).
@@ -168,7 +168,7 @@ def _mean(by_seed: Mapping[int, ResampledAuc]) -> float:
 
 
 class _SortedScores:
-    """Frames of all videos in the order of their scores; alike ones of a video are one entry."""
+    """Frames of all videos sorted by score; equal scores of one video are one entry."""
 
     def __init__(
         self, scores: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.bool_]]

@@ -35,7 +35,7 @@ from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import trained
 
-# Of a model that tells little elsewhere; of all others it is bursts.
+# The test bed of models whose claims `bursts`, which is that of all others, does not test.
 DEFAULT_DATASETS = {"clav-como": "exclusive-or"}
 
 
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether every seed draws its own videos."""
+        """Whether every seed has its own videos."""
         return self.dataset in SYNTHETIC
 
 
@@ -98,18 +98,18 @@ def ablate(
 ) -> Ablation:
     """Train and measure every arm with every seed, then the linear baselines on the same videos.
 
-    A seed draws the same videos and batches for every arm. The reference is the arm that changes no
-    setting of the model's default, or the first arm where that one is not among them.
+    A seed samples the same videos and batches for every arm. The reference is the arm that changes
+    no setting of the model's default, or the first arm where that one is not among them.
 
     Args:
         plan: What to train.
-        json_path: File for every single training, written after each: hours of training end in many
-            ways. A device such as /dev/stdout is written once, at the end.
-        report: Called after each training.
+        json_path: File for every single run, written after each: a long ablation may be
+            interrupted. A device such as /dev/stdout is written once, at the end.
+        report: Called after each run.
 
     Returns:
-        A record of each training, then of each linear scorer; of these one per seed where a seed
-        draws the videos.
+        A record of each training run, then of each linear scorer; of these one per seed where each
+        seed has its own videos.
 
     Raises:
         ConfigError: If a setting is wrong, or a loss becomes infinite or NaN.
@@ -122,12 +122,12 @@ def ablate(
     default, *configs = (_config(plan, dataset, arm) for arm in (Arm("default"), *plan.arms))
     reference = plan.arms[configs.index(default) if default in configs else 0]
     done = Ablation(plan.model_name, plan.dataset, reference, ())
-    n_trainings = len(plan.arms) * len(plan.seeds)
+    n_runs = len(plan.arms) * len(plan.seeds)
     for record in _measurements(plan, configs, _load(plan, dataset, default)):
-        done = Ablation(plan.model_name, plan.dataset, reference, (*done.trainings, record))
+        done = Ablation(plan.model_name, plan.dataset, reference, (*done.runs, record))
         detail = f"{record.arm.name}: AUC {100 * record.values['AUC']:.1f}"
-        n_done = min(len(done.trainings), n_trainings)
-        report(Progress("ablate", n_done, n_trainings, "trainings", detail))
+        n_done = min(len(done.runs), n_runs)
+        report(Progress("ablate", n_done, n_runs, "training runs", detail))
         if json_path is not None and is_replaced(json_path):
             _write_json(json_path, done)
     if json_path is not None:

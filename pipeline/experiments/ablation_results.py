@@ -28,7 +28,7 @@ COLUMNS = {
     "regression AUC": (100, 1),
     "cluster AUC": (100, 1),
     "silhouette": (1, 2),
-    "anomalous share": (100, 1),
+    "anomalous fraction": (100, 1),
     "parameters": (1e-3, 1),
 }
 
@@ -38,14 +38,14 @@ DIFFERENCE = f"difference, {100 * LEVEL:.0f} % interval"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """One training of one arm.
+    """One training run of one arm, or one linear scorer.
 
     Attributes:
         arm: What was trained.
-        seed: Of the weights, the draws and, where the videos are synthetic, of those.
+        seed: Of the weights, the batches and, where the videos are synthetic, of those.
         values: What was measured, by the names of `COLUMNS`.
         resampled: The AUC on resampled sets of the test videos, the same sets for all arms.
-        seconds: That training and measuring took.
+        seconds: Of training and measuring.
     """
 
     arm: Arm
@@ -57,28 +57,28 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablation:
-    """All trainings of an ablation, or those that are done.
+    """All training runs of an ablation, or those that are done.
 
     Attributes:
         model_name: Key of `MODELS`.
         dataset: What the model was trained and tested on, as it was named.
         reference: The arm that all others are compared with.
-        trainings: Arm by arm, and last the linear scorers.
+        runs: Arm by arm, and last the linear scorers.
     """
 
     model_name: str
     dataset: str
     reference: Arm
-    trainings: tuple[Measured, ...]
+    runs: tuple[Measured, ...]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
         """The arms that were trained, in order, and the linear scorers."""
-        return tuple(dict.fromkeys(record.arm for record in self.trainings))
+        return tuple(dict.fromkeys(record.arm for record in self.runs))
 
     def of_arm(self, arm: Arm) -> list[Measured]:
-        """The trainings of one arm."""
-        return [record for record in self.trainings if record.arm == arm]
+        """The runs of one arm."""
+        return [record for record in self.runs if record.arm == arm]
 
     def differences(self) -> dict[Arm, Difference]:
         """By arm its mean AUC minus that of the reference; empty before the reference is trained.
@@ -97,10 +97,10 @@ class Ablation:
         """The header and the rows of a table for people.
 
         Mean and sample standard deviation over seeds. AUCs, their differences, false alarms and
-        shares are in percent, parameters in thousands. A difference whose interval excludes 0 has
-        an asterisk.
+        fractions are in percent, parameters in thousands. A difference whose interval excludes 0
+        has an asterisk.
         """
-        found = dict.fromkeys(name for record in self.trainings for name in record.values)
+        found = dict.fromkeys(name for record in self.runs for name in record.values)
         names = [name for name in COLUMNS if name in found]
         names += [name for name in found if name not in COLUMNS]  # a new model's own diagnostics
         differences = self.differences()
@@ -113,11 +113,11 @@ class Ablation:
         return ["", "seeds", names[0], DIFFERENCE, *names[1:]], rows
 
     def as_json(self) -> dict[str, object]:
-        """Every single training, for machines: fractions, not percent; null where not a number."""
+        """Every single run, for machines: fractions, not percent; null where not a number."""
         return {
             "model": self.model_name,
             "dataset": self.dataset,
-            "trainings": [
+            "runs": [
                 {
                     "arm": record.arm.name,
                     "settings": list(record.arm.settings),
@@ -128,7 +128,7 @@ class Ablation:
                         for name, value in record.values.items()
                     },
                 }
-                for record in self.trainings
+                for record in self.runs
             ],
             "reference": self.reference.name,
             "bootstrap": {"draws": N_DRAWS, "level": LEVEL},

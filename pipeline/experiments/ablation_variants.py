@@ -41,16 +41,18 @@ _CLAV_COMO = (
     _arm("A7 CoMo, both, no residual", *_COMO_ALONE, "use_residual=false"),
     _arm("A5 without the product", *_COMO_ALONE, "use_product=false"),
     _arm("A5 without cross-attention", *_COMO_ALONE, "use_cross_attention=false"),
+    _arm("A5 without steps of flow", *_COMO_ALONE, "motion_from=flow"),
+    _arm("A5 without flow beside its steps", *_COMO_ALONE, "motion_from=steps"),
     _arm("A5 and relative distance", _NO_ICA),
-    _arm("A9 full, ICA before CoMo", "ica_position=before"),
+    _arm("A9 full: the default"),
     _arm("A9 full, ICA after CoMo", "ica_position=after"),
-    _arm("A9 full, ICA after, gate implicit", "ica_position=after", "gate_weight=0"),
-    _arm("A9 full, ICA after, by channel", "ica_position=after", "ica=channels"),
-    _arm("A9 full, ICA after, no distance", "ica_position=after", _NO_DISTANCE),
-    _arm("A9 full, ICA after, distance on y", "ica_position=after", "distance_on=input"),
-    _arm("A9 full, ICA after, symmetric", "ica_position=after", "is_distance_symmetric=true"),
-    _arm("A9 full, ICA after, by magnitude", "ica_position=after", "rank_by=magnitude"),
-    _arm("A9 full with self-attention", "ica_position=after", "relation=self-attention"),
+    _arm("A9 full, gate implicit", "gate_weight=0"),
+    _arm("A9 full, ICA by channel", "ica=channels"),
+    _arm("A9 full, no relative distance", _NO_DISTANCE),
+    _arm("A9 full, distance before CoMo", "distance_on=input"),
+    _arm("A9 full, symmetric distance", "is_distance_symmetric=true"),
+    _arm("A9 full, ranked by magnitude", "rank_by=magnitude"),
+    _arm("A9 full with self-attention", "relation=self-attention"),
 )
 
 _NO_DDL = ("rank_weight=0", "align_weight=0")
@@ -89,7 +91,7 @@ _CBCG = (
     _arm("and memory of 64", "memory_len=64", _UNGUIDED, _UNFUSED),
     _arm("16, guidance", _UNFUSED),
     _arm("16, guidance, fused: the default"),
-    _arm("default, no bound on the share", "max_fraction=1.0"),
+    _arm("default, no bound on the fraction", "max_fraction=1.0"),
     *(_of_batch_size(n, *alone) for n in (4, 8, 16) for alone in ((_ALONE,), ())),
 )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.features import Features
+from models.interface import stream_columns
 from pipeline.config import TrainConfig
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.linear_baseline import LabeledBag
@@ -18,17 +19,21 @@ from pipeline.evaluation.split_videos import TestVideo
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet
 
-FEATURE_DIM = 64
+FEATURE_DIM = 64  # of each stream
 N_TRAIN, N_TEST = 1200, 200
-STREAM_DIMS = (("rgb", FEATURE_DIM),)
 
+EXCLUSIVE_OR_STREAMS = (("rgb", FEATURE_DIM), ("flow", FEATURE_DIM))
 N_CONTEXTS = N_MOTIONS = 4
 EXCLUSIVE_OR_LEN = 32
+MIN_SHOT_LEN, MAX_SHOT_LEN = 4, 8
+
+BURSTS_STREAMS = (("rgb", FEATURE_DIM),)
 
 N_KINDS, N_BURST_KINDS = 6, 12
 BURSTS_LEN = 64
 ANOMALY_NORM, BURST_NORM = 2.5, 5.0
 
+StreamDims = tuple[tuple[str, int], ...]
 SampledVideo = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
@@ -39,10 +44,12 @@ class SyntheticSet:
     Attributes:
         train: One bag per video.
         test: With the label of every snippet.
+        stream_dims: Name and width of each stream, in the order in which they lie in D.
     """
 
     train: tuple[Bag, ...]
     test: tuple[TestVideo, ...]
+    stream_dims: StreamDims
 
     def bags(self, config: TrainConfig) -> BagSet:
         """The training videos, brought to the length that the config says."""
@@ -50,7 +57,7 @@ class SyntheticSet:
             self.train,
             sampler=config.sampler,
             bag_len=config.bag_len,
-            stream_dims=STREAM_DIMS,
+            stream_dims=self.stream_dims,
             provenance={"extractor": "none", "is_pretrained": False},
         )
 
@@ -62,10 +69,16 @@ class SyntheticSet:
 def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:
     """Videos in which only certain pairs of context and motion are anomalous.
 
-    A video has one of four contexts, a snippet one of four motions; its features are the sum of
-    both codes and noise. In context c the motions c and c + 1 are anomalous, the other two are
-    normal. So every context and every motion is as often normal as it is anomalous: neither tells
-    alone. In an anomalous video a run of 4 to 8 of the 32 snippets is anomalous.
+    A video of 32 snippets is cut into shots of 4 to 8. Each shot has one of four contexts, which is
+    all that its RGB features hold; each snippet has one of four motions, which is all that its flow
+    features hold; noise is added to both. In context c the motions c and c + 1 are anomalous, c + 2
+    and c + 3 are normal. In an anomalous video the motions of one shot are anomalous.
+
+    Contexts are sampled by shot, not by video: with one context, the motion that is rare in its
+    video would be the anomalous one, and flow alone would tell it. Here each stream has the same
+    distribution whatever the labels are, over whole videos too. The codes of c and c + 2 are each
+    other's negative: changing the sign of all features changes no label and no probability, so that
+    the AUC of every linear score of snippets is one half.
 
     Args:
         seed: Of the codes and of all videos.
@@ -73,17 +86,18 @@ def exclusive_or(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> 
         n_test: Test videos.
     """
     rng = np.random.default_rng((seed, 0))
-    context_codes = rng.normal(size=(N_CONTEXTS, FEATURE_DIM))
-    motion_codes = rng.normal(size=(N_MOTIONS, FEATURE_DIM))
+    context_codes, motion_codes = _opposite_codes(rng, N_CONTEXTS), _opposite_codes(rng, N_MOTIONS)
 
     def sample(label: int) -> SampledVideo:
-        context = rng.integers(N_CONTEXTS)
-        is_anomalous = _run(rng, EXCLUSIVE_OR_LEN, 4, 8) & (label == 1)
+        shots = _shots(rng, EXCLUSIVE_OR_LEN)
+        n_shots = shots[-1] + 1
+        context = rng.integers(N_CONTEXTS, size=n_shots)[shots]
+        is_anomalous = (shots == rng.integers(n_shots)) & (label == 1)
         motion = context + 2 * ~is_anomalous + rng.integers(2, size=EXCLUSIVE_OR_LEN)
-        codes = context_codes[context] + motion_codes[motion % N_MOTIONS]
+        codes = np.hstack([context_codes[context], motion_codes[motion % N_MOTIONS]])
         return (codes + rng.normal(size=codes.shape)).astype(np.float32), is_anomalous
 
-    return _collect(sample, n_train, n_test)
+    return _collect(sample, EXCLUSIVE_OR_STREAMS, n_train, n_test)
 
 
 def bursts(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> SyntheticSet:
@@ -109,13 +123,28 @@ def bursts(seed: int, *, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Synthe
         features[is_anomalous] += kinds[rng.integers(N_KINDS)]
         return features.astype(np.float32), is_anomalous
 
-    return _collect(sample, n_train, n_test)
+    return _collect(sample, BURSTS_STREAMS, n_train, n_test)
 
 
 SYNTHETIC: dict[str, Callable[[int], SyntheticSet]] = {
     "exclusive-or": exclusive_or,
     "bursts": bursts,
 }
+
+
+def _opposite_codes(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """(n, FEATURE_DIM) random; the second half is the negative of the first."""
+    codes = rng.normal(size=(n // 2, FEATURE_DIM))
+    return np.vstack([codes, -codes])
+
+
+def _shots(rng: np.random.Generator, n_snippets: int) -> NDArray[np.int64]:
+    """(n_snippets,) the number of each snippet's shot, from 0; shots of random lengths."""
+    while True:
+        lengths = rng.integers(MIN_SHOT_LEN, MAX_SHOT_LEN + 1, size=n_snippets // MIN_SHOT_LEN)
+        ends = lengths.cumsum()
+        if n_snippets in ends:  # else the last shot would be too short
+            return np.searchsorted(ends, np.arange(n_snippets), side="right")
 
 
 def _directions(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
@@ -134,21 +163,33 @@ def _run(
     return (place >= start) & (place < start + run_len)
 
 
-def _collect(sample: Callable[[int], SampledVideo], n_train: int, n_test: int) -> SyntheticSet:
+def _collect(
+    sample: Callable[[int], SampledVideo], stream_dims: StreamDims, n_train: int, n_test: int
+) -> SyntheticSet:
     """Every second video is anomalous."""
     train = tuple(Bag(f"train/{i}", sample(i % 2)[0], i % 2) for i in range(n_train))
-    test = tuple(_test_video(f"test/{i}", i % 2, *sample(i % 2)) for i in range(n_test))
-    return SyntheticSet(train, test)
+    test = tuple(
+        _test_video(f"test/{i}", i % 2, stream_dims, *sample(i % 2)) for i in range(n_test)
+    )
+    return SyntheticSet(train, test, stream_dims)
 
 
 def _test_video(
-    video_id: str, label: int, features: NDArray[np.float32], is_anomalous: NDArray[np.bool_]
+    video_id: str,
+    label: int,
+    stream_dims: StreamDims,
+    features: NDArray[np.float32],
+    is_anomalous: NDArray[np.bool_],
 ) -> TestVideo:
     n_snippets = len(features)
+    # (n_snippets, D) -> (n_snippets, 1, width of the stream), one crop
+    streams = {
+        name: features[:, None, columns] for name, columns in stream_columns(stream_dims).items()
+    }
     return TestVideo(
         VideoEntry(video_id, Path(video_id), "test", label),
         Features(
-            streams={"rgb": features[:, None]},
+            streams=streams,
             snippet_len=1,
             n_frames=n_snippets,
             n_missing=0,

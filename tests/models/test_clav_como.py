@@ -343,6 +343,19 @@ def test_without_motion_the_flow_does_not_matter():
     assert (model(features, mask).scores - model(others, mask).scores).abs().max() > 1e-3
 
 
+def test_a_part_is_left_out_by_the_names_of_the_streams_in_any_order():
+    streams = (("flow", 5), ("audio", 3), ("rgb", 6))
+    model = ClavComo(ClavComoConfig(stream_dims=streams, **SMALL)).eval()
+    model.input_norm.fit(torch.randn(40, 14) * 2 + 3)
+    features, mask = torch.randn(1, 9, 14), torch.ones(1, 9).bool()
+    average = model.input_norm.mean
+    still = torch.cat([average[:5].expand(1, 9, 5), features[..., 5:]], dim=2)
+    found = model.scores_without(features, mask)
+    torch.testing.assert_close(found["motion"], model(still, mask, context=features).scores)
+    empty = model(features, mask, context=average.expand(1, 9, 14)).scores
+    torch.testing.assert_close(found["context"], empty)
+
+
 def test_with_one_stream_each_part_can_be_left_out_too():
     model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), **SMALL)).eval()
     features, mask = torch.randn(1, 9, 6), torch.ones(1, 9).bool()

@@ -101,7 +101,7 @@ def test_a_dummy_model_is_trained_evaluated_and_ablated_through_the_registry_alo
         *options,
     )
     assert "mirror AUC" in ablated.stdout
-    training, *baselines = json.loads((world / "a.json").read_text())["trainings"]
+    training, *baselines = json.loads((world / "a.json").read_text())["runs"]
     assert [baseline["arm"] for baseline in baselines] == ["linear MIL, rgb"]
     assert training["values"]["mirror AUC"] == pytest.approx(1 - training["values"]["AUC"])
     assert training["values"]["videos seen"] == 4

@@ -336,7 +336,7 @@ def test_an_ablation_of_features_with_a_dropped_tail_is_measured(tmp_path, make_
     alone = ("--set", "ensemble=false")  # an ablation measures the network by itself
     assert train(tmp_path, *alone, *(text for text in ablated_settings())).exit_code == 0
     assert run(tmp_path, "evaluate", "--json", "e.json").exit_code == 0
-    ablated = json.loads((tmp_path / "a.json").read_text())["trainings"][0]["values"]
+    ablated = json.loads((tmp_path / "a.json").read_text())["runs"][0]["values"]
     evaluated = json.loads((tmp_path / "e.json").read_text())["rows"][0]["metrics"]
     assert ablated["AUC"] == pytest.approx(evaluated["auc"]["mean"], abs=1e-9)
 

@@ -33,9 +33,9 @@ FEW = ["--set", "steps=2", "--set", "bags_per_class=4", "--set", "steps_per_epoc
 
 @pytest.fixture(autouse=True)
 def few_videos(monkeypatch):
-    """The drawn test beds, with few videos in each."""
-    drawn = {"exclusive-or": exclusive_or, "bursts": bursts}
-    few = {name: partial(draw, n_train=16, n_test=6) for name, draw in drawn.items()}
+    """The synthetic test beds, with few videos in each."""
+    synthetic = {"exclusive-or": exclusive_or, "bursts": bursts}
+    few = {name: partial(draw, n_train=16, n_test=6) for name, draw in synthetic.items()}
     monkeypatch.setattr(ablate_module, "SYNTHETIC", few)
 
 
@@ -57,9 +57,9 @@ def test_every_arm_is_settings_that_the_model_knows_and_differs_from_the_others(
 @pytest.mark.parametrize(
     ("model", "arms", "columns"),
     [
-        ("clav-como", ("A0", "A9 full, ICA before"), ("gate AUC", "context shuffled", "gap")),
+        ("clav-como", ("A0", "A9 full: the default"), ("gate AUC", "context shuffled", "gap")),
         ("la-net", ("MLP", "both, prior not"), ("step gap", "step correlation")),
-        ("cbcg", ("regression", "16, guidance, fused"), ("cluster AUC", "anomalous share")),
+        ("cbcg", ("regression", "16, guidance, fused"), ("cluster AUC", "anomalous fraction")),
     ],
 )
 def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model, arms, columns):
@@ -73,7 +73,9 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
     for column in ("AUC", DIFFERENCE, "parameters", *columns):
         assert column in header
     names = [next(a.name for a in ABLATIONS[model] if a.name.startswith(arm)) for arm in arms]
-    names.append("linear MIL, rgb")
+    streams = ("rgb", "flow", "rgb + flow") if model == "clav-como" else ("rgb",)
+    linear = [f"linear MIL, {stream}" for stream in streams]
+    names += linear
     assert [line[: len(name)] for line, name in zip(lines, names, strict=True)] == names
     content = json.loads(path.read_text())
     reference = names[0 if model == "la-net" else 1]  # the default, or the first arm without it
@@ -81,20 +83,23 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
     assert content["reference"] == reference
     compared = [found["arm"] for found in content["differences"]]
     assert compared == [name for name in names if name != reference]
-    trainings = content["trainings"]
+    runs = content["runs"]
     mean_auc = {
-        name: np.mean([t["values"]["AUC"] for t in trainings if t["arm"] == name]) for name in names
+        name: np.mean([run["values"]["AUC"] for run in runs if run["arm"] == name])
+        for name in names
     }
     for found in content["differences"]:
         expected = mean_auc[found["arm"]] - mean_auc[reference]
         assert found["auc"] == pytest.approx(expected, abs=1e-9)
         assert found["low"] <= found["auc"] <= found["high"]
-    assert [(t["arm"], t["seed"]) for t in trainings] == [(n, s) for n in names for s in (0, 1)]
-    seeds = [t["values"]["AUC"] for t in trainings if t["arm"] == "linear MIL, rgb"]
+    expected = [(name, seed) for name in names[: -len(linear)] for seed in (0, 1)]
+    expected += [(name, seed) for seed in (0, 1) for name in linear]
+    assert [(run["arm"], run["seed"]) for run in runs] == expected
+    seeds = [run["values"]["AUC"] for run in runs if run["arm"] == "linear MIL, rgb"]
     assert seeds[0] != seeds[1]  # another seed draws other videos
-    for training in trainings:
-        assert 0 <= training["values"]["AUC"] <= 1
-        assert set(training["values"]) <= set(COLUMNS)
+    for run in runs:
+        assert 0 <= run["values"]["AUC"] <= 1
+        assert set(run["values"]) <= set(COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +118,35 @@ def test_what_cannot_be_ablated_is_refused_in_one_line(options, text):
     assert text in line
 
 
+def test_each_variant_of_the_full_model_changes_one_setting_of_the_default():
+    full = [arm for arm in ABLATIONS["clav-como"] if arm.name.startswith("A9")]
+    assert [len(arm.settings) for arm in full] == [0] + [1] * (len(full) - 1)
+
+
+def test_on_exclusive_or_the_architecture_of_two_streams_is_trained(monkeypatch):
+    trained_models = []
+
+    def remember(model, *rest):
+        trained_models.append(model)
+        return measure(model, *rest)
+
+    monkeypatch.setattr(ablate_module, "measure", remember)
+    ablate(make_plan("clav-como", choose_arms("clav-como", ("A9 full: ",)), dataset="exclusive-or"))
+    (model,) = trained_models
+    assert isinstance(model, ClavComo)
+    assert set(model.stems) == set(model.ica) == {"rgb", "flow"}
+    # Flow and its steps, which are 4 times as wide: what microworld's features are given, too.
+    assert model.como.motion_path[0].in_features == 5 * model.config.embedding_dim
+
+
 def test_all_arms_are_chosen_where_none_is_named():
     assert choose_arms("cbcg", ()) == ABLATIONS["cbcg"]
     with pytest.raises(ConfigError, match=r"--arm must begin one of MLP alone.*got 'x'"):
         choose_arms("la-net", ("MLP", "x"))
 
 
-def make_training(arm, seed, values):
-    """A training whose AUC is the same on every resampled set."""
+def make_run(arm, seed, values):
+    """A run whose AUC is the same on every resampled set."""
     resampled = ResampledAuc(values["AUC"], np.full(N_DRAWS, values["AUC"]))
     return Measured(arm, seed, values, resampled, 1.0)
 
@@ -132,9 +158,9 @@ def test_the_table_shows_mean_and_spread_and_nothing_where_nothing_was_measured(
         "bursts",
         two,
         (
-            make_training(one, 0, {"AUC": 0.5, "gap": 1.0, "parameters": 1500.0}),
-            make_training(one, 1, {"AUC": 0.5, "gap": 2.0, "parameters": 1500.0}),
-            make_training(two, 0, {"AUC": 0.25, "parameters": 20.0}),
+            make_run(one, 0, {"AUC": 0.5, "gap": 1.0, "parameters": 1500.0}),
+            make_run(one, 1, {"AUC": 0.5, "gap": 2.0, "parameters": 1500.0}),
+            make_run(two, 0, {"AUC": 0.25, "parameters": 20.0}),
         ),
     )
     header, rows = done.table()
@@ -158,20 +184,20 @@ def test_the_table_marks_only_what_is_larger_than_the_spread_over_seeds():
         above: (0.69, 0.81, 0.75, 0.71, 0.79),
         tied: (0.62, 0.67, 0.66, 0.59, 0.70),
     }
-    trainings = [
-        make_training(arm, seed, {"AUC": auc})
+    runs = [
+        make_run(arm, seed, {"AUC": auc})
         for arm, of_arm in aucs.items()
         for seed, auc in enumerate(of_arm)
     ]
-    _, rows = Ablation("la-net", "bursts", default, tuple(trainings)).table()
+    _, rows = Ablation("la-net", "bursts", default, tuple(runs)).table()
     assert rows[0][3] == "reference"
     assert re.fullmatch(r"\+10\.0 \[\+\d\.\d, \+1\d\.\d\] \*", rows[1][3])
     assert re.fullmatch(r"-0\.2 \[-\d\.\d, \+\d\.\d\]", rows[2][3])
 
 
 def test_before_the_reference_is_trained_nothing_is_compared():
-    training = make_training(Arm("one"), 0, {"AUC": 0.5})
-    done = Ablation("cbcg", "bursts", Arm("default"), (training,))
+    run = make_run(Arm("one"), 0, {"AUC": 0.5})
+    done = Ablation("cbcg", "bursts", Arm("default"), (run,))
     assert done.as_json()["differences"] == []
 
 
@@ -182,7 +208,7 @@ def make_plan(model, arms, *, dataset="bursts", features=Path("none"), seeds=(0,
 @pytest.mark.parametrize(
     ("model", "default"),
     [
-        ("clav-como", "A9 full, ICA before CoMo"),
+        ("clav-como", "A9 full: the default"),
         ("la-net", "7, both: the default"),
         ("cbcg", "16, guidance, fused: the default"),
     ],
@@ -204,7 +230,7 @@ def test_an_arm_that_changes_nothing_differs_by_0():
 
 def test_each_seed_of_a_synthetic_set_resamples_its_own_videos():
     (arm,) = choose_arms("la-net", ("MLP",))
-    first, second, *linear = ablate(make_plan("la-net", (arm,), seeds=(0, 1))).trainings
+    first, second, *linear = ablate(make_plan("la-net", (arm,), seeds=(0, 1))).runs
     assert [record.seed for record in linear] == [0, 1]
     assert not np.array_equal(first.resampled.draws, second.resampled.draws)
 
@@ -243,7 +269,7 @@ def test_features_are_read_once_for_all_arms_and_seeds(tmp_path):
     arms = choose_arms("la-net", ("MLP", "7, both"))
     plan = make_plan("la-net", arms, dataset=dataset, features=features, seeds=(0, 1))
     done = ablate(plan, report=remove_test_features)
-    names = [(record.arm.name, record.seed) for record in done.trainings]
+    names = [(record.arm.name, record.seed) for record in done.runs]
     assert names == [(arm.name, seed) for arm in arms for seed in (0, 1)] + [("linear MIL, rgb", 0)]
 
 
@@ -253,7 +279,7 @@ def test_all_seeds_are_compared_on_the_same_sets_of_a_datasets_test_videos(tmp_p
     dataset, features = str(tmp_path / "small.csv"), tmp_path / "features"
     arms = choose_arms("la-net", ("MLP",))
     plan = make_plan("la-net", arms, dataset=dataset, features=features, seeds=(0, 1))
-    first, second, _ = ablate(plan).trainings
+    first, second, _ = ablate(plan).runs
     assert len(np.unique(first.resampled.draws)) > 10
     assert np.array_equal(first.resampled.draws, second.resampled.draws)
 
@@ -263,8 +289,8 @@ def test_five_seeds_are_the_default(tmp_path):
     options = ["--model", "la-net", "--arm", "MLP", "--json", str(path)]
     result = CliRunner().invoke(main, ["ablate", *options, *FEW])
     assert result.exit_code == 0, result.output
-    trainings = json.loads(path.read_text())["trainings"]
-    assert [t["seed"] for t in trainings if t["arm"] == "MLP alone"] == [0, 1, 2, 3, 4]
+    runs = json.loads(path.read_text())["runs"]
+    assert [run["seed"] for run in runs if run["arm"] == "MLP alone"] == [0, 1, 2, 3, 4]
 
 
 def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds():

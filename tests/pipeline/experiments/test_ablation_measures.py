@@ -311,13 +311,13 @@ class Marked(Cbcg):
         return CbcgOutput(first, features, first, directions, first)
 
 
-def test_the_anomalous_share_is_of_real_snippets_in_anomalous_training_bags(videos):
+def test_the_anomalous_fraction_is_of_real_snippets_in_anomalous_training_bags(videos):
     bags = make_bags()
     model = Marked(CbcgConfig(stream_dims=STREAMS, cluster_dim=2, max_fraction=1.0)).eval()
     values, _ = measure(model, videos, collected(bags), CPU)
     anomalous = [bag.features[:, 0] for bag in bags if bag.label == 1]
     n_marked = sum(int(value > 0) for bag in anomalous for value in bag)
-    assert values["anomalous share"] == pytest.approx(n_marked / sum(len(b) for b in anomalous))
+    assert values["anomalous fraction"] == pytest.approx(n_marked / sum(len(b) for b in anomalous))
 
 
 def test_parameters_are_counted_by_hand(videos):
