@@ -9,6 +9,7 @@ import torch
 
 from extractors.build import ExtractorChoice, ExtractorError
 from extractors.decoding.decode_pool import VideoLost
+from extractors.decoding.frame_folder import VideoSource, path_of
 from extractors.decoding.video import VideoError
 from extractors.engine import FramesDecoded
 from extractors.features import Extractor
@@ -99,7 +100,7 @@ class Scorer:
         return describe_distance(scores.feature_distance, self.distance_limits)
 
     def score(
-        self, video: Path, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
+        self, video: VideoSource, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
     ) -> Scores:
         """Score every frame of one video; arguments and errors as those of `score`."""
         found: list[Scores] = []
@@ -112,7 +113,7 @@ class Scorer:
 
     def score_all(
         self,
-        videos: Sequence[Path],
+        videos: Sequence[VideoSource],
         receive: Callable[[Path, Scores], None],
         *,
         stride: int = SNIPPET_LEN,
@@ -122,8 +123,8 @@ class Scorer:
         """Score videos, each in bounded memory; one that fails does not stop the others.
 
         Args:
-            videos: Video files. No path may occur twice.
-            receive: Called with each video and its scores once they are complete.
+            videos: Files and folders of frames. No path may occur twice.
+            receive: Called with the path of each video and its scores once they are complete.
             stride: As in `score`.
             explain: Also score without each part of the model: see `Scores.without`.
             report: Called with the progress.
@@ -139,7 +140,7 @@ class Scorer:
         if stride < 1 or snippet_len % stride:
             raise ValueError(f"stride must be a divisor of {snippet_len}, instead got {stride}")
         model = self.checkpoint.model.to(self.device).eval()
-        check_streams(model, list(self.extractor.stream_dims.items()), videos[0])
+        check_streams(model, list(self.extractor.stream_dims.items()), path_of(videos[0]))
         counter = _Counter(len(videos), report)
         failures = []
         for event in score_streams(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
-from pipeline.reports import html_report
+from pipeline.reports import html_player
 from pipeline.reports.html_index import write_index
 from pipeline.reports.html_report import write_report
 from pipeline.scoring.events import EventRule, describe_events
@@ -152,7 +152,7 @@ def test_the_curve_is_drawn_and_the_events_are_listed(open_page, report):
 def test_a_click_on_the_curve_seeks_the_video(
     open_page, tmp_path, long_clip, long_scores, run_facts, monkeypatch, embedded_bytes
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", embedded_bytes)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", embedded_bytes)
     write_report(tmp_path / "report.html", long_clip, long_scores, run_facts)
     page = open_page(tmp_path / "report.html")
     wait_for_video(page)
@@ -250,7 +250,7 @@ def test_a_drag_zooms_and_a_button_shows_the_whole_video_again(open_page, report
 def test_a_hostile_file_name_is_shown_and_runs_nothing(
     open_page, tmp_path, long_clip, long_scores, run_facts, monkeypatch
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", 0)
     video = tmp_path / HOSTILE
     video.write_bytes(long_clip.read_bytes())
     write_report(tmp_path / "report.html", video, long_scores, run_facts)
@@ -276,7 +276,7 @@ def test_a_video_that_the_browser_cannot_play_is_replaced_by_thumbnails(
 def test_a_video_that_is_gone_is_replaced_by_thumbnails(
     browser, tmp_path, long_clip, long_scores, run_facts, monkeypatch
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", 0)
     write_report(tmp_path / "report.html", long_clip, long_scores, run_facts)
     long_clip.unlink()
     with contextlib.closing(browser.new_page()) as page:
