@@ -67,17 +67,17 @@ def calibrate(
     with errors_in_one_line():
         from pipeline.atomic import check_writable
         from pipeline.cli.terminal import show_progress
-        from pipeline.runs.run_folder import Run
         from pipeline.scoring.calibrate import calibrate as calibrate_run
         from pipeline.scoring.calibration import calibration_path, write_calibration
         from pipeline.scoring.events import EventRule
+        from pipeline.scoring.score import find_seeds
         from pipeline.scoring.score_files import find_videos
         from pipeline.scoring.scorer import Scorer
 
-        run = Run(run_folder)
+        seeds = find_seeds(run_folder)
         videos = [video.source for video in find_videos(normal_videos, fps)]
-        scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
-        check_writable(calibration_path(run))
+        scorer = Scorer.load(seeds, device=device, weights=weights, flow_weights=flow_weights)
+        check_writable(calibration_path(seeds))
         for notice in scorer.notices:
             say(notice)
         with show_progress() as report:
@@ -89,7 +89,7 @@ def calibrate(
                 stride=stride,
                 report=report,
             )
-        write_calibration(run, calibration)
+        write_calibration(seeds, calibration)
         click.echo(calibration.describe())
     if failures:
         warn_of_failures([failure.reason for failure in failures], len(videos))

@@ -32,7 +32,7 @@ from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.reports.media_outputs import MediaOutputs
-    from pipeline.runs.run_folder import Run
+    from pipeline.scoring.calibration import Calibration
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
     from pipeline.scoring.score_files import NamedVideo, ScoreFormat, VideoOutputs
@@ -59,8 +59,9 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     type=click.Path(path_type=Path),
-    help="JSON of the events to write, each with a thumbnail of its peak as a data URI, - for "
-    "stdout; a folder for several videos.",
+    help="JSON of the events to write, - for stdout; a folder for several videos. Each has a "
+    "thumbnail of its peak as a data URI, and the scores that the peak would have without parts of "
+    "the model.",
 )
 @click.option(
     "--plot",
@@ -135,41 +136,43 @@ def score(
     with errors_in_one_line():
         from pipeline.device import describe_device
         from pipeline.reports.media_outputs import MediaOutputs
-        from pipeline.runs.run_folder import finished_seeds
-        from pipeline.scoring.score import find_run
+        from pipeline.scoring.calibration import read_calibration
+        from pipeline.scoring.score import find_seeds
         from pipeline.scoring.score_files import check_format, find_videos, is_one_video
         from pipeline.scoring.scorer import Scorer
 
         check_format(score_format)
-        run = find_run(run_folder, runs)
+        seeds = find_seeds(run_folder, runs)
         found = find_videos(videos, fps)
         are_folders = not is_one_video(videos, found)
         media = MediaOutputs(report_path, clips, overlay, are_folders)
-        seeds = [seed.checkpoint_path for seed in finished_seeds(run)]
-        inputs = [*seeds, *map(Path, filter(None, (weights, flow_weights)))]
+        checkpoints = [seed.checkpoint_path for seed in seeds.finished]
+        inputs = [*checkpoints, *map(Path, filter(None, (weights, flow_weights)))]
         outputs = _plan_outputs(
             found, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
-        calibrated = threshold is None
+        calibration = None if threshold is not None else read_calibration(seeds)
         scorer = Scorer.load(
-            run, device=device, weights=weights, flow_weights=flow_weights, calibrated=calibrated
+            seeds,
+            device=device,
+            weights=weights,
+            flow_weights=flow_weights,
+            calibration=calibration,
         )
-        say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
+        say(f"run: {seeds.named.folder}\ndevice: {describe_device(scorer.device)}")
         for notice in scorer.notices:
             say(notice)
-        rule = _event_rule(run, stride, threshold=threshold).with_values(
+        rule = _event_rule(calibration, stride).with_values(
             threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
         )
         failures, incomplete = _score_all(scorer, outputs, score_format, stride, rule, media)
         _end(failures, incomplete, len(outputs))
 
 
-def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
-    """The rule of the run's calibration, unless a threshold is given or there is none."""
-    from pipeline.scoring.calibration import read_calibration
+def _event_rule(calibration: Calibration | None, stride: int) -> EventRule:
+    """The rule of a calibration, which is told; the default rule where there is none."""
     from pipeline.scoring.events import EventRule
 
-    calibration = None if threshold is not None else read_calibration(run)
     if calibration is None:
         return EventRule()
     say(f"calibrated {calibration.describe()}")
@@ -250,6 +253,7 @@ def _score_all(
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
     writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+    explain = media.report is not None or any(each.events for each in outputs)
     incomplete: list[str] = []
 
     def write(video: Path, scores: Scores) -> None:
@@ -269,7 +273,7 @@ def _score_all(
                 [each.video.source for each in outputs],
                 write,
                 stride=stride,
-                explain=writer.shows_parts,
+                explain=explain,
                 report=report,
             )
     except KeyboardInterrupt:

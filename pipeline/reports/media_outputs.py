@@ -90,11 +90,6 @@ class MediaWriter:
         self._outputs, self._run, self._rule = outputs, run, rule
         self._summaries: list[ReportSummary] = []
 
-    @property
-    def shows_parts(self) -> bool:
-        """Whether an output shows what parts of the model an event rests on."""
-        return self._outputs.report is not None
-
     def write(
         self,
         video: NamedVideo,

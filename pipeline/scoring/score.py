@@ -6,6 +6,7 @@ from extractors.decoding.frame_folder import check_not_a_folder, path_of, video_
 from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.run_folder import Run, latest_run
+from pipeline.runs.seeds import Seeds, seeds_of
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.scorer import Scorer
 
@@ -54,17 +55,25 @@ def score(
     if fps is None:
         check_not_a_folder(path_of(source))
     scorer = Scorer.load(
-        find_run(run, runs), device=device, weights=weights, flow_weights=flow_weights
+        find_seeds(run, runs), device=device, weights=weights, flow_weights=flow_weights
     )
     return scorer.score(source, stride=stride, report=report)
 
 
-def find_run(run: Run | str | Path | None, runs_folder: str | Path = RUNS_FOLDER) -> Run:
-    """A run by its folder; the run that was trained last if None.
+def find_seeds(
+    run: Seeds | Run | str | Path | None, runs_folder: str | Path = RUNS_FOLDER
+) -> Seeds:
+    """The seeds that were trained with a run, which may be named by its folder.
+
+    Args:
+        run: None for the run that was trained last; seeds are returned as they are.
+        runs_folder: Folder in which the last run is looked for.
 
     Raises:
-        CheckpointError: If None is given and there is no trained run.
+        CheckpointError: If None is given and there is no trained run, or the run cannot be read.
     """
+    if isinstance(run, Seeds):
+        return run
     if run is None:
-        return latest_run(Path(runs_folder))
-    return run if isinstance(run, Run) else Run(Path(run))
+        return seeds_of(latest_run(Path(runs_folder)))
+    return seeds_of(run if isinstance(run, Run) else Run(Path(run)))

@@ -292,13 +292,17 @@ def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
 def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: VideoSource) -> bytes:
     """The events of a video as JSON: the rule, and each event as the fields of `Event`.
 
-    Each also has `thumbnail`, the frame of its peak as a data URI; null if it cannot be decoded.
+    Each also has `thumbnail`, the frame of its peak as a data URI, null if it cannot be decoded;
+    and `scores_without`, by part of the model, such as "context", what the score of the peak would
+    be without this part: an event rests on the parts without which its peak falls. It is empty
+    where `Scores.without` is.
 
     Raises:
         VideoError: If the video cannot be read.
     """
     events = describe_events(scores.per_frame, scores.timestamps, rule)
     thumbnails = make_thumbnails(video, scores, [event.peak_frame for event in events])
+    without = scores.per_frame_without
     uri_of = {thumbnail.frame: thumbnail.data_uri for thumbnail in thumbnails}
     return _json_bytes(
         {
@@ -307,7 +311,14 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Vide
             "video": printable(video_name),
             "rule": {**asdict(rule), "release": rule.release},
             "events": [
-                {**asdict(event), "thumbnail": uri_of.get(event.peak_frame)} for event in events
+                {
+                    **asdict(event),
+                    "scores_without": {
+                        name: float(values[event.peak_frame]) for name, values in without.items()
+                    },
+                    "thumbnail": uri_of.get(event.peak_frame),
+                }
+                for event in events
             ],
         }
     )

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from extractors.errors import LookaroundError
 from extractors.features import Features
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.extraction.feature_file import FeatureFileError
@@ -33,6 +34,10 @@ Streams = Mapping[str, NDArray[np.float32]]  # by stream (n_snippets, K, D)
 
 # Snippets that a model is given at once: an hour and a half of video at 25 frames per second.
 MAX_WINDOW_LEN = 8192
+
+
+class ScoreValueError(LookaroundError, ValueError):
+    """A model gives scores that are not numbers."""
 
 
 def snippet_scores(
@@ -290,10 +295,18 @@ def mean_over_crops(per_crop: Sequence[Tensor]) -> NDArray[np.float32]:
 
     Returns:
         (n_snippets,) in [0, 1].
+
+    Raises:
+        ScoreValueError: If a score is not a number.
     """
     total = np.zeros(per_crop[0].shape[1], dtype=np.float64)
     for scores in per_crop:
         total += scores[0].double().cpu().numpy()
+    if np.isnan(total).any():
+        raise ScoreValueError(
+            "the model gives scores that are not numbers: its weights are damaged or too large; "
+            "train again, or score with another run"
+        )
     return np.clip(total / len(per_crop), 0, 1).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
 from pipeline.scoring.snippet_scores import (
+    ScoreValueError,
     StreamScorer,
     snippet_scores,
     snippet_scores_without,
@@ -45,6 +46,19 @@ class Local(torch.nn.Module):
     def forward(self, features, mask):
         padded = torch.nn.functional.pad(features[..., 0], (1, 1), mode="replicate")
         return Output(padded.unfold(1, 3, 1).mean(dim=2), features)
+
+
+class Broken(Local):
+    """Weights so large that infinity is taken from infinity."""
+
+    def forward(self, features, mask):
+        return Output(features[..., 0] * torch.inf - torch.inf, features)
+
+
+def test_a_model_whose_scores_are_no_numbers_is_refused_in_one_line(make_features):
+    with pytest.raises(ScoreValueError, match="not numbers: its weights are damaged") as caught:
+        snippet_scores(Broken(), make_features(5), device=CPU)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("n_snippets", [1, 2, 7, 8, 9, 12, 13, 16, 17, 40])
