@@ -56,8 +56,7 @@ if TYPE_CHECKING:
     "--best-on-test",
     is_flag=True,
     help="Also the epoch that is best on the test videos: optimistic, as the literature reports. "
-    "Needs a run trained with --set keep_epochs=true. Of an ensemble it is the network alone, to "
-    "which the simple scorers were not fitted.",
+    "Needs a run trained with --set keep_epochs=true. An epoch of an ensemble is its network.",
 )
 @click.option(
     "--ground-truth",

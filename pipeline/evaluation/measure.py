@@ -180,7 +180,7 @@ class _Measuring:
     def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
         """Per seed the epoch that has the highest value of a metric on the test videos.
 
-        An ensemble is fitted once, to the network of the result: an epoch has its network alone.
+        An ensemble is built once, beside the final network: an epoch of one is its network alone.
         """
         best = tuple(
             max(self._epochs(paths), key=lambda measured: float(getattr(measured.frames, best_by)))

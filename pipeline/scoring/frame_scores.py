@@ -152,7 +152,8 @@ class Scores:
             path: The file.
             title: Above the curve.
             note: A warning at the right of the title.
-            video: The video that was scored: thumbnails of it are shown along the time axis.
+            video: The file or `FrameFolder` that was scored: thumbnails of it are shown along the
+                time axis.
             truth: Labeled anomalies as (start, stop) in frames, stop excluded, shown as bands.
 
         Raises:

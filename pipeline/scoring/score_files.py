@@ -85,9 +85,9 @@ class VideoOutputs:
 def find_videos(paths: Sequence[Path], fps: float | None = None) -> list[NamedVideo]:
     """The videos that are named, and those in folders that are named, with all folders below.
 
-    A file in a folder is a video by its suffix. If the frame rate of folders of frames is given, a
-    folder that holds numbered images and no video file, itself or not, is a video, too; else images
-    are passed over.
+    A file in a folder is a video by its suffix. If `fps` is given, a folder with images whose names
+    end in their number, and without a video file directly in it, is a video, too, whether it is
+    named or found in another; else images are passed over.
 
     Args:
         paths: Files and folders.
@@ -113,17 +113,21 @@ def is_one_video(paths: Sequence[Path], videos: Sequence[NamedVideo]) -> bool:
 
 
 def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
-    paths = list(folder.rglob("*"))
-    files = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
-    of_images = {path.parent for path in paths if frame_number(path) is not None}
+    files: list[Path] = []
+    of_images: set[Path] = set()  # folders
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+            files.append(path)
+        elif frame_number(path) is not None:
+            of_images.add(path.parent)
     sources: list[VideoSource] = [*files]
     if fps is not None:
         of_files = {file.parent for file in files}
-        sources += [FrameFolder(images, fps) for images in of_images - of_files]
+        sources += [FrameFolder(path, fps) for path in of_images - of_files]
     if not sources:
-        images = " nor folder of frames (numbered jpg or png)" if fps is not None else ""
+        frames = " nor folder of frames (numbered jpg or png)" if fps is not None else ""
         advice = "; to read its images as frames, give their rate with --fps" if of_images else ""
-        raise OutputError(f"{folder}: holds no video ({' '.join(VIDEO_SUFFIXES)}){images}{advice}")
+        raise OutputError(f"{folder}: holds no video ({' '.join(VIDEO_SUFFIXES)}){frames}{advice}")
     return [
         NamedVideo(source, _name_below(folder, path_of(source)))
         for source in sorted(sources, key=path_of)
