@@ -11,12 +11,12 @@ are. The 95 % quantile of that bounds the rate: 3.0 / hours for n = 0, 4.7 / hou
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import gamma
 
+from extractors.decoding.frame_folder import VideoSource
 from extractors.errors import LookaroundError
 from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
@@ -36,7 +36,7 @@ class CalibrationError(LookaroundError, ValueError):
 
 def calibrate(
     scorer: Scorer,
-    normal_videos: Sequence[Path],
+    normal_videos: Sequence[VideoSource],
     *,
     false_alarms_per_hour: float,
     rule: EventRule | None = None,
@@ -47,7 +47,7 @@ def calibrate(
 
     Args:
         scorer: The run and its extractor.
-        normal_videos: Videos without anomalies. No path may occur twice.
+        normal_videos: Files and folders of frames without anomalies. No path may occur twice.
         false_alarms_per_hour: Above 0.
         rule: Merging and minimum length of events; its threshold is not used. None for the default.
         stride: As in `score`.
