@@ -120,8 +120,8 @@ class ClavComo(AnomalyModel):
 
     @property
     def accepts_context(self) -> bool:
-        """Whether there is a context path, which can read another video."""
-        return self.config.relation == "como"
+        """Whether there is a context path that is read, and can read another video."""
+        return self.config.relation == "como" and self.config.como_reads != "motion"
 
     @property
     def _has_rgb_and_flow(self) -> bool:
@@ -135,7 +135,12 @@ class ClavComo(AnomalyModel):
         return {"flow": 1, "steps": 4, "both": 5}[self.config.motion_from]
 
     def forward(
-        self, features: Tensor, mask: Tensor, *, context: Tensor | None = None
+        self,
+        features: Tensor,
+        mask: Tensor,
+        *,
+        context: Tensor | None = None,
+        motion: Tensor | None = None,
     ) -> ClavComoOutput:
         """Score every snippet.
 
@@ -145,6 +150,7 @@ class ClavComo(AnomalyModel):
             context: (B, T, D) what the context path reads instead of `features`: a control that
                 takes the true surroundings away. By default `features`; without
                 CoMo there is no such path.
+            motion: The same for the motion path.
 
         Returns:
             (B, T) logits, (B, T, E) embeddings z (without a relation: y) and the gate.
@@ -152,18 +158,15 @@ class ClavComo(AnomalyModel):
         Raises:
             ValueError: If a shape or dtype is not as above.
         """
-        check_bags(features, mask, self.config.feature_dim)
         streams, gate_logits = self._embed(features, mask)
         y = _sum(streams)
         z = y
         if self.config.relation == "como":
-            surroundings = streams
-            if context is not None:
-                check_bags(context, mask, self.config.feature_dim)
-                surroundings, _ = self._embed(context, mask)
+            surroundings = streams if context is None else self._embed(context, mask)[0]
+            moving = streams if motion is None else self._embed(motion, mask)[0]
             appearance = surroundings["rgb"] if self._has_rgb_and_flow else _sum(surroundings)
             around = context_features(appearance, mask, self.config.context_len)
-            z = self.como(y, around, self._motion(streams, mask), mask)
+            z = self.como(y, around, self._motion(moving, mask), mask)
         elif self.config.relation == "self-attention":
             z = self.attention(y, mask)
         if self.config.ica != "none" and self.config.ica_position == "after":
@@ -187,6 +190,7 @@ class ClavComo(AnomalyModel):
 
         The logits are the mean over streams.
         """
+        check_bags(features, mask, self.config.feature_dim)
         standard = self.standardized(features)
         embedded = {
             name: self.stems[name](standard[..., columns])
@@ -250,20 +254,16 @@ class ClavComo(AnomalyModel):
         return {"gap": relative_gap(videos)}
 
     def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """`context` and `motion`: what their path reads is that of the average training snippet.
+        """`context` and `motion`: their path reads the average training snippet everywhere.
 
-        With one stream the motion path and the residual read the same, so both are averaged.
+        What the paths add to stays that of `features`.
         """
         if self.config.relation != "como":
             return {}
-        columns = stream_columns(self.config.stream_dims)
-        of_motion = columns["flow"] if self._has_rgb_and_flow else slice(None)
         average = self.input_norm.mean.expand_as(features)
-        still = features.clone()
-        still[..., of_motion] = average[..., of_motion]
         return {
             "context": self(features, mask, context=average).scores,
-            "motion": self(still, mask, context=features).scores,
+            "motion": self(features, mask, motion=average).scores,
         }
 
 

@@ -271,7 +271,7 @@ class AnomalyModel(nn.Module, ABC):
         return {}
 
     def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Snippet scores when one part of the model reads the average of the training snippets.
+        """Snippet scores when one part of the model reads nothing of the video, or is left out.
 
         A score that falls without a part is owed to it: a report says so of an event's peak.
 

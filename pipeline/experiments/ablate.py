@@ -141,13 +141,19 @@ def _write_json(path: Path, ablation: Ablation) -> None:
 
 
 def _config(plan: Plan, dataset: Dataset | None, arm: Arm) -> TrainConfig:
-    return resolve_config(
+    config = resolve_config(
         plan.model_name,
         plan.dataset if dataset is None else dataset.name,  # a synthetic one has its own recipe
         n_videos=None if dataset is None else len(dataset.split("train")),
         # The network by itself: the scorers of an ensemble would hide what its parts do.
         settings=["ensemble=false", *plan.settings, *arm.settings],
     )
+    if config.ensemble or config.selection != "budget" or config.keep_epochs:
+        raise ConfigError(
+            "--set: an ablation trains the network alone for all its steps; leave out ensemble, "
+            "selection and keep_epochs"
+        )
+    return config
 
 
 def _load(plan: Plan, dataset: Dataset | None, config: TrainConfig) -> dict[int, _Videos]:

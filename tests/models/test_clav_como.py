@@ -334,8 +334,8 @@ def test_without_context_the_surroundings_of_a_snippet_do_not_matter():
     assert (whole[:, 4:] - changed[:, 4:]).abs().max() > 1e-3
 
 
-def test_without_motion_the_flow_does_not_matter():
-    model, features, mask = two_streams()
+def test_without_motion_the_flow_matters_only_as_what_the_paths_add_to():
+    model, features, mask = two_streams(use_residual=False)
     others = features.clone()
     others[..., 6:] += torch.randn(1, 9, 5) * 5
     before, after = (model.scores_without(each, mask)["motion"] for each in (features, others))
@@ -348,12 +348,28 @@ def test_a_part_is_left_out_by_the_names_of_the_streams_in_any_order():
     model = ClavComo(ClavComoConfig(stream_dims=streams, **SMALL)).eval()
     model.input_norm.fit(torch.randn(40, 14) * 2 + 3)
     features, mask = torch.randn(1, 9, 14), torch.ones(1, 9).bool()
-    average = model.input_norm.mean
-    still = torch.cat([average[:5].expand(1, 9, 5), features[..., 5:]], dim=2)
     found = model.scores_without(features, mask)
-    torch.testing.assert_close(found["motion"], model(still, mask, context=features).scores)
-    empty = model(features, mask, context=average.expand(1, 9, 14)).scores
-    torch.testing.assert_close(found["context"], empty)
+    average = model.input_norm.mean.expand(1, 9, 14)
+    torch.testing.assert_close(found["motion"], model(features, mask, motion=average).scores)
+    torch.testing.assert_close(found["context"], model(features, mask, context=average).scores)
+
+
+def test_only_the_path_that_is_left_out_reads_something_else():
+    model, features, mask = two_streams()
+    read = []
+    model.como.register_forward_hook(lambda _, inputs, __: read.append(inputs[:3]))
+    model(features, mask)
+    assert list(model.scores_without(features, mask)) == ["context", "motion"]
+    whole, without_context, without_motion = read
+    for found, index in ((without_context, 1), (without_motion, 2)):
+        differs = [not torch.equal(one, other) for one, other in zip(found, whole, strict=True)]
+        assert differs == [place == index for place in range(3)]
+
+
+@pytest.mark.parametrize(("reads", "expected"), [("both", True), ("motion", False)])
+def test_a_model_that_reads_no_context_accepts_no_other(reads, expected):
+    model, _, _ = two_streams(como_reads=reads)
+    assert model.accepts_context == expected
 
 
 def test_with_one_stream_each_part_can_be_left_out_too():

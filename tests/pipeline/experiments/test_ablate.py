@@ -107,6 +107,9 @@ def test_the_command_trains_its_arms_and_prints_what_it_measured(tmp_path, model
     [
         (("--arm", "B7"), "--arm must begin one of A0 baseline"),
         (("--set", "model.margn=1"), "unknown key model.margn; did you mean model.margin?"),
+        (("--set", "ensemble=true"), "an ablation trains the network alone for all its steps"),
+        (("--set", "selection=held_out"), "leave out ensemble, selection and keep_epochs"),
+        (("--set", "keep_epochs=true"), "leave out ensemble, selection and keep_epochs"),
         (("--dataset", "absent.csv"), "absent.csv"),
         (("--json", "no/such/folder/table.json"), "no/such/folder"),
     ],
