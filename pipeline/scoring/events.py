@@ -19,6 +19,8 @@ DEFAULT_MERGE_SECONDS = 1.0
 DEFAULT_MIN_SECONDS = 0.0
 RELEASE_FRACTION = 0.8
 
+SECONDS_PER_HOUR = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class EventRule:
@@ -212,6 +214,18 @@ def frame_ends(timestamps: NDArray[np.float64]) -> NDArray[np.float64]:
     durations = np.diff(timestamps)
     last = timestamps[-1:] + (np.median(durations) if durations.size else 0.0)
     return np.concatenate([timestamps[1:], last])
+
+
+def n_seconds(timestamps: NDArray[np.float64]) -> float:
+    """The length of a video, from its first frame to the end of its last one.
+
+    Args:
+        timestamps: (n_frames,) seconds, n_frames at least 1.
+
+    >>> n_seconds(np.array([10.0, 10.5, 12.0]))  # the last frame lasts 1 s, as the median one
+    3.0
+    """
+    return float(frame_ends(timestamps)[-1] - timestamps[0])
 
 
 def true_runs(flags: NDArray[np.bool_]) -> list[Interval]:
