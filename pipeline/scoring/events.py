@@ -94,6 +94,9 @@ def describe_events(
         timestamps: (n_frames,) seconds.
         rule: When a score is an event.
 
+    Raises:
+        ValueError: If a time is NaN, as those of imported features are.
+
     >>> scores = np.array([0, 0.5, 1, 0], "float32")
     >>> describe_events(scores, np.arange(4) / 2, EventRule())  # doctest: +NORMALIZE_WHITESPACE
     (Event(start_frame=1, stop_frame=3, start_seconds=0.5, stop_seconds=1.5,
@@ -124,10 +127,18 @@ def find_events(
         timestamps: (n_frames,) seconds.
         rule: When a score is an event.
 
+    Raises:
+        ValueError: If a time is NaN, as those of imported features are.
+
     >>> scores = np.array([0.1, 0.45, 0.6, 0.42, 0.1, 0.1, 0.9], "float32")
     >>> find_events(scores, np.arange(7.0), EventRule(threshold=0.5))
     ((2, 4), (6, 7))
     """
+    n_unknown = int(np.isnan(timestamps).sum())
+    if n_unknown:
+        raise ValueError(
+            f"timestamps must be numbers, instead {n_unknown} of {len(timestamps)} are NaN"
+        )
     finder = EventFinder(rule)
     events = [*finder.add(scores, timestamps), *finder.finish()]
     ends = frame_ends(timestamps)
