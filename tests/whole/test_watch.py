@@ -567,6 +567,20 @@ def test_an_event_rule_out_of_its_range_is_a_usage_error(command):
     assert command("clip.ts", "--threshold", "2").exit_code == 2
 
 
+@pytest.mark.parametrize(("limit", "n_notices"), [(1e-6, 1), (5.0, 0)])
+def test_a_camera_unlike_the_training_videos_is_named_once(
+    brightness_scorer, write_clip, tmp_path, monkeypatch, limit, n_notices
+):
+    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
+    path = str(write_clip(tmp_path / "clip.ts", n_frames=120))
+    limited = replace(brightness_scorer, distance_limits=(limit, None))
+    with watching(path, limited, stall_seconds=0.5, max_lag_seconds=60) as watch:
+        watch.wait_for(lambda: len(watch.all(LiveScore)) == 8)
+    told = [n for n in watch.all(LiveNotice) if "its features are unlike those" in n.text]
+    assert len(told) == n_notices
+    assert all(notice.is_warning and notice.text.startswith(f"{path}: ") for notice in told)
+
+
 def test_the_model_is_warmed_up_but_remembers_nothing_of_it(scorer):
     seen: list[int] = []
     forward = scorer.checkpoint.model.forward
