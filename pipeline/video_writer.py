@@ -1,6 +1,7 @@
 """Write video files as H.264: frames at a fixed rate, or at their own times with sound copied."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import FrameFolder, VideoSource
 from extractors.decoding.pyav_file import open_video
 from extractors.errors import LookaroundError
 from pipeline.atomic import replacing
@@ -56,7 +58,7 @@ def write_video(path: Path, frames: Iterable[Frame], *, fps: int) -> None:
 
 
 def write_with_sound(
-    path: Path, frames: Iterable[tuple[Frame, float]], source: Path, *, stop_seconds: float
+    path: Path, frames: Iterable[tuple[Frame, float]], source: VideoSource, *, stop_seconds: float
 ) -> None:
     """Encode frames at their times as H.264, with the sound of another file copied beside them.
 
@@ -65,7 +67,7 @@ def write_with_sound(
         frames: At least one: (H, W, 3) uint8 RGB of one size, and seconds, ascending. The written
             video begins at 0 with the first one; an odd side grows by a pixel.
         source: The file whose best sound stream is copied, from the first frame's time on. A file
-            without sound gives none.
+            without sound gives none, nor does a folder of frames.
         stop_seconds: When the sound ends, on the clock of the frames.
 
     Raises:
@@ -80,7 +82,9 @@ def write_with_sound(
     if first is None:
         raise ValueError("a video needs at least one frame, instead got none")
     span = (first[1], stop_seconds)
-    with replacing(path) as temporary, open_video(source) as source_file:
+    opened: AbstractContextManager[InputContainer | None]
+    opened = nullcontext() if isinstance(source, FrameFolder) else open_video(source)
+    with replacing(path) as temporary, opened as source_file:
         try:
             with av.open(temporary, "w", format=container_name) as container:
                 stream = _add_video(container, first[0])
@@ -90,12 +94,12 @@ def write_with_sound(
             raise VideoWriterError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def container_for(path: Path, source: Path) -> str:
+def container_for(path: Path, source: VideoSource) -> str:
     """FFmpeg's name of the container that a file name stands for.
 
     Args:
         path: The file to write.
-        source: The file whose sound it is to hold.
+        source: The video whose sound it is to hold.
 
     Raises:
         VideoWriterError: If the container is not one of `CONTAINERS` or cannot hold the sound.
@@ -111,8 +115,8 @@ def container_for(path: Path, source: Path) -> str:
     return container
 
 
-def suffix_for_sound(source: Path) -> str:
-    """The suffix of a file that holds the sound of another: ".mp4" where that can, else ".mkv".
+def suffix_for_sound(source: VideoSource) -> str:
+    """The suffix of a file that holds a video's sound: ".mp4" where that can, else ".mkv".
 
     Raises:
         VideoError: If the source cannot be opened.
@@ -121,12 +125,14 @@ def suffix_for_sound(source: Path) -> str:
     return ".mp4" if codec is None or codec in MP4_SOUND else ".mkv"
 
 
-def sound_codec(source: Path) -> str | None:
-    """FFmpeg's name of the codec of a file's best sound stream; None where it has no sound.
+def sound_codec(source: VideoSource) -> str | None:
+    """FFmpeg's name of the codec of a video's best sound stream; None where it has no sound.
 
     Raises:
         VideoError: If the file cannot be opened.
     """
+    if isinstance(source, FrameFolder):
+        return None
     with open_video(source) as container:
         sound = container.streams.best("audio")
         return None if sound is None else str(sound.codec_context.name)
@@ -184,11 +190,11 @@ def _even(image: Frame) -> Frame:
 
 
 def _copy_sound(
-    container: OutputContainer, source: InputContainer, span: tuple[float, float]
+    container: OutputContainer, source: InputContainer | None, span: tuple[float, float]
 ) -> Iterator[TimedPacket]:
     """Add a sound stream like the source's best one, and give its packets within a span."""
-    sound = source.streams.best("audio")
-    if not isinstance(sound, AudioStream):
+    sound = None if source is None else source.streams.best("audio")
+    if source is None or not isinstance(sound, AudioStream):
         return iter(())
     return _packets(source, sound, container.add_stream_from_template(sound), span)
 

@@ -6,7 +6,7 @@ to the bit.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -60,9 +60,24 @@ class FrameFolder:
 VideoSource = Path | FrameFolder
 
 
+def video_source(path: Path, fps: float | None) -> VideoSource:
+    """A folder as a video of its frames where their rate is known; any other path as it is."""
+    return path if fps is None or not path.is_dir() else FrameFolder(path, fps)
+
+
 def path_of(source: VideoSource) -> Path:
     """The path of a video file or of a folder of frames; it identifies the video."""
     return source.path if isinstance(source, FrameFolder) else source
+
+
+def frame_number(path: Path) -> int | None:
+    """The number at the end of an image's name; None for a path that is not one of a frame.
+
+    >>> [frame_number(Path(name)) for name in ("gate/0012.jpg", "a12.PNG", "12.txt", "a.png")]
+    [12, 12, None, None]
+    """
+    match = re.search(r"([0-9]{1,9})$", path.stem)
+    return int(match[1]) if match and path.suffix.lower() in IMAGE_CODECS else None
 
 
 def list_frames(folder: Path) -> list[Path]:
@@ -75,9 +90,9 @@ def list_frames(folder: Path) -> list[Path]:
     numbered: list[tuple[int, Path]] = []
     try:
         for path in folder.iterdir():
-            match = re.search(r"([0-9]{1,9})$", path.stem)
-            if match is not None and path.suffix.lower() in IMAGE_CODECS and path.is_file():
-                numbered.append((int(match[1]), path))
+            number = frame_number(path)
+            if number is not None and path.is_file():
+                numbered.append((number, path))
     except OSError as error:
         raise VideoError.about(folder, f"cannot be read: {error.strerror}") from error
     if not 0 < len(numbered) <= MAX_FRAMES:
@@ -135,9 +150,14 @@ def read_index(folder: FrameFolder) -> StreamIndex:
 
 
 def read_frames(
-    folder: FrameFolder, index: StreamIndex
+    folder: FrameFolder, index: StreamIndex, numbers: Sequence[int] | None = None
 ) -> Iterator[tuple[NDArray[np.uint8], float]]:
-    """Yield every frame with its time.
+    """Yield frames with their times.
+
+    Args:
+        folder: The folder.
+        index: As from `read_index`.
+        numbers: Which frames, counted from 0; None for all.
 
     Yields:
         (H, W, 3) uint8 RGB and seconds.
@@ -147,8 +167,8 @@ def read_frames(
             A frame that is skipped would shift the frames after it against the annotation.
     """
     decoder, reformatter = ImageDecoder(index.codec), VideoReformatter()
-    frames = list_frames(folder.path)
-    for path, seconds in zip(frames, index.timestamps.tolist(), strict=True):
+    frames = list(zip(list_frames(folder.path), index.timestamps.tolist(), strict=True))
+    for path, seconds in frames if numbers is None else [frames[number] for number in numbers]:
         frame = _decode(path, index.codec, decoder)
         image = turned(to_rgb(frame, frame.width, frame.height, reformatter), index.turn)
         if image.shape != index.first_frame.shape:

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decoding import pyav_reader
+from extractors.decoding import frame_folder, pyav_reader
+from extractors.decoding.frame_folder import FrameFolder, VideoSource
 from extractors.decoding.pyav_file import (
     FFmpegError,
     InputContainer,
@@ -60,11 +61,11 @@ def stream_kind(path: Path) -> StreamKind:
         return StreamKind(container.format.name, context.name, context.pix_fmt or "")
 
 
-def frames_at(path: Path, seconds: Sequence[float]) -> Iterator[Image | None]:
+def frames_at(source: VideoSource, seconds: Sequence[float]) -> Iterator[Image | None]:
     """Decode the frame that is shown at each time.
 
     Args:
-        path: The video.
+        source: The video.
         seconds: In ascending order. A time before the first frame stands for the first frame.
 
     Yields:
@@ -74,21 +75,24 @@ def frames_at(path: Path, seconds: Sequence[float]) -> Iterator[Image | None]:
     Raises:
         VideoError: If the file cannot be opened or holds no video that can be decoded.
     """
-    with open_video(path) as container:
+    if isinstance(source, FrameFolder):
+        yield from _frames_of_folder_at(source, seconds)
+        return
+    with open_video(source) as container:
         if not _is_seekable(container):
-            yield from _frames_in_one_pass(path, seconds)
+            yield from _frames_in_one_pass(source, seconds)
             return
-        stream = select_stream(container, path)
+        stream = select_stream(container, source)
         for time in seconds:
             shown = next(_seek(container, stream, time), None)
             yield None if shown is None else shown[0]
 
 
-def frames_between(path: Path, start: float, stop: float) -> Iterator[tuple[Image, float]]:
+def frames_between(source: VideoSource, start: float, stop: float) -> Iterator[tuple[Image, float]]:
     """Decode the frames that are shown from one time to another.
 
     Args:
-        path: The video.
+        source: The video.
         start: Seconds; the first frame is the one that is shown then.
         stop: Seconds; frames from then on are left out.
 
@@ -98,15 +102,40 @@ def frames_between(path: Path, start: float, stop: float) -> Iterator[tuple[Imag
     Raises:
         VideoError: If the file cannot be opened or holds no video that can be decoded.
     """
-    with open_video(path) as container:
+    if isinstance(source, FrameFolder):
+        yield from _frames_of_folder_between(source, start, stop)
+        return
+    with open_video(source) as container:
         if _is_seekable(container):
-            frames = _seek(container, select_stream(container, path), start)
+            frames = _seek(container, select_stream(container, source), start)
         else:
-            frames = _shown_from(_read_all(path), start)
+            frames = _shown_from(_read_all(source), start)
         for image, time in frames:
             if time >= stop - TOLERANCE_SECONDS:
                 return
             yield image, time
+
+
+def _frames_of_folder_at(folder: FrameFolder, seconds: Sequence[float]) -> Iterator[Image]:
+    index = frame_folder.read_index(folder)
+    shown = [_frame_shown_at(index.timestamps, time) for time in seconds]
+    for image, _ in frame_folder.read_frames(folder, index, shown):
+        yield image
+
+
+def _frames_of_folder_between(
+    folder: FrameFolder, start: float, stop: float
+) -> Iterator[tuple[Image, float]]:
+    index = frame_folder.read_index(folder)
+    first = _frame_shown_at(index.timestamps, start)
+    last = int(np.searchsorted(index.timestamps, stop - TOLERANCE_SECONDS))
+    return frame_folder.read_frames(folder, index, range(first, last))
+
+
+def _frame_shown_at(timestamps: NDArray[np.float64], seconds: float) -> int:
+    """The number of the frame that is shown at a time; 0 before the first one."""
+    n_begun = np.searchsorted(timestamps, seconds + TOLERANCE_SECONDS, side="right")
+    return max(int(n_begun) - 1, 0)
 
 
 def _is_seekable(container: InputContainer) -> bool:

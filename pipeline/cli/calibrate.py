@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.scoring_options import (
     extractor_weights_options,
+    frame_rate_option,
     merge_seconds_option,
     min_seconds_option,
     stride_option,
@@ -34,6 +35,7 @@ from pipeline.cli.shared import (
     show_default=True,
     help="How many events per hour of normal footage are acceptable.",
 )
+@frame_rate_option
 @merge_seconds_option
 @min_seconds_option
 @stride_option
@@ -42,6 +44,7 @@ from pipeline.cli.shared import (
 def calibrate(
     run_folder: Path,
     normal_videos: tuple[Path, ...],
+    fps: float | None,
     false_alarms_per_hour: float,
     merge_seconds: float | None,
     min_seconds: float | None,
@@ -52,12 +55,12 @@ def calibrate(
 ) -> None:
     """Choose the threshold of RUN from NORMAL_VIDEOS, in which nothing anomalous happens.
 
-    RUN is a run's folder, NORMAL_VIDEOS are video files and folders that are searched for them. The
-    threshold is the lowest with so few false alarms in them that last, together, no longer than a
-    minute for each that is acceptable, and no longer than a tenth of the time. It is stored with
-    the run, and `pipeline score` uses it unless --threshold is given. Also printed is the rate of
-    false alarms that the footage excludes: without a single false alarm, 3 hours of footage exclude
-    more than one per hour, with 95% confidence.
+    RUN is a run's folder, NORMAL_VIDEOS are video files, folders that are searched for them, and
+    with --fps folders of frames. The threshold is the lowest with so few false alarms in them that
+    last, together, no longer than a minute for each that is acceptable, and no longer than a tenth
+    of the time. It is stored with the run, and `pipeline score` uses it unless --threshold is
+    given. Also printed is the rate of false alarms that the footage excludes: without a single
+    false alarm, 3 hours of footage exclude more than one per hour, with 95% confidence.
 
     \b
     pipeline calibrate runs/small/clav-como/20260102-030405-seed0 quiet_days/
@@ -65,17 +68,17 @@ def calibrate(
     with errors_in_one_line():
         from pipeline.atomic import check_writable
         from pipeline.cli.terminal import show_progress
-        from pipeline.runs.run_folder import Run
         from pipeline.scoring.calibrate import calibrate as calibrate_run
         from pipeline.scoring.calibration import calibration_path, write_calibration
         from pipeline.scoring.events import EventRule
+        from pipeline.scoring.score import find_seeds
         from pipeline.scoring.score_files import find_videos
         from pipeline.scoring.scorer import Scorer
 
-        run = Run(run_folder)
-        videos = [video.path for video in find_videos(normal_videos)]
-        scorer = Scorer.load(run, device=device, weights=weights, flow_weights=flow_weights)
-        check_writable(calibration_path(run))
+        seeds = find_seeds(run_folder)
+        videos = [video.source for video in find_videos(normal_videos, fps)]
+        scorer = Scorer.load(seeds, device=device, weights=weights, flow_weights=flow_weights)
+        check_writable(calibration_path(seeds))
         for notice in scorer.notices:
             say(notice)
         with show_progress() as report:
@@ -87,7 +90,7 @@ def calibrate(
                 stride=stride,
                 report=report,
             )
-        write_calibration(run, calibration)
+        write_calibration(seeds, calibration)
         click.echo(calibration.describe())
     if failures:
         warn_of_failures([failure.reason for failure in failures], len(videos))

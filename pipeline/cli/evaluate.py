@@ -26,7 +26,7 @@ from pipeline.notes import RANDOM_WEIGHTS_NOTE
 if TYPE_CHECKING:
     from pipeline.datasets.catalog import Dataset
     from pipeline.evaluation.results import Evaluation
-    from pipeline.runs.run_folder import Run
+    from pipeline.runs.seeds import Seeds
 
 
 @click.command()
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     "--best-on-test",
     is_flag=True,
     help="Also the epoch that is best on the test videos: optimistic, as the literature reports. "
-    "Needs a run trained with --set keep_epochs=true.",
+    "Needs a run trained with --set keep_epochs=true. An epoch of an ensemble is its network.",
 )
 @click.option(
     "--ground-truth",
@@ -109,17 +109,18 @@ def evaluate(
     """
     with errors_in_one_line():
         opens_videos = controls or report_folder is not None
-        run, source, loaded = _find(
+        seeds, source, loaded = _find(
             run_folder, runs, dataset, videos, allow_outside=allow_outside or not opens_videos
         )
         _check_outputs(json_path, plot, report_folder, source, loaded, features)
+        limits = () if report_folder is None else _distance_limits(seeds)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
 
         with show_progress() as report:
             evaluation = evaluate_run(
-                run,
+                seeds,
                 dataset=loaded,
                 features=features,
                 device=device,
@@ -129,8 +130,8 @@ def evaluate(
                 ground_truth=ground_truth,
                 report=report,
             )
-        _show(evaluation, run, json_path, plot)
-        failures = _write_report(report_folder, evaluation, run, loaded, features, device)
+        _show(evaluation, seeds, json_path, plot)
+        failures = _write_report(report_folder, evaluation, seeds, loaded, features, device, limits)
     if failures or any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
@@ -142,19 +143,25 @@ def _find(
     videos: Path | None,
     *,
     allow_outside: bool,
-) -> tuple[Run, Path, Dataset]:
-    """The run, and the dataset with its source: a dataset that is named is read before torch is."""
+) -> tuple[Seeds, Path, Dataset]:
+    """The run's seeds, and the dataset with its source; one that is named is read before torch."""
     from pipeline.datasets import load_dataset
 
     loaded = dataset and load_dataset(dataset, videos, allow_outside=allow_outside)
 
-    from pipeline.runs.run_folder import read_description
-    from pipeline.scoring.score import find_run
+    from pipeline.scoring.score import find_seeds
 
-    run = find_run(run_folder, runs)
-    source = dataset or read_description(run).dataset_source
+    seeds = find_seeds(run_folder, runs)
+    source = dataset or seeds.describe().dataset_source
     loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
-    return run, Path(source), loaded
+    return seeds, Path(source), loaded
+
+
+def _distance_limits(seeds: Seeds) -> tuple[float | None, ...]:
+    """From which distance on a video is unlike those that the run knows, as for `score`."""
+    from pipeline.scoring.calibration import distance_limits, read_calibration
+
+    return distance_limits(seeds, read_calibration(seeds))
 
 
 def _check_outputs(
@@ -181,10 +188,11 @@ def _check_outputs(
 def _write_report(
     folder: Path | None,
     evaluation: Evaluation,
-    run: Run,
+    seeds: Seeds,
     dataset: Dataset,
     features: Path,
     device: str,
+    distance_limits: tuple[float | None, ...],
 ) -> tuple[str, ...]:
     """Write the pages of the test videos, if they are wanted; the videos that have none."""
     if folder is None:
@@ -197,12 +205,13 @@ def _write_report(
     with show_progress() as report:
         written = write_split_report(
             folder,
-            load_average(run),
+            load_average(seeds.finished),
             dataset,
             features,
             choose_device(device),
             evaluation.rule,
             ground_truth=evaluation.ground_truth,
+            distance_limits=distance_limits,
             report=report,
         )
     for failure in written.failures:
@@ -211,7 +220,7 @@ def _write_report(
     return written.failures
 
 
-def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path | None) -> None:
+def _show(evaluation: Evaluation, seeds: Seeds, json_path: Path | None, plot: Path | None) -> None:
     """Print the tables, write the outputs and store the evaluation with the runs of all seeds."""
     from pipeline.cli.terminal import format_table
     from pipeline.evaluation.results import alarms_table, as_json, metrics_table, write_json
@@ -219,11 +228,9 @@ def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path |
     from pipeline.evaluation.verdict import describe_unbeaten
     from pipeline.reports.model_card import keep_evaluation
     from pipeline.reports.plots import plot_evaluation
-    from pipeline.runs.run_folder import finished_seeds, read_description
 
-    seeds = finished_seeds(run)
-    click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds))
-    description = read_description(seeds[0])
+    click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds.finished))
+    description = seeds.describe()
     click.echo(f"checkpoints: {description.config.selection_description}")
     for table in (metrics_table(evaluation), alarms_table(evaluation)):
         click.echo(format_table(table.title, table.header, table.rows) + "\n")
@@ -238,5 +245,5 @@ def _show(evaluation: Evaluation, run: Run, json_path: Path | None, plot: Path |
     if plot is not None:
         plot_evaluation(evaluation, plot)
     default = default_ground_truth(evaluation.dataset, description.provenance)
-    for seed in seeds if evaluation.ground_truth == default else ():
+    for seed in seeds.finished if evaluation.ground_truth == default else ():
         keep_evaluation(seed, evaluation)

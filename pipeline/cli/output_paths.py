@@ -66,6 +66,24 @@ def check_output_folders(
             raise OutputError(f"{file}: must not be replaced, it is an input of the command")
 
 
+def check_outside_frames(outputs: Mapping[str, Path | None], frame_folders: Iterable[Path]) -> None:
+    """Refuse outputs in a folder of frames, where an image might become one of them.
+
+    Args:
+        outputs: Files and folders by the option that names them; None where it was not given.
+        frame_folders: What the command reads.
+
+    Raises:
+        OutputError: If an output is such a folder, or lies directly in one.
+    """
+    taken = {resolved(folder) for folder in frame_folders}
+    for option, path in outputs.items():
+        if path not in (None, STDOUT) and taken & {resolved(path), resolved(path).parent}:
+            raise OutputError(
+                f"{path}: {option} must not write into a folder of frames; name another folder"
+            )
+
+
 def _check_outside_runs(option: str, path: Path) -> None:
     run = next((folder for folder in resolved(path).parents if is_run_folder(folder)), None)
     if run is not None:

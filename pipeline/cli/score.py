@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli.scoring_options import (
     extractor_weights_options,
+    frame_rate_option,
     merge_seconds_option,
     min_seconds_option,
     run_option,
@@ -31,15 +32,16 @@ from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.reports.media_outputs import MediaOutputs
-    from pipeline.runs.run_folder import Run
+    from pipeline.scoring.calibration import Calibration
     from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
-    from pipeline.scoring.score_files import ScoreFormat, VideoOutputs
+    from pipeline.scoring.score_files import NamedVideo, ScoreFormat, VideoOutputs
     from pipeline.scoring.scorer import Scorer, VideoFailure
 
 
 @click.command()
 @click.argument("videos", type=click.Path(path_type=Path), nargs=-1, required=True)
+@frame_rate_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -57,8 +59,9 @@ if TYPE_CHECKING:
 @click.option(
     "--events",
     type=click.Path(path_type=Path),
-    help="JSON of the events to write, each with a thumbnail of its peak as a data URI, - for "
-    "stdout; a folder for several videos.",
+    help="JSON of the events to write, - for stdout; a folder for several videos. Each has a "
+    "thumbnail of its peak as a data URI, and the scores that the peak would have without parts of "
+    "the model.",
 )
 @click.option(
     "--plot",
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
 @device_option
 def score(
     videos: tuple[Path, ...],
+    fps: float | None,
     out: Path | None,
     score_format: ScoreFormat,
     stride: int,
@@ -117,52 +121,58 @@ def score(
 ) -> None:
     """Give every frame of VIDEOS an anomaly score: frame,time_seconds,score.
 
-    VIDEOS are video files, and folders that are searched for them. An event begins at --threshold
-    and ends where the score falls below 0.8 of it. With several videos, or a folder, all outputs
-    are folders. The exit code is 3 if some videos cannot be scored, or some outputs not be made.
+    VIDEOS are video files, folders that are searched for them, and with --fps folders of frames. An
+    event begins at --threshold and ends where the score falls below 0.8 of it. With several videos,
+    or a folder of videos, all outputs are folders. The exit code is 3 if some videos cannot be
+    scored, or some outputs not be made.
 
     \b
     pipeline score video.mp4 --out scores.csv --plot scores.png --events events.json
     pipeline score cameras/ --out scores/ --format json
     pipeline score video.mp4 --out scores.csv --report report.html --clips clips/
     pipeline score video.mp4 --stride 4 --out scores.csv
+    pipeline score frames/ --fps 25 --out scores.csv
     """
     with errors_in_one_line():
         from pipeline.device import describe_device
         from pipeline.reports.media_outputs import MediaOutputs
-        from pipeline.runs.run_folder import finished_seeds
-        from pipeline.scoring.score import find_run
-        from pipeline.scoring.score_files import check_format
+        from pipeline.scoring.calibration import read_calibration
+        from pipeline.scoring.score import find_seeds
+        from pipeline.scoring.score_files import check_format, find_videos, is_one_video
         from pipeline.scoring.scorer import Scorer
 
         check_format(score_format)
-        run = find_run(run_folder, runs)
-        media = MediaOutputs(report_path, clips, overlay, len(videos) > 1 or videos[0].is_dir())
-        seeds = [seed.checkpoint_path for seed in finished_seeds(run)]
-        inputs = [*seeds, *map(Path, filter(None, (weights, flow_weights)))]
+        seeds = find_seeds(run_folder, runs)
+        found = find_videos(videos, fps)
+        are_folders = not is_one_video(videos, found)
+        media = MediaOutputs(report_path, clips, overlay, are_folders)
+        checkpoints = [seed.checkpoint_path for seed in seeds.finished]
+        inputs = [*checkpoints, *map(Path, filter(None, (weights, flow_weights)))]
         outputs = _plan_outputs(
-            videos, labels, inputs, score_format, media, out=out, events=events, plot=plot
+            found, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
-        calibrated = threshold is None
+        calibration = None if threshold is not None else read_calibration(seeds)
         scorer = Scorer.load(
-            run, device=device, weights=weights, flow_weights=flow_weights, calibrated=calibrated
+            seeds,
+            device=device,
+            weights=weights,
+            flow_weights=flow_weights,
+            calibration=calibration,
         )
-        say(f"run: {run.folder}\ndevice: {describe_device(scorer.device)}")
+        say(f"run: {seeds.named.folder}\ndevice: {describe_device(scorer.device)}")
         for notice in scorer.notices:
             say(notice)
-        rule = _event_rule(run, stride, threshold=threshold).with_values(
+        rule = _event_rule(calibration, stride).with_values(
             threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
         )
         failures, incomplete = _score_all(scorer, outputs, score_format, stride, rule, media)
         _end(failures, incomplete, len(outputs))
 
 
-def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
-    """The rule of the run's calibration, unless a threshold is given or there is none."""
-    from pipeline.scoring.calibration import read_calibration
+def _event_rule(calibration: Calibration | None, stride: int) -> EventRule:
+    """The rule of a calibration, which is told; the default rule where there is none."""
     from pipeline.scoring.events import EventRule
 
-    calibration = None if threshold is not None else read_calibration(run)
     if calibration is None:
         return EventRule()
     say(f"calibrated {calibration.describe()}")
@@ -172,7 +182,7 @@ def _event_rule(run: Run, stride: int, threshold: float | None) -> EventRule:
 
 
 def _plan_outputs(
-    paths: tuple[Path, ...],
+    videos: list[NamedVideo],
     labels: str | None,
     inputs: list[Path],
     score_format: ScoreFormat,
@@ -182,39 +192,42 @@ def _plan_outputs(
     events: Path | None,
     plot: Path | None,
 ) -> list[VideoOutputs]:
-    """The videos and where their outputs go, which are checked before the work."""
-    from pipeline.cli.output_paths import check_output_folders, check_outputs
+    """Where the outputs of videos go, which are checked before the work."""
+    from extractors.decoding.frame_folder import FrameFolder
+    from pipeline.cli.output_paths import (
+        check_output_folders,
+        check_outputs,
+        check_outside_frames,
+    )
     from pipeline.datasets import load_dataset
     from pipeline.outputs import STDOUT
-    from pipeline.scoring.score_files import (
-        VideoOutputs,
-        find_videos,
-        outputs_in_folders,
-        with_labels,
-    )
+    from pipeline.scoring.score_files import VideoOutputs, outputs_in_folders, with_labels
 
-    videos = find_videos(paths)
     if labels is not None:
         videos = with_labels(videos, load_dataset(labels, allow_outside=True))  # opens none
     inputs = [*inputs, *(video.path for video in videos)]
-    if len(paths) == 1 and not paths[0].is_dir():
-        out = STDOUT if out is None else out
-        named = {"--report": media.report, "--overlay": media.overlay}
-        check_outputs({"--out": out, "--events": events, "--plot": plot, **named}, inputs)
-        check_output_folders({"--clips": media.clips}, [], inputs)
-        media.check_overlay(videos[0])
-        return [VideoOutputs(videos[0], out, events, plot)]
-    folders = {
+    named = {
         **{"--out": out, "--events": events, "--plot": plot},
         **{"--report": media.report, "--clips": media.clips, "--overlay": media.overlay},
     }
-    if STDOUT in folders.values() or not any(folders.values()):
+    check_outside_frames(
+        named, [video.path for video in videos if isinstance(video.source, FrameFolder)]
+    )
+    if not media.are_folders:
+        out = STDOUT if out is None else out
+        files = {option: path for option, path in named.items() if option != "--clips"}
+        check_outputs({**files, "--out": out}, inputs)
+        check_output_folders({"--clips": media.clips}, [], inputs)
+        media.check_overlay(videos[0])
+        return [VideoOutputs(videos[0], out, events, plot)]
+    if STDOUT in named.values() or not any(named.values()):
         raise click.UsageError("several videos need a folder: give --out FOLDER")
     planned = [
         outputs_in_folders(video, score_format, scores=out, events=events, plot=plot)
         for video in videos
     ]
-    check_output_folders(folders, [file for each in planned for file in each.files], inputs)
+    media.check_reports(videos)
+    check_output_folders(named, [file for each in planned for file in each.files], inputs)
     return planned
 
 
@@ -240,6 +253,7 @@ def _score_all(
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
     writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+    explain = media.report is not None or any(each.events for each in outputs)
     incomplete: list[str] = []
 
     def write(video: Path, scores: Scores) -> None:
@@ -256,7 +270,11 @@ def _score_all(
     try:
         with show_progress() as report:
             failures = scorer.score_all(
-                list(left), write, stride=stride, explain=writer.shows_parts, report=report
+                [each.video.source for each in outputs],
+                write,
+                stride=stride,
+                explain=explain,
+                report=report,
             )
     except KeyboardInterrupt:
         if len(outputs) > 1:

@@ -18,6 +18,14 @@ stride_option = click.option(
     help="Frames from one snippet of 16 to the next. Below 16 snippets overlap, and a frame has "
     "the mean score of those that cover it, for 16 / STRIDE times the computing time.",
 )
+frame_rate_option = click.option(
+    "--fps",
+    type=click.FloatRange(min=0, max=1000, min_open=True),
+    callback=check_number,
+    help="Frames per second of folders of frames. With it, a folder that holds images (jpg or png) "
+    "whose names end in their number, and no video file, is a video. Without it, folders are "
+    "searched for video files alone.",
+)
 threshold_option = click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=1, min_open=True),

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decoding.frame_folder import FrameFolder, VideoSource
+from extractors.decoding.frame_folder import VideoSource, video_source
 from extractors.errors import LookaroundError
 from pipeline.progress import ReportProgress, no_report
 
@@ -75,9 +75,7 @@ class VideoEntry:
     @property
     def source(self) -> VideoSource:
         """What is decoded: the file, or the folder of frames with its frames per second."""
-        if self.fps is None or not self.path.is_dir():
-            return self.path
-        return FrameFolder(self.path, self.fps)
+        return video_source(self.path, self.fps)
 
     @property
     def has_frame_labels(self) -> bool:

@@ -9,15 +9,16 @@ from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.checkpoints import load_checkpoint
-from pipeline.runs.run_folder import Run, finished_seeds, read_description
+from pipeline.runs.run_folder import Run
+from pipeline.runs.seeds import Seeds
 from pipeline.scoring.events import DEFAULT_THRESHOLD, EventRule
-from pipeline.scoring.score import RUNS_FOLDER, find_run
+from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 
 FEATURES_FOLDER = Path("features")
 
 
 def evaluate(
-    run: Run | str | Path | None = None,
+    run: Seeds | Run | str | Path | None = None,
     *,
     dataset: Dataset | str | None = None,
     features: str | Path = FEATURES_FOLDER,
@@ -33,7 +34,8 @@ def evaluate(
     """Measure a trained model on the test videos of a dataset, over all seeds of its training.
 
     Args:
-        run: A training run or its folder; None for the run that was trained last.
+        run: A training run or its folder, or its seeds as `find_seeds` finds them; None for the run
+            that was trained last.
         dataset: A dataset, its name or the path of its manifest; None for the one that the run was
             trained on.
         features: Folder that holds `<dataset>/<video_id>.h5`.
@@ -60,27 +62,26 @@ def evaluate(
         FeatureFileError: If features are missing or were extracted with other settings.
         ValueError: If the threshold is out of its range.
     """
-    first = find_run(run, runs)
+    seeds = find_seeds(run, runs)
     if dataset is None:
-        dataset = read_description(first).dataset_source
+        dataset = seeds.describe().dataset_source
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
     training: Dataset | DatasetError | None = None
     if controls:  # whose features alone are read
         try:
-            training = load_dataset(read_description(first).dataset_source, allow_outside=True)
+            training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
         except DatasetError as error:  # a manifest that is gone: linear scorers are left out
             training = error
-    seeds = finished_seeds(first)
     return measure(
-        [load_checkpoint(seed.checkpoint_path) for seed in seeds],
+        [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
         dataset,
         Path(features),
         choose_device(device),
         controls=controls,
         rule=EventRule(threshold),
         training=training,
-        epochs=[seed.epoch_checkpoints() for seed in seeds] if best_on_test else (),
+        epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,
         ground_truth=ground_truth,
         report=report,

@@ -157,6 +157,7 @@ class _Measuring:
             self._truths.append(
                 VideoTruth(
                     video.entry,
+                    video.source,
                     video.labels,
                     timestamps=_cut_or_continue(features.timestamps, n_labels),
                     n_frames=features.n_frames,
@@ -177,12 +178,16 @@ class _Measuring:
         return Row(name, "seeds averaged", (self._measurement(averaged),))
 
     def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
-        """Per seed the epoch that has the highest value of a metric on the test videos."""
+        """Per seed the epoch that has the highest value of a metric on the test videos.
+
+        An ensemble is built once, beside the final network: an epoch of one is its network alone.
+        """
         best = tuple(
             max(self._epochs(paths), key=lambda measured: float(getattr(measured.frames, best_by)))
             for paths in epochs
         )
-        return Row("best epoch on test (optimistic)", "best on test", best)
+        alone = ", network alone" if self.models[0].members else ""
+        return Row(f"best epoch on test{alone} (optimistic)", "best on test", best)
 
     def _epochs(self, paths: Sequence[Path]) -> Iterator[Measurement]:
         for first in range(0, len(paths), N_EPOCHS_AT_ONCE):
@@ -199,7 +204,7 @@ class _Measuring:
         """How well motion alone ranks frames: a baseline that a model has to beat."""
         if self.is_imported:
             raise ControlError("it needs the videos, and the features were imported without them")
-        n_frames = {truth.entry.source: truth.n_frames for truth in self._truths}
+        n_frames = {truth.source: truth.n_frames for truth in self._truths}
         found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
         energies = [
             _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import VideoSource, video_source
 from extractors.features import Features
 from pipeline.datasets.catalog import (
     Dataset,
@@ -48,6 +49,11 @@ class TestVideo:
     features: Features
     labels: NDArray[np.bool_]
 
+    @property
+    def source(self) -> VideoSource:
+        """The file, or the folder of frames at the frame rate of the features."""
+        return video_source(self.entry.path, self.features.fps)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoTruth:
@@ -55,6 +61,7 @@ class VideoTruth:
 
     Attributes:
         entry: Its entry in the dataset.
+        source: The file, or the folder of frames at the frame rate of the features.
         labels: (n_labels,) True where the frame is anomalous.
         timestamps: (n_labels,) seconds.
         n_frames: Frames of the features; a published ground truth may have more or fewer labels.
@@ -63,6 +70,7 @@ class VideoTruth:
     """
 
     entry: VideoEntry
+    source: VideoSource
     labels: NDArray[np.bool_]
     timestamps: NDArray[np.float64]
     n_frames: int

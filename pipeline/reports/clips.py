@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from extractors.decoding.frame_folder import FrameFolder, VideoSource
 from extractors.decoding.seeking import frames_between
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.scoring.events import Event
@@ -15,7 +16,7 @@ MAX_STEM_CHARACTERS = 60
 
 def write_clips(
     folder: Path,
-    video: Path,
+    video: VideoSource,
     events: Sequence[Event],
     *,
     margin_seconds: float = MARGIN_SECONDS,
@@ -29,7 +30,7 @@ def write_clips(
     Args:
         folder: Made if it is missing. Clips are named `<video>-event-001.mp4`; those of an earlier
             call are replaced.
-        video: The file.
+        video: The file or folder of frames.
         events: As from `Scores.events`.
         margin_seconds: At least 0.
         report: Called after each clip.
@@ -44,13 +45,17 @@ def write_clips(
     """
     if not margin_seconds >= 0:
         raise ValueError(f"margin_seconds must be at least 0, instead got {margin_seconds}")
-    suffix = suffix_for_sound(video)
+    stem, suffix = _stem(video)[:MAX_STEM_CHARACTERS], suffix_for_sound(video)
     paths = []
     for number, event in enumerate(events, start=1):
-        path = folder / f"{video.stem[:MAX_STEM_CHARACTERS]}-event-{number:03d}{suffix}"
+        path = folder / f"{stem}-event-{number:03d}{suffix}"
         stop = event.stop_seconds + margin_seconds
         frames = frames_between(video, event.start_seconds - margin_seconds, stop)
         write_with_sound(path, frames, video, stop_seconds=stop)
         paths.append(path)
         report(Progress("clips", number, len(events), "clips"))
     return paths
+
+
+def _stem(video: VideoSource) -> str:
+    return video.path.resolve().name if isinstance(video, FrameFolder) else video.stem

@@ -1,11 +1,10 @@
 """HTML report of a scored video: one file with player, score curve, events and thumbnails.
 
 A report loads nothing from the network: scripts and styles are inside, and its content security
-policy forbids the rest. A video of up to `MAX_EMBEDDED_BYTES` is inside as well; a larger one is
-linked by its path relative to the report, so that both can be moved together.
+policy forbids the rest. `html_player.py` decides how the video is played: inside the page if it is
+small, else linked by its path relative to the report, so that both can be moved together.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extractors.decoding.seeking import StreamKind, stream_kind
+from extractors.decoding.frame_folder import VideoSource, path_of
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
 from pipeline.reports.html_page import (
@@ -23,6 +22,7 @@ from pipeline.reports.html_page import (
     relative_href,
     write_page,
 )
+from pipeline.reports.html_player import make_player
 from pipeline.scoring.events import (
     RELEASE_FRACTION,
     Event,
@@ -43,18 +43,6 @@ STYLES = ("uplot/uPlot.min.css", "report.css")
 
 # Runs of the small curve in an index.
 INDEX_CURVE_RUNS = 240
-
-MAX_EMBEDDED_BYTES = 8 * 1024 * 1024
-
-# Containers and codecs that at least one common browser plays, with the type to declare. What a
-# browser cannot play after all is replaced by thumbnails when it says so.
-PLAYABLE_CODECS = {
-    "mov": frozenset({"h264", "hevc", "vp9", "av1", "libdav1d"}),
-    "matroska": frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"}),
-}
-MIME_TYPES = {"mov": "video/mp4", "matroska": "video/webm"}
-# Of H.264 browsers decode 8-bit 4:2:0 alone.
-H264_PIXEL_FORMATS = ("yuv420p", "yuvj420p", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +135,7 @@ def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
 
 def write_report(
     path: Path,
-    video: Path,
+    video: VideoSource,
     scores: Scores,
     run: RunFacts,
     rule: EventRule | None = None,
@@ -161,7 +149,7 @@ def write_report(
 
     Args:
         path: The HTML file, which appears whole or not at all.
-        video: The video that was scored.
+        video: The file or folder of frames that was scored.
         scores: Its scores.
         run: What scored it.
         rule: When a score is an event; its threshold is where the slider begins.
@@ -176,14 +164,13 @@ def write_report(
 
     Raises:
         VideoError: If the video cannot be read.
+        VideoWriterError: If no preview can be made of a folder of frames.
         OSError: If the report cannot be written.
     """
     rule = rule or EventRule()
-    shown_name = printable(str(name or video.name))
+    shown_name = printable(str(name or path_of(video).name))
     curve = make_curve(scores)
     thumbnails = make_thumbnails(video, scores, choose_frames(scores, rule))
-    kind = stream_kind(video)
-    embedded = _embedded(video) if is_playable(kind) else None
     first = float(scores.timestamps[0])
     seconds = curve.end_seconds - first
     truth_seconds = _in_seconds(scores, truth or ())
@@ -199,11 +186,7 @@ def write_report(
         run_facts=run.facts,
         provenance=run.provenance,
         index_href=None if index is None else relative_href(index, path),
-        is_playable=is_playable(kind),
-        no_player=_no_player(video, kind),
-        video_href=None if embedded else relative_href(video, path),
-        video_base64=embedded,
-        video_type=_mime_type(kind),
+        player=make_player(video, path),
         truth_known=truth is not None,
         threshold=rule.threshold,
         is_reduced=curve.is_reduced,
@@ -240,39 +223,6 @@ def find_mistakes(scores: Scores, truth: Sequence[Interval]) -> Mistakes:
         miss=1 - min(peaks, default=1.0),
         false_alarm=float(per_frame[normal].max(initial=0.0)),
     )
-
-
-def is_playable(kind: StreamKind) -> bool:
-    """Whether common browsers play a video that is stored in this way."""
-    family = _family(kind)
-    if family is None or kind.codec not in PLAYABLE_CODECS[family]:
-        return False
-    return kind.codec != "h264" or kind.pixel_format in H264_PIXEL_FORMATS
-
-
-def _family(kind: StreamKind) -> str | None:
-    return next((name for name in PLAYABLE_CODECS if name in kind.container.split(",")), None)
-
-
-def _mime_type(kind: StreamKind) -> str:
-    family = _family(kind)
-    return "" if family is None else MIME_TYPES[family]
-
-
-def _no_player(video: Path, kind: StreamKind) -> str:
-    container = kind.container.split(",")[0]
-    if is_playable(kind):
-        return f"The browser cannot play {printable(video.name)} ({kind.codec} in {container})."
-    return (
-        f"Browsers cannot play {kind.codec} in {container}, so thumbnails stand in for the video. "
-        "Convert it to H.264 in mp4 to play it here."
-    )
-
-
-def _embedded(video: Path) -> str | None:
-    if video.stat().st_size > MAX_EMBEDDED_BYTES:
-        return None
-    return base64.b64encode(video.read_bytes()).decode("ascii")
 
 
 def _facts_line(scores: Scores, seconds: float) -> str:

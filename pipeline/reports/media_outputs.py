@@ -1,9 +1,10 @@
 """The outputs of `pipeline score` that show the video itself: HTML report, clips and overlay."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.outputs import STDOUT
+from pipeline.outputs import STDOUT, OutputError
 from pipeline.progress import ReportProgress, no_report
 from pipeline.reports.clips import write_clips
 from pipeline.reports.html_index import INDEX_NAME, write_index
@@ -42,6 +43,19 @@ class MediaOutputs:
             return self.report
         return self.report / f"{video.name}.html"
 
+    def check_reports(self, videos: Sequence[NamedVideo]) -> None:
+        """Refuse a video whose report would be replaced by the index.
+
+        Raises:
+            OutputError: If there is one: a video whose name has no suffix can be.
+        """
+        for video in videos:
+            if self.index is not None and self.report_of(video) == self.index:
+                raise OutputError(
+                    f"{video.path}: its report would have the name of the index, {INDEX_NAME}; "
+                    "rename it, or score it alone"
+                )
+
     def clips_of(self, video: NamedVideo) -> Path | None:
         """The folder of a video's clips."""
         if self.clips is None or not self.are_folders:
@@ -56,7 +70,7 @@ class MediaOutputs:
         """
         if self.overlay is None or not self.are_folders:
             return self.overlay
-        return self.overlay / f"{video.name}{suffix_for_sound(video.path)}"
+        return self.overlay / f"{video.name}{suffix_for_sound(video.source)}"
 
     def check_overlay(self, video: NamedVideo) -> None:
         """Find out before the work that the overlay's container cannot be written.
@@ -66,7 +80,7 @@ class MediaOutputs:
             VideoError: If the video cannot be opened.
         """
         if (overlay := self.overlay_of(video)) is not None:
-            container_for(overlay, video.path)
+            container_for(overlay, video.source)
 
 
 class MediaWriter:
@@ -75,11 +89,6 @@ class MediaWriter:
     def __init__(self, outputs: MediaOutputs, run: RunFacts, rule: EventRule) -> None:
         self._outputs, self._run, self._rule = outputs, run, rule
         self._summaries: list[ReportSummary] = []
-
-    @property
-    def shows_parts(self) -> bool:
-        """Whether an output shows what parts of the model an event rests on."""
-        return self._outputs.report is not None
 
     def write(
         self,
@@ -107,7 +116,7 @@ class MediaWriter:
         def write_page(path: Path) -> None:
             summary = write_report(
                 path,
-                video.path,
+                video.source,
                 scores,
                 self._run,
                 self._rule,
@@ -120,12 +129,12 @@ class MediaWriter:
 
         def cut_clips(folder: Path) -> None:
             events = describe_events(scores.per_frame, scores.timestamps, self._rule)
-            write_clips(folder, video.path, events, report=report)
+            write_clips(folder, video.source, events, report=report)
 
         def draw_overlay(_: Path) -> None:
             path = self._outputs.overlay_of(video)
             assert path is not None
-            write_overlay(path, video.path, scores, self._rule, report=report)
+            write_overlay(path, video.source, scores, self._rule, report=report)
 
         return write_each(
             ("report", self._outputs.report_of(video), write_page),

@@ -57,13 +57,16 @@ def keep_evaluation(run: Run, evaluation: Evaluation) -> None:
         logger.warning("%s: the evaluation is not kept there (%s)", run.folder, error.strerror)
 
 
-def read_evaluations(run: Run) -> list[dict[str, Any]]:
+def read_evaluations(run: Run, seed: int) -> list[dict[str, Any]]:
     """The stored evaluation of each dataset, as `results.as_json` wrote it.
+
+    Args:
+        run: The run.
+        seed: That its description says.
 
     Raises:
         CheckpointError: If a file is not such an evaluation of the run.
     """
-    seed = read_description(run).config.seed
     evaluations = []
     for path in run.evaluation_paths():
         try:
@@ -187,7 +190,7 @@ def _features(description: RunDescription) -> str:
 
 def _metrics(run: Run, seed: int) -> str:
     """A table per dataset: this seed, and the mean and spread over all seeds."""
-    evaluations = read_evaluations(run)
+    evaluations = read_evaluations(run, seed)
     if not evaluations:
         return "Not evaluated yet: `pipeline evaluate` fills this in."
     tables = []

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import VideoSource, path_of
 from extractors.decoding.video import Video, VideoError
 from pipeline.images import Panel, draw_curve_panel, draw_label
 from pipeline.progress import Progress, ReportProgress, no_report
@@ -23,7 +24,7 @@ CHUNK_LEN = 16
 
 def write_overlay(
     path: Path,
-    video: Path,
+    video: VideoSource,
     scores: Scores,
     rule: EventRule | None = None,
     *,
@@ -52,22 +53,22 @@ def write_overlay(
 
 
 def _draw_frames(
-    video: Path,
+    video: VideoSource,
     scores: Scores,
     rule: EventRule,
     events: Sequence[Event],
     report: ReportProgress,
 ) -> Iterator[tuple[Frame, float]]:
-    source = Video(video)
-    height = round(min(max(source.height * PANEL_FRACTION, MIN_PANEL_PX), MAX_PANEL_PX))
-    label_width = min(round(height * LABEL_ASPECT), source.width // 2)
-    panel = _draw_panel(scores, rule, events, (height, source.width - label_width))
+    opened = Video(video)
+    height = round(min(max(opened.height * PANEL_FRACTION, MIN_PANEL_PX), MAX_PANEL_PX))
+    label_width = min(round(height * LABEL_ASPECT), opened.width // 2)
+    panel = _draw_panel(scores, rule, events, (height, opened.width - label_width))
     per_frame = scores.per_frame
     is_event = np.zeros(scores.n_frames, bool)
     for event in events:
         is_event[event.start_frame : event.stop_frame] = True
     n_done = 0
-    for chunk in source.read(CHUNK_LEN):
+    for chunk in opened.read(CHUNK_LEN):
         for image, time in zip(chunk.frames, chunk.timestamps.tolist(), strict=True):
             if n_done == scores.n_frames:
                 raise _other_frames(video, scores)
@@ -85,9 +86,9 @@ def _draw_frames(
         raise _other_frames(video, scores)
 
 
-def _other_frames(video: Path, scores: Scores) -> VideoError:
+def _other_frames(video: VideoSource, scores: Scores) -> VideoError:
     problem = f"does not show the {scores.n_frames} frames that were scored; score it again"
-    return VideoError.about(video, problem)
+    return VideoError.about(path_of(video), problem)
 
 
 def _draw_panel(

@@ -41,7 +41,7 @@ def summarize(run: Run) -> RunSummary:
     config = read_description(run).config
     epochs = read_epochs(run)
     metrics = {}
-    for evaluation in read_evaluations(run):
+    for evaluation in read_evaluations(run, config.seed):
         index = evaluation["seeds"].index(config.seed)
         found = evaluation["rows"][0]["metrics"]
         metrics[str(evaluation["dataset"])] = tuple(

@@ -1,5 +1,6 @@
 """HTML reports of a test split: a page per video with its labels, and an index, worst first."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_index import INDEX_NAME, write_index
 from pipeline.reports.html_report import describe_run, write_report
 from pipeline.runs.checkpoints import Checkpoint
+from pipeline.runs.feature_distance import describe_distance, video_distance
 from pipeline.scoring.events import EventRule, Interval, true_runs
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import (
@@ -45,12 +47,13 @@ def write_split_report(
     rule: EventRule,
     *,
     ground_truth: str,
+    distance_limits: Iterable[float | None] = (),
     report: ReportProgress = no_report,
 ) -> SplitReport:
     """Score the test videos of a dataset and write `index.html` and `videos/<video_id>.html`.
 
-    Each page shows the labeled anomalies as bands. The index begins with the worst misses and false
-    alarms.
+    Each page shows the labeled anomalies as bands, and warns of a video that is unlike those that
+    the run knows. The index begins with the worst misses and false alarms.
 
     Args:
         folder: Made if it is missing.
@@ -60,6 +63,8 @@ def write_split_report(
         device: Where the model runs.
         rule: When a score is an event.
         ground_truth: How frame labels are made, as in `evaluate`.
+        distance_limits: From which distance of its features on a video is unlike those of the
+            training and of the calibration: as from `distance_limits`.
         report: Called after each video.
 
     Raises:
@@ -79,17 +84,19 @@ def write_split_report(
         scores = replace(
             scores_of_video(snippet_scores(model, features, device=device), features),
             without=snippet_scores_without(model, features, device=device),
+            feature_distance=video_distance(model.input_norm, features.streams),
         )
         try:
             summary = write_report(
                 folder / "videos" / f"{entry.video_id}.html",
-                entry.path,
+                video.source,
                 scores,
                 run,
                 rule,
                 name=Path(entry.video_id),
                 truth=_intervals(video),
                 index=index,
+                warning=describe_distance(scores.feature_distance, distance_limits),
             )
         except VideoError as error:
             failures.append(str(error))

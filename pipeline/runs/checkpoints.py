@@ -122,14 +122,18 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
     """Refuse weights with which no score is a number.
 
     Raises:
-        ValueError: If one is infinite or NaN, or a scale of an ensemble or a deviation is not
-            positive.
+        ValueError: If one is infinite or NaN, a scale of an ensemble or a deviation is not
+            positive, or a weight of a member of an ensemble is negative.
     """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{name} must be finite, instead it has infinite or NaN values")
         if name.rpartition(".")[2] in ("scales", "std") and not (tensor > 0).all():
             raise ValueError(f"{name} must be positive, instead it goes down to {tensor.min():g}")
+        if name == "weights" and (tensor < 0).any():  # of an ensemble alone: networks are below it
+            raise ValueError(
+                f"weights must be at least 0, instead they go down to {tensor.min():g}"
+            )
 
 
 def _build(model_name: str, config: ModelConfig, members: object) -> AnomalyModel:

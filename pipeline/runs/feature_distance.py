@@ -50,6 +50,21 @@ def snippet_distance(norm: Standardize, snippet: Mapping[str, NDArray[np.float32
     return float(_distances(norm, torch.from_numpy(side_by_side)).mean())
 
 
+def video_distance(norm: Standardize, streams: Mapping[str, NDArray[np.float32]]) -> float:
+    """The distance of a video from the training snippets: the mean over its snippets and crops.
+
+    Args:
+        norm: The model's, on any device.
+        streams: By stream (n_snippets, K, D of the stream), in the model's order; at least one
+            snippet.
+    """
+    n_snippets = len(next(iter(streams.values())))
+    total = 0.0
+    for index in range(n_snippets):
+        total += snippet_distance(norm, {name: values[index] for name, values in streams.items()})
+    return total / n_snippets
+
+
 def distance_limit(snippets: Tensor, videos: NDArray[np.int64]) -> float:
     """The distance that 1 % of further videos like the training videos would exceed.
 

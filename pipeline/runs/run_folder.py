@@ -298,35 +298,32 @@ def latest_run(
 def runs_of_command(run: Run) -> list[Run]:
     """All runs of the `pipeline train` that this run is of, itself included, by seed.
 
+    Errors are those of `descriptions_of_command`.
+    """
+    return list(descriptions_of_command(run))
+
+
+def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
+    """All runs of the `pipeline train` that this run is of, by seed, with what each says.
+
     Folders with another name are alone: a copy beside a run would count its seed twice.
 
     Raises:
         CheckpointError: If the run cannot be read; others that cannot are passed over.
     """
-    group = read_description(run).group
+    description = read_description(run)
     if run.folder.name in ("", ".."):  # "." has neither a name nor a parent
         run = Run(run.folder.resolve())
-    if not group or not _RUN_NAME.fullmatch(run.folder.name):
-        return [run]
-    found = []
+    found = {run: description}
+    if not description.group or not _RUN_NAME.fullmatch(run.folder.name):
+        return found
     for other in (Run(path.parent) for path in run.folder.parent.glob("*/config.json")):
+        if other == run or not _RUN_NAME.fullmatch(other.folder.name):
+            continue
         with suppress(CheckpointError):
-            if _RUN_NAME.fullmatch(other.folder.name) and read_description(other).group == group:
-                found.append(other)
-    return sorted(found, key=run_order)
-
-
-def finished_seeds(run: Run) -> list[Run]:
-    """The finished runs of the command that trained a run, by seed; the run itself if none is.
-
-    A folder without a description, such as one with a checkpoint alone, is a run by itself.
-
-    Raises:
-        CheckpointError: If the run cannot be read.
-    """
-    if not run.config_path.exists():
-        return [run]
-    return [other for other in runs_of_command(run) if other.is_finished] or [run]
+            if (of_other := read_description(other)).group == description.group:
+                found[other] = of_other
+    return dict(sorted(found.items(), key=lambda item: run_order(item[0])))
 
 
 def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list[Run]:

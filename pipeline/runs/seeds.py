@@ -1,25 +1,72 @@
-"""All seeds of a training run as one checkpoint."""
+"""The seeds of one training command: which of them are finished, and their models as one."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from models.seed_average import SeedAverage
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
-from pipeline.runs.run_folder import Run, finished_seeds
+from pipeline.runs.run_folder import (
+    Run,
+    RunDescription,
+    descriptions_of_command,
+    read_description,
+)
 
 
-def load_average(run: Run) -> Checkpoint:
-    """Load the finished seeds that were trained with a run, as the model that averages them.
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The seeds of one `pipeline train`, of which the finished ones score together.
+
+    Attributes:
+        named: The run by which they were found.
+        finished: By seed; the named run if none is finished.
+        n_trained: How many seeds the command trains.
+        description: What the first finished one says; None for a folder that has none.
+    """
+
+    named: Run
+    finished: tuple[Run, ...]
+    n_trained: int
+    description: RunDescription | None
+
+    def describe(self) -> RunDescription:
+        """What the first finished run says.
+
+        Raises:
+            CheckpointError: If the folder has no description.
+        """
+        return self.description or read_description(self.named)
+
+
+def seeds_of(run: Run) -> Seeds:
+    """The seeds of the command that trained a run; each description is read once.
+
+    A folder without a description, such as one with a checkpoint alone, is a run by itself.
+
+    Raises:
+        CheckpointError: If the run cannot be read.
+    """
+    if not run.config_path.exists():
+        return Seeds(run, (run,), 1, None)
+    described = descriptions_of_command(run)
+    finished = tuple(seed for seed in described if seed.is_finished) or (run,)
+    description = described.get(finished[0], next(iter(described.values())))
+    return Seeds(run, finished, len(described), description)
+
+
+def load_average(seeds: Sequence[Run]) -> Checkpoint:
+    """Load seeds of one training command, as the model that averages them.
 
     Args:
-        run: Any of them.
+        seeds: Finished runs, at least one.
 
     Returns:
         The checkpoint of the first seed with the average as its model; with one seed as it is.
 
     Raises:
-        CheckpointError: If a run or a checkpoint cannot be read.
+        CheckpointError: If a checkpoint cannot be read.
     """
-    checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in finished_seeds(run)]
+    checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in seeds]
     if len(checkpoints) == 1:
         return checkpoints[0]
     average = SeedAverage([checkpoint.model for checkpoint in checkpoints]).eval()

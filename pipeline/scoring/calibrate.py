@@ -17,11 +17,11 @@ also bounds the rate at a higher threshold, which the time in alarm may ask for.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import gamma
 
+from extractors.decoding.frame_folder import VideoSource
 from extractors.errors import LookaroundError
 from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
@@ -49,7 +49,7 @@ class CalibrationError(LookaroundError, ValueError):
 
 def calibrate(
     scorer: Scorer,
-    normal_videos: Sequence[Path],
+    normal_videos: Sequence[VideoSource],
     *,
     false_alarms_per_hour: float,
     rule: EventRule | None = None,
@@ -60,7 +60,7 @@ def calibrate(
 
     Args:
         scorer: The run and its extractor.
-        normal_videos: Videos without anomalies. No path may occur twice.
+        normal_videos: Files and folders of frames without anomalies. No path may occur twice.
         false_alarms_per_hour: Above 0.
         rule: Merging and minimum length of events; its threshold is not used. None for the default.
         stride: As in `score`.

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.atomic import replacing
 from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
-from pipeline.runs.run_folder import Run, finished_seeds
+from pipeline.runs.feature_distance import read_distance_limit
+from pipeline.runs.seeds import Seeds
 from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround calibration"
@@ -83,30 +84,48 @@ class Calibration:
         )
 
 
-def calibration_path(run: Run) -> Path:
+def calibration_path(seeds: Seeds) -> Path:
     """The file of a run's calibration: one for all seeds, which score together."""
-    return finished_seeds(run)[0].folder / "calibration.json"
+    return seeds.finished[0].folder / "calibration.json"
 
 
-def write_calibration(run: Run, calibration: Calibration) -> None:
+def distance_limits(seeds: Seeds, calibration: Calibration | None) -> tuple[float | None, ...]:
+    """From which distance of its features on a video is unlike those that a run knows.
+
+    Args:
+        seeds: Of the run.
+        calibration: The run's; None where there is none, or it does not count.
+
+    Returns:
+        The limits of the training and of the calibration, None where one is not known: see
+        `describe_distance`.
+
+    Raises:
+        CheckpointError: If the limit of the training cannot be read.
+    """
+    of_calibration = None if calibration is None else calibration.max_feature_distance
+    return read_distance_limit(seeds.finished[0]), of_calibration
+
+
+def write_calibration(seeds: Seeds, calibration: Calibration) -> None:
     """Store a calibration with its run; the file appears whole or not at all.
 
     Raises:
         OSError: If it cannot be written.
     """
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, N_SEEDS: len(finished_seeds(run))}
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, N_SEEDS: len(seeds.finished)}
     values = {**header, **asdict(calibration)}
-    with replacing(calibration_path(run)) as temporary:
+    with replacing(calibration_path(seeds)) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def read_calibration(run: Run) -> Calibration | None:
+def read_calibration(seeds: Seeds) -> Calibration | None:
     """A run's calibration; None if it was not calibrated.
 
     Raises:
         CheckpointError: If the file cannot be understood, or other seeds score than then.
     """
-    path = calibration_path(run)
+    path = calibration_path(seeds)
     if not path.is_file():
         return None
     try:
@@ -115,7 +134,7 @@ def read_calibration(run: Run) -> Calibration | None:
             raise ValueError("it is of another program or version")
         values.setdefault("max_feature_distance", 0.0)  # of a calibration before it was stored
         values.setdefault("alarm_fraction", None)  # likewise
-        n_seeds, n_now = values.get(N_SEEDS, 1), len(finished_seeds(run))
+        n_seeds, n_now = values.get(N_SEEDS, 1), len(seeds.finished)
         if n_seeds != n_now:
             raise ValueError(f"it is for the mean score of {n_seeds} seeds, and there are {n_now}")
         return Calibration(**{field.name: values[field.name] for field in fields(Calibration)})

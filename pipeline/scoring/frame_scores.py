@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import VideoSource
 from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
 from pipeline.outputs import write_output
@@ -142,7 +143,7 @@ class Scores:
         *,
         title: str = "",
         note: str = "",
-        video: str | Path | None = None,
+        video: str | VideoSource | None = None,
         truth: Sequence[Interval] = (),
     ) -> None:
         """Plot the score over time as a PNG file; `-` is stdout.
@@ -151,7 +152,8 @@ class Scores:
             path: The file.
             title: Above the curve.
             note: A warning at the right of the title.
-            video: The video that was scored: thumbnails of it are shown along the time axis.
+            video: The file or `FrameFolder` that was scored: thumbnails of it are shown along the
+                time axis.
             truth: Labeled anomalies as (start, stop) in frames, stop excluded, shown as bands.
 
         Raises:
@@ -167,7 +169,7 @@ class Scores:
             Path(path),
             title=title,
             note=note,
-            video=None if video is None else Path(video),
+            video=Path(video) if isinstance(video, str) else video,
             truth=truth,
         )
 

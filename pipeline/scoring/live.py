@@ -28,7 +28,7 @@ from extractors.snippets import SNIPPET_LEN, n_snippets
 from pipeline.device import describe_device
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.run_folder import Run
-from pipeline.scoring.calibration import read_calibration
+from pipeline.scoring.calibration import Calibration, read_calibration
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.live_connections import Connections
 from pipeline.scoring.live_events import LiveEvents
@@ -42,7 +42,7 @@ from pipeline.scoring.live_records import (
 )
 from pipeline.scoring.live_scores import FeatureValueError, LiveScorer
 from pipeline.scoring.live_webhook import Webhook
-from pipeline.scoring.score import RUNS_FOLDER, find_run
+from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.snippet_scores import check_streams
 
@@ -122,23 +122,22 @@ def watch(
     """
     parsed = LiveSource.parse(source)
     hook = None if webhook is None else Webhook(webhook, lambda text: receive(LiveNotice(text)))
-    found = find_run(run, runs)
-    rule = _event_rule(found, threshold, receive).with_values(
+    seeds = find_seeds(run, runs)
+    calibration = None if threshold is not None else read_calibration(seeds)
+    rule = _event_rule(calibration, receive).with_values(
         threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
     )
-    calibrated = threshold is None
     scorer = Scorer.load(
-        found, device=device, weights=weights, flow_weights=flow_weights, calibrated=calibrated
+        seeds, device=device, weights=weights, flow_weights=flow_weights, calibration=calibration
     )
     device_text = describe_device(scorer.device)
-    for text in (f"run: {found.folder}", f"device: {device_text}", *scorer.notices):
+    for text in (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices):
         receive(LiveNotice(text, is_warning=False))
     return watch_source(parsed, scorer, rule, receive, webhook=hook, stop=stop)
 
 
-def _event_rule(run: Run, threshold: float | None, receive: Receive) -> EventRule:
-    """The rule of the run's calibration, unless a threshold is given or there is none."""
-    calibration = None if threshold is not None else read_calibration(run)
+def _event_rule(calibration: Calibration | None, receive: Receive) -> EventRule:
+    """The rule of a calibration, which is told; the default rule where there is none."""
     if calibration is None:
         return EventRule()
     lines = [f"calibrated {line}" for line in calibration.describe().splitlines()[:1]]

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from extractors.decoding.frame_folder import check_not_a_folder, path_of, video_source
 from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.run_folder import Run, latest_run
+from pipeline.runs.seeds import Seeds, seeds_of
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.scorer import Scorer
 
@@ -14,6 +16,7 @@ RUNS_FOLDER = Path("runs")
 def score(
     video: str | Path,
     *,
+    fps: float | None = None,
     run: Run | str | Path | None = None,
     runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
@@ -25,7 +28,8 @@ def score(
     """Score every frame of a video.
 
     Args:
-        video: The video file.
+        video: The video file, or a folder of numbered images (jpg or png) that are its frames.
+        fps: Frames per second of such a folder, which needs it; a file says so itself.
         run: A training run or its folder; None for the run that was trained last. All seeds that
             were trained with it score, and their scores are averaged.
         runs: Folder in which the last run is looked for.
@@ -43,21 +47,33 @@ def score(
         ConfigError: If there is no such device.
         CheckpointError: If there is no such run, or its features cannot be computed again.
         WeightsError: If the weights cannot be had.
-        VideoError: If no frame can be decoded from the file.
-        ValueError: If stride is not one of those.
+        VideoError: If no frame can be decoded from the file, or the video is a folder and fps is
+            not given.
+        ValueError: If stride is not one of those, or fps is not finite and above 0.
     """
+    source = video_source(Path(video), fps)
+    if fps is None:
+        check_not_a_folder(path_of(source))
     scorer = Scorer.load(
-        find_run(run, runs), device=device, weights=weights, flow_weights=flow_weights
+        find_seeds(run, runs), device=device, weights=weights, flow_weights=flow_weights
     )
-    return scorer.score(Path(video), stride=stride, report=report)
+    return scorer.score(source, stride=stride, report=report)
 
 
-def find_run(run: Run | str | Path | None, runs_folder: str | Path = RUNS_FOLDER) -> Run:
-    """A run by its folder; the run that was trained last if None.
+def find_seeds(
+    run: Seeds | Run | str | Path | None, runs_folder: str | Path = RUNS_FOLDER
+) -> Seeds:
+    """The seeds that were trained with a run, which may be named by its folder.
+
+    Args:
+        run: None for the run that was trained last; seeds are returned as they are.
+        runs_folder: Folder in which the last run is looked for.
 
     Raises:
-        CheckpointError: If None is given and there is no trained run.
+        CheckpointError: If None is given and there is no trained run, or the run cannot be read.
     """
+    if isinstance(run, Seeds):
+        return run
     if run is None:
-        return latest_run(Path(runs_folder))
-    return run if isinstance(run, Run) else Run(Path(run))
+        return seeds_of(latest_run(Path(runs_folder)))
+    return seeds_of(run if isinstance(run, Run) else Run(Path(run)))

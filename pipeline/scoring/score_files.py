@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import FrameFolder, VideoSource, frame_number, path_of
 from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.outputs import OutputError, resolved, write_output
@@ -38,14 +39,19 @@ class NamedVideo:
     """A video to score.
 
     Attributes:
-        path: The file.
+        source: The file or folder of frames.
         name: Names its outputs; with `/` between folders where it was found in a folder.
         entry: Its entry in a dataset, which has its labels; None where it is in none.
     """
 
-    path: Path
+    source: VideoSource
     name: Path
     entry: VideoEntry | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file or folder of frames."""
+        return path_of(self.source)
 
     def truth(self, n_frames: int) -> list[Interval] | None:
         """The labeled anomalies as (start, stop) in frames, within the video's; None if unknown."""
@@ -76,25 +82,61 @@ class VideoOutputs:
         return [path for path in (self.scores, self.events, self.plot) if path is not None]
 
 
-def find_videos(paths: Sequence[Path]) -> list[NamedVideo]:
+def find_videos(paths: Sequence[Path], fps: float | None = None) -> list[NamedVideo]:
     """The videos that are named, and those in folders that are named, with all folders below.
+
+    A file in a folder is a video by its suffix. If `fps` is given, a folder with images whose names
+    end in their number, and without a video file directly in it, is a video, too, whether it is
+    named or found in another; else images are passed over.
+
+    Args:
+        paths: Files and folders.
+        fps: Frames per second of folders of frames.
 
     Raises:
         OutputError: If a folder holds no video, or two videos have one name for their outputs.
     """
     found: list[NamedVideo] = []
     for path in paths:
-        if not path.is_dir():
-            found.append(NamedVideo(path, Path(path.name)))
-            continue
-        in_folder = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES
-        )
-        if not in_folder:
-            raise OutputError(f"{path}: holds no video ({' '.join(VIDEO_SUFFIXES)})")
-        found += [NamedVideo(file, file.relative_to(path)) for file in in_folder]
+        found += _videos_below(path, fps) if path.is_dir() else [NamedVideo(path, Path(path.name))]
     _check_names(found)
     return found
+
+
+def is_one_video(paths: Sequence[Path], videos: Sequence[NamedVideo]) -> bool:
+    """Whether the paths name one video, and not a folder in which videos were found.
+
+    >>> is_one_video([Path("a")], [NamedVideo(Path("a/b.mp4"), Path("b.mp4"))])
+    False
+    """
+    return len(paths) == 1 and [video.path for video in videos] == list(paths)
+
+
+def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
+    files: list[Path] = []
+    of_images: set[Path] = set()  # folders
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+            files.append(path)
+        elif frame_number(path) is not None:
+            of_images.add(path.parent)
+    sources: list[VideoSource] = [*files]
+    if fps is not None:
+        of_files = {file.parent for file in files}
+        sources += [FrameFolder(path, fps) for path in of_images - of_files]
+    if not sources:
+        frames = " nor folder of frames (numbered jpg or png)" if fps is not None else ""
+        advice = "; to read its images as frames, give their rate with --fps" if of_images else ""
+        raise OutputError(f"{folder}: holds no video ({' '.join(VIDEO_SUFFIXES)}){frames}{advice}")
+    return [
+        NamedVideo(source, _name_below(folder, path_of(source)))
+        for source in sorted(sources, key=path_of)
+    ]
+
+
+def _name_below(folder: Path, path: Path) -> Path:
+    """A video's path in the folder that was searched; that folder's own name if it is the video."""
+    return path.relative_to(folder) if path != folder else Path(folder.resolve().name)
 
 
 def with_labels(videos: Sequence[NamedVideo], dataset: Dataset) -> list[NamedVideo]:
@@ -189,11 +231,11 @@ def write_video_outputs(
         write_output(path, format_scores(scores, score_format))
 
     def write_events(path: Path) -> None:
-        write_output(path, events_json(scores, rule, video_name=video_name, video=video.path))
+        write_output(path, events_json(scores, rule, video_name=video_name, video=video.source))
 
     def write_plot(path: Path) -> None:
         truth = video.truth(scores.n_frames) or ()
-        scores.plot(path, title=video_name, note=note, video=video.path, truth=truth)
+        scores.plot(path, title=video_name, note=note, video=video.source, truth=truth)
 
     return write_each(
         ("scores", outputs.scores, write_scores),
@@ -251,16 +293,20 @@ def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
     )
 
 
-def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Path) -> bytes:
+def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: VideoSource) -> bytes:
     """The events of a video as JSON: the rule, and each event as the fields of `Event`.
 
-    Each also has `thumbnail`, the frame of its peak as a data URI; null if it cannot be decoded.
+    Each also has `thumbnail`, the frame of its peak as a data URI, null if it cannot be decoded;
+    and `scores_without`, by part of the model, such as "context", what the score of the peak would
+    be without this part: an event rests on the parts without which its peak falls. It is empty
+    where `Scores.without` is.
 
     Raises:
         VideoError: If the video cannot be read.
     """
     events = describe_events(scores.per_frame, scores.timestamps, rule)
     thumbnails = make_thumbnails(video, scores, [event.peak_frame for event in events])
+    without = scores.per_frame_without
     uri_of = {thumbnail.frame: thumbnail.data_uri for thumbnail in thumbnails}
     return _json_bytes(
         {
@@ -269,7 +315,14 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Path
             "video": printable(video_name),
             "rule": {**asdict(rule), "release": rule.release},
             "events": [
-                {**asdict(event), "thumbnail": uri_of.get(event.peak_frame)} for event in events
+                {
+                    **asdict(event),
+                    "scores_without": {
+                        name: float(values[event.peak_frame]) for name, values in without.items()
+                    },
+                    "thumbnail": uri_of.get(event.peak_frame),
+                }
+                for event in events
             ],
         }
     )

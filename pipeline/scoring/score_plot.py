@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.frame_folder import VideoSource
 from extractors.decoding.seeking import frames_at
 from pipeline.figures import CURVE_COLOR, NOTE_COLOR, TRUTH_COLOR, Axes, place_image, png_figure
 from pipeline.images import resize_to_fit
@@ -24,7 +25,7 @@ def plot_scores(
     *,
     title: str = "",
     note: str = "",
-    video: Path | None = None,
+    video: VideoSource | None = None,
     truth: Sequence[Interval] = (),
 ) -> None:
     """Plot the score of every frame over time as a PNG file.
@@ -35,7 +36,8 @@ def plot_scores(
         path: The file, which appears whole or not at all; `-` is stdout.
         title: Above the curve, usually the video's name.
         note: A warning at the right of the title, such as that the weights are random.
-        video: The file, of which thumbnails are shown along the time axis; None for none.
+        video: The file or folder of frames, of which thumbnails are shown along the time axis; None
+            for none.
         truth: Labeled anomalies as (start, stop) in frames, stop excluded, shown as bands.
 
     Raises:
@@ -75,7 +77,7 @@ def _show_truth(axes: Axes, timestamps: NDArray[np.float64], truth: Sequence[Int
         axes.legend(loc="upper right", fontsize=9)
 
 
-def _show_thumbnails(strip: Axes, video: Path, timestamps: NDArray[np.float64]) -> None:
+def _show_thumbnails(strip: Axes, video: VideoSource, timestamps: NDArray[np.float64]) -> None:
     """Show frames at equal distances in time, each below its time."""
     strip.axis("off")
     fractions = (np.arange(N_THUMBNAILS) + 0.5) / N_THUMBNAILS

@@ -23,6 +23,7 @@ from extractors.decoding.decode_pool import (
     VideoLost,
     VideoOpened,
 )
+from extractors.decoding.frame_folder import VideoSource
 from extractors.engine import (
     MAX_FEATURE,
     FramesDecoded,
@@ -53,7 +54,7 @@ ScoringEvent = FramesDecoded | VideoScored | VideoLost
 
 
 def score_streams(
-    paths: Iterable[Path],
+    videos: Iterable[VideoSource],
     extractor: Extractor,
     model: AnomalyModel,
     *,
@@ -65,7 +66,7 @@ def score_streams(
     """Score videos, several at a time where the device is fast enough, in bounded memory.
 
     Args:
-        paths: The videos. No path may occur twice.
+        videos: Files and folders of frames. No path may occur twice.
         extractor: Computes the features that the model was trained on.
         model: In evaluation mode, on `device`.
         device: Where the model is.
@@ -89,7 +90,7 @@ def score_streams(
     with DecodePool(
         default_workers(extractor.device), extractor.snippet_len, register=uploads.register
     ) as pool:
-        for event in pool.decode(paths):
+        for event in pool.decode(videos):
             match event:
                 case VideoOpened(path=path):  # perhaps again, after a decoder that failed
                     passes = [

@@ -9,6 +9,7 @@ import torch
 
 from extractors.build import ExtractorChoice, ExtractorError
 from extractors.decoding.decode_pool import VideoLost
+from extractors.decoding.frame_folder import VideoSource, path_of
 from extractors.decoding.video import VideoError
 from extractors.engine import FramesDecoded
 from extractors.features import Extractor
@@ -21,10 +22,9 @@ from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError
 from pipeline.runs.compatibility import compare_with_run, precision_for_run
-from pipeline.runs.feature_distance import describe_distance, read_distance_limit
-from pipeline.runs.run_folder import Run, finished_seeds, runs_of_command
-from pipeline.runs.seeds import load_average
-from pipeline.scoring.calibration import read_calibration
+from pipeline.runs.feature_distance import describe_distance
+from pipeline.runs.seeds import Seeds, load_average
+from pipeline.scoring.calibration import Calibration, distance_limits
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
 from pipeline.scoring.snippet_scores import check_streams
@@ -61,27 +61,30 @@ class Scorer:
     @classmethod
     def load(
         cls,
-        run: Run,
+        seeds: Seeds,
         *,
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
-        calibrated: bool = False,
+        calibration: Calibration | None = None,
     ) -> "Scorer":
-        """Load a run and its extractor; arguments and errors as those of `score`.
+        """Load a run and its extractor; other arguments and errors as those of `score`.
 
-        The scores are the mean over all seeds that were trained with the run. With `calibrated`
-        the run's calibration is read too, for how far its footage lay from the training videos.
+        Args:
+            seeds: Of the run; their scores are averaged.
+            device: As in `score`.
+            weights: As in `score`.
+            flow_weights: As in `score`.
+            calibration: The run's, for how far its footage lay from the training videos; None
+                where it does not count.
         """
-        checkpoint = load_average(run)
+        checkpoint = load_average(seeds.finished)
         chosen = choose_device(device)
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        calibration = read_calibration(run) if calibrated else None
-        of_calibration = None if calibration is None else calibration.max_feature_distance
-        limits = (read_distance_limit(run), of_calibration)
-        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(run, finished_seeds(run)))
+        limits = distance_limits(seeds, calibration)
+        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(seeds))
 
     @property
     def note(self) -> str:
@@ -99,7 +102,7 @@ class Scorer:
         return describe_distance(scores.feature_distance, self.distance_limits)
 
     def score(
-        self, video: Path, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
+        self, video: VideoSource, *, stride: int = SNIPPET_LEN, report: ReportProgress = no_report
     ) -> Scores:
         """Score every frame of one video; arguments and errors as those of `score`."""
         found: list[Scores] = []
@@ -112,7 +115,7 @@ class Scorer:
 
     def score_all(
         self,
-        videos: Sequence[Path],
+        videos: Sequence[VideoSource],
         receive: Callable[[Path, Scores], None],
         *,
         stride: int = SNIPPET_LEN,
@@ -122,8 +125,8 @@ class Scorer:
         """Score videos, each in bounded memory; one that fails does not stop the others.
 
         Args:
-            videos: Video files. No path may occur twice.
-            receive: Called with each video and its scores once they are complete.
+            videos: Files and folders of frames. No path may occur twice.
+            receive: Called with the path of each video and its scores once they are complete.
             stride: As in `score`.
             explain: Also score without each part of the model: see `Scores.without`.
             report: Called with the progress.
@@ -139,7 +142,7 @@ class Scorer:
         if stride < 1 or snippet_len % stride:
             raise ValueError(f"stride must be a divisor of {snippet_len}, instead got {stride}")
         model = self.checkpoint.model.to(self.device).eval()
-        check_streams(model, list(self.extractor.stream_dims.items()), videos[0])
+        check_streams(model, list(self.extractor.stream_dims.items()), path_of(videos[0]))
         counter = _Counter(len(videos), report)
         failures = []
         for event in score_streams(
@@ -159,13 +162,12 @@ class Scorer:
         return failures
 
 
-def _describe_seeds(run: Run, seeds: Sequence[Run]) -> str:
+def _describe_seeds(seeds: Seeds) -> str:
     """That several seeds score, and how many of the same training have no checkpoint."""
-    n_trained = len(runs_of_command(run)) if run.config_path.exists() else 1
-    if n_trained == 1:
+    if seeds.n_trained == 1:
         return ""
-    names = ", ".join(seed.folder.name.partition("-seed")[2] for seed in seeds)
-    missing = n_trained - len(seeds)
+    names = ", ".join(seed.folder.name.partition("-seed")[2] for seed in seeds.finished)
+    missing = seeds.n_trained - len(seeds.finished)
     return f"mean of seeds: {names}" + (f" ({missing} not finished)" if missing else "")
 
 

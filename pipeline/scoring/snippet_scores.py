@@ -8,16 +8,22 @@ relate snippets to all others of their sequence, which for a whole day needs mor
 is. Where two windows overlap, their scores are blended linearly in the middle half of the overlap,
 so that a model of limited context has the scores of the whole video.
 
-Windows change the scores of the models with attention, the less the longer the windows are. No
-overlap can undo that, for attention reaches all snippets of a sequence. In LA-Net a snippet's place
-adds at most 1 to an attention logit, so the farthest snippet has at least 1 / e of the weight of an
-equal one nearby, and a window averages over other snippets than the video. Measured on 6144 random
-snippets with untrained models, the largest difference to scoring the whole video was, with windows
-of 4096 (512): LA-Net 1.2e-3 (6.2e-3), CLAV-CoMo 2.6e-4 (2.0e-3), CBCG 3e-8 (3e-8). Up to
-`MAX_WINDOW_LEN` snippets there is no difference.
+Up to `MAX_WINDOW_LEN` snippets, 2.9 hours at 25 frames per second, a video is scored as a whole.
+Beyond it windows change the scores of the models with attention, which reaches all snippets of a
+sequence: no overlap can undo that. In LA-Net a snippet's place adds at most 1 to an attention
+logit, so the farthest snippet has at least 1 / e of the weight of an equal one nearby, and a window
+averages over other snippets than the video. Measured on 24,576 random snippets of width 1024 with
+untrained models, the largest difference to scoring the whole video was 1.5e-2 for LA-Net, 1.8e-4
+for CLAV-CoMo and 3e-8 for CBCG.
+
+For each snippet of a window memory holds the features of all K crops, 4 K D bytes, and while the
+window is scored 12 to 60 KiB more, for one crop after the other (measured with default models at
+widths of 1024 and 2048). With five crops of width 2048 that is 100 KiB together, and 1.6 GiB for
+the longest window. With a stride, each pass has its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +31,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from extractors.errors import LookaroundError
 from extractors.features import Features
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.extraction.feature_file import FeatureFileError
+from pipeline.scoring.score_windows import WindowBlender, windows
 
 Streams = Mapping[str, NDArray[np.float32]]  # by stream (n_snippets, K, D)
+Snippet = Mapping[str, NDArray[np.float32]]  # by stream (K, D)
 
-# Snippets that a model is given at once: an hour and a half of video at 25 frames per second.
-MAX_WINDOW_LEN = 8192
+# Snippets that a model is given at once: 2.9 hours of video at 25 frames per second.
+MAX_WINDOW_LEN = 16384
+
+
+class ScoreValueError(LookaroundError, ValueError):
+    """A model gives scores that are not numbers."""
 
 
 def snippet_scores(
@@ -57,13 +70,9 @@ def snippet_scores(
     """
     blender = WindowBlender(max_window_len)
     for start, stop in windows(features.n_snippets, max_window_len):
-        outputs = _outputs(
-            model,
-            _part(features.streams, start, stop),
-            device,
-            None if context is None else _part(context, start, stop),
-        )
-        blender.add(mean_over_crops([output.scores for output in outputs]))
+        bags = _bags(_part(features.streams, start, stop), device)
+        contexts = None if context is None else _bags(_part(context, start, stop), device)
+        blender.add(_mean_scores(model, bags, contexts))
     return blender.scores()
 
 
@@ -87,52 +96,10 @@ def snippet_scores_without(
     """
     blenders: dict[str, WindowBlender] = {}
     for start, stop in windows(features.n_snippets, max_window_len):
-        for name, scores in _scores_without(
-            model, _part(features.streams, start, stop), device
-        ).items():
+        bags = _bags(_part(features.streams, start, stop), device)
+        for name, scores in _scores_without(model, bags).items():
             blenders.setdefault(name, WindowBlender(max_window_len)).add(scores)
     return {name: blender.scores() for name, blender in blenders.items()}
-
-
-def windows(n_snippets: int, max_window_len: int) -> list[tuple[int, int]]:
-    """Where the windows of a video begin and end: each begins half a window after the one before.
-
-    >>> windows(10, 4), windows(3, 4)
-    ([(0, 4), (2, 6), (4, 8), (6, 10)], [(0, 3)])
-    """
-    if max_window_len < 2 or max_window_len % 2:
-        raise ValueError(f"max_window_len must be even, instead got {max_window_len}")
-    hop = max_window_len // 2
-    last = max(0, -(-(n_snippets - max_window_len) // hop))
-    return [(i * hop, min(i * hop + max_window_len, n_snippets)) for i in range(last + 1)]
-
-
-class WindowBlender:
-    """Puts the scores of overlapping windows together.
-
-    Args:
-        max_window_len: As in `windows`: a window begins half of it after the one before.
-    """
-
-    def __init__(self, max_window_len: int) -> None:
-        self._hop = max_window_len // 2
-        self._parts: list[NDArray[np.float32]] = []  # the last one is to be blended
-
-    def add(self, scores: NDArray[np.float32]) -> None:
-        """Take the scores (n,) of the next window, which has more than `hop` snippets."""
-        if self._parts:
-            before = self._parts[-1]
-            # Neither window counts in the quarter next to its end, where it lacks surroundings.
-            place = (np.arange(self._hop) + 0.5) / self._hop
-            weights = np.clip(2 * place - 0.5, 0, 1).astype(np.float32)
-            self._parts[-1] = (1 - weights) * before + weights * scores[: self._hop]
-            self._parts.append(scores[self._hop :])
-        else:
-            self._parts += [scores[: self._hop], scores[self._hop :]]
-
-    def scores(self) -> NDArray[np.float32]:
-        """(n_snippets,) the scores of the whole video, after its last window."""
-        return np.clip(np.concatenate(self._parts), 0, 1)
 
 
 class StreamScorer:
@@ -160,10 +127,10 @@ class StreamScorer:
         self._explain = explain
         self._blender = WindowBlender(max_window_len)
         self._without: dict[str, WindowBlender] = {}
-        self._window: list[Mapping[str, NDArray[np.float32]]] = []
+        self._window: list[Snippet] = []
         self._n_dropped = 0  # snippets before the window
 
-    def add(self, snippet: Mapping[str, NDArray[np.float32]]) -> None:
+    def add(self, snippet: Snippet) -> None:
         """Take the features of the next snippet, by stream (K, D)."""
         # Not before one more snippet comes: the last window must reach the end of the video. One
         # more still, because the tail policy may drop the last snippet.
@@ -187,16 +154,16 @@ class StreamScorer:
         """After `finish`: by part of the model (n_snippets,) the scores without it."""
         return {name: blender.scores() for name, blender in self._without.items()}
 
-    def _add_window(self, window: Sequence[Mapping[str, NDArray[np.float32]]]) -> None:
+    def _add_window(self, window: Sequence[Snippet]) -> None:
         self._blender.add(window_scores(self._model, window, self._device))
         if self._explain:
-            without = _scores_without(self._model, _stacked(window), self._device)
-            for name, scores in without.items():
+            bags = _bags_of_snippets(window, self._device)
+            for name, scores in _scores_without(self._model, bags).items():
                 self._without.setdefault(name, WindowBlender(self._max_window_len)).add(scores)
 
 
 def window_scores(
-    model: AnomalyModel, window: Sequence[Mapping[str, NDArray[np.float32]]], device: torch.device
+    model: AnomalyModel, window: Sequence[Snippet], device: torch.device
 ) -> NDArray[np.float32]:
     """Score snippets that follow each other, at once.
 
@@ -208,14 +175,10 @@ def window_scores(
     Returns:
         (n_snippets,) in [0, 1].
     """
-    outputs = _outputs(model, _stacked(window), device, None)
-    return mean_over_crops([output.scores for output in outputs])
+    return _mean_scores(model, _bags_of_snippets(window, device))
 
 
-def _stacked(window: Sequence[Mapping[str, NDArray[np.float32]]]) -> Streams:
-    return {name: np.stack([snippet[name] for snippet in window]) for name in window[0]}
-
-
+@torch.inference_mode()
 def crop_outputs(
     model: AnomalyModel,
     features: Features,
@@ -235,35 +198,35 @@ def crop_outputs(
     Returns:
         For each crop the model's output for one bag of n_snippets snippets, on `device`.
     """
-    return _outputs(model, features.streams, device, context)
+    contexts = None if context is None else _bags(context, device)
+    return list(_outputs(model, _bags(features.streams, device), contexts))
 
 
 @torch.inference_mode()
+def _mean_scores(
+    model: AnomalyModel, bags: Iterable[Tensor], contexts: Iterable[Tensor] | None = None
+) -> NDArray[np.float32]:
+    """(n_snippets,) the mean scores over crops."""
+    # Not in a loop, whose variable would hold the output of a crop while the next is computed.
+    return mean_over_crops(list(map(attrgetter("scores"), _outputs(model, bags, contexts))))
+
+
 def _outputs(
-    model: AnomalyModel, streams: Streams, device: torch.device, context: Streams | None
-) -> list[Output]:
-    n_snippets, n_crops = next(iter(streams.values())).shape[:2]
-    mask = torch.ones(1, n_snippets, dtype=torch.bool, device=device)
-    outputs = []
-    for crop in range(n_crops):
-        bag = _bag_of_crop(streams, crop, device)
-        if context is None:
-            outputs.append(model(bag, mask))
-        else:
-            outputs.append(model(bag, mask, context=_bag_of_crop(context, crop, device)))
-    return outputs
+    model: AnomalyModel, bags: Iterable[Tensor], contexts: Iterable[Tensor] | None
+) -> Iterator[Output]:
+    """The output for each crop; nothing of one is held here when the next one is computed."""
+    if contexts is None:
+        for bag in bags:
+            yield model(bag, _all_real(bag))
+    else:
+        for bag, context in zip(bags, contexts, strict=True):
+            yield model(bag, _all_real(bag), context=context)
 
 
 @torch.inference_mode()
-def _scores_without(
-    model: AnomalyModel, streams: Streams, device: torch.device
-) -> dict[str, NDArray[np.float32]]:
+def _scores_without(model: AnomalyModel, bags: Iterable[Tensor]) -> dict[str, NDArray[np.float32]]:
     """By part of the model (n_snippets,) the mean scores over crops without it."""
-    n_snippets, n_crops = next(iter(streams.values())).shape[:2]
-    mask = torch.ones(1, n_snippets, dtype=torch.bool, device=device)
-    per_crop = [
-        model.scores_without(_bag_of_crop(streams, crop, device), mask) for crop in range(n_crops)
-    ]
+    per_crop = [model.scores_without(bag, _all_real(bag)) for bag in bags]
     return {name: mean_over_crops([crop[name] for crop in per_crop]) for name in per_crop[0]}
 
 
@@ -290,10 +253,18 @@ def mean_over_crops(per_crop: Sequence[Tensor]) -> NDArray[np.float32]:
 
     Returns:
         (n_snippets,) in [0, 1].
+
+    Raises:
+        ScoreValueError: If a score is not a number.
     """
     total = np.zeros(per_crop[0].shape[1], dtype=np.float64)
     for scores in per_crop:
         total += scores[0].double().cpu().numpy()
+    if np.isnan(total).any():
+        raise ScoreValueError(
+            "the model gives scores that are not numbers: its weights are damaged or too large; "
+            "train again, or score with another run"
+        )
     return np.clip(total / len(per_crop), 0, 1).astype(np.float32)
 
 
@@ -331,7 +302,20 @@ def _part(streams: Streams, start: int, stop: int) -> Streams:
     return {name: values[start:stop] for name, values in streams.items()}
 
 
-def _bag_of_crop(streams: Streams, crop: int, device: torch.device) -> Tensor:
-    """(1, n_snippets, D) the streams side by side, in their order."""
-    side_by_side = np.concatenate([values[:, crop] for values in streams.values()], axis=1)
-    return torch.from_numpy(side_by_side).to(device)[None]
+def _bags(streams: Streams, device: torch.device) -> Iterator[Tensor]:
+    """For each crop (1, n_snippets, D) the streams side by side, in their order."""
+    for crop in range(next(iter(streams.values())).shape[1]):
+        side_by_side = np.concatenate([values[:, crop] for values in streams.values()], axis=1)
+        yield torch.from_numpy(side_by_side).to(device)[None]
+
+
+def _bags_of_snippets(window: Sequence[Snippet], device: torch.device) -> Iterator[Tensor]:
+    """As `_bags`, for snippets that follow each other; copies one crop of them at a time."""
+    for crop in range(len(next(iter(window[0].values())))):
+        side_by_side = [np.concatenate([part[crop] for part in each.values()]) for each in window]
+        yield torch.from_numpy(np.stack(side_by_side)).to(device)[None]
+
+
+def _all_real(bag: Tensor) -> Tensor:
+    """(1, n_snippets) the mask of a bag without padding."""
+    return torch.ones(bag.shape[:2], dtype=torch.bool, device=bag.device)

@@ -4,10 +4,10 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from extractors.decoding.frame_folder import VideoSource
 from extractors.decoding.seeking import Image, frames_at
 from pipeline.images import resize_to_width, save_jpeg
 from pipeline.scoring.events import EventRule, describe_events
@@ -68,11 +68,11 @@ def choose_frames(
     return sorted({*regular, *list(peaks)[:n_peaks]})
 
 
-def make_thumbnails(video: Path, scores: Scores, frames: Sequence[int]) -> list[Thumbnail]:
+def make_thumbnails(video: VideoSource, scores: Scores, frames: Sequence[int]) -> list[Thumbnail]:
     """Decode frames of a video and make them small; those that cannot be decoded are left out.
 
     Args:
-        video: The file.
+        video: The file or folder of frames.
         scores: The video's, for the times of its frames.
         frames: Frame numbers, ascending.
 

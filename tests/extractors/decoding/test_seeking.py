@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from extractors.decoding.frame_folder import FrameFolder
 from extractors.decoding.seeking import StreamKind, frames_at, frames_between, stream_kind
 from extractors.decoding.video import Video, VideoError
 
@@ -77,3 +78,31 @@ def test_a_file_that_is_no_video_is_refused(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(VideoError, match=r"a\.mp4"):
         list(frames_at(tmp_path / "a.mp4", [0.0]))
+
+
+@pytest.fixture
+def folder(tmp_path, write_frames):
+    """Eight images, numbered from 3, as a video of 4 frames per second; and all of its frames."""
+    source = FrameFolder(write_frames(tmp_path / "frames", 8, first=3), 4)
+    return source, np.concatenate([chunk.frames for chunk in Video(source).read(8)])
+
+
+def test_a_folder_of_frames_shows_the_frame_of_each_time(folder):
+    source, frames = folder
+    images = list(frames_at(source, [-1.0, 0.0, 0.24, 0.25, 1.0, 1.3, 1.3, 99.0]))
+    assert [(image == frames).all((1, 2, 3)).argmax() for image in images] == [
+        *(0, 0, 0, 1, 4, 5, 5, 7)
+    ]
+    assert (images[4] == frames[4]).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [(0.3, 1.0, [1, 2, 3]), (-5, 99, range(8)), (1.75, 1.76, [7]), (0, 0, [])],
+)
+def test_a_folder_of_frames_shows_the_frames_between_two_times(folder, start, stop, expected):
+    source, frames = folder
+    found = list(frames_between(source, start, stop))
+    assert [time for _, time in found] == [number / 4 for number in expected]
+    for (image, _), number in zip(found, expected, strict=True):
+        assert (image == frames[number]).all()

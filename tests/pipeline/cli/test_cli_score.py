@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,32 @@ def test_events_have_frames_seconds_peak_mean_thumbnail_and_the_rule_that_found_
     assert read_number(np.asarray(Image.open(io.BytesIO(jpeg)))) == event["peak_frame"]
     score("cameras/a.mp4", "--out", "s.csv", *options, "--min-seconds", 60)
     assert json.loads((world / "e.json").read_text())["events"] == []
+
+
+def curve_of(page):
+    """The frames of a report's curve, and the score without each part there, as it draws them."""
+    curve = json.loads(re.search(r'id="report-data">(.*?)</script>', page, re.DOTALL)[1])["curve"]
+    without = {
+        name: np.frombuffer(base64.b64decode(text), "<f4")
+        for name, text in curve["without"].items()
+    }
+    return np.frombuffer(base64.b64decode(curve["frames"]), "<u4"), without
+
+
+@pytest.mark.parametrize("stride", [16, 4])
+def test_events_say_what_their_peaks_rest_on_as_the_report_does(world, stride):
+    options = ["--threshold", 0.01, "--stride", stride, "--events"]
+    together = score("cameras/a.mp4", "--report", "r.html", "--out", "s.csv", *options, "1.json")
+    assert together.exit_code == 0, together.output
+    score("cameras/a.mp4", "--out", "s.csv", *options, "2.json")
+    assert (world / "1.json").read_bytes() == (world / "2.json").read_bytes()
+    (event,) = json.loads((world / "2.json").read_text())["events"]
+    frames, without = curve_of((world / "r.html").read_text())
+    run = np.searchsorted(frames, event["peak_frame"], side="right") - 1
+    expected = {name: float(values[run]) for name, values in without.items()}
+    assert set(expected) == {"context", "motion"}
+    assert len({*expected.values(), event["peak"]}) == 3
+    assert event["scores_without"] == expected
 
 
 def test_events_go_to_stdout_on_request(world):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_an_evaluation_leaves_its_table_its_json_its_plot_and_the_cards(world):
         "4 test videos",
         "clav-como",
         "clav-como, 2 seeds averaged",
-        "best epoch on test (optimistic)",
+        "best epoch on test, network alone (optimistic)",
         "  fall (2)",
         "alarms at 0.5",
         "checkpoints: after a fixed budget of 4 steps",
@@ -128,6 +129,21 @@ def test_an_evaluation_leaves_its_table_its_json_its_plot_and_the_cards(world):
     for folder in run_folders(world):
         assert json.loads((folder / "evaluation-small.json").read_text()) == values
         assert "frame AUC" in (folder / "README.md").read_text()
+
+
+def test_an_evaluation_reads_each_description_once_and_once_for_the_card(world, monkeypatch):
+    counted = Counter()
+    read_text = Path.read_text
+
+    def count_and_read(path, *arguments, **options):
+        counted[path] += path.name == "config.json"
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", count_and_read)
+    assert run(world, "evaluate").exit_code == 0
+    assert +counted == Counter(
+        {Path(*path.parts[-4:]) / "config.json": 2 for path in run_folders(world)}
+    )
 
 
 def test_the_best_on_test_is_only_there_on_request(world):

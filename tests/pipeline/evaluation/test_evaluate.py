@@ -30,6 +30,7 @@ class Known(torch.nn.Module):
 
     config = ModelConfig(stream_dims=(("rgb", 1),))
     accepts_context = False
+    members = ()
 
     def __init__(self, shift: float = 0.0) -> None:
         super().__init__()
@@ -185,6 +186,41 @@ def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch, ma
     assert model.per_seed[0].frames.auc < 0.5
     without = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     assert not [row for row in without.rows if "optimistic" in row.name]
+
+
+def test_the_best_epoch_of_an_ensemble_is_said_to_be_the_network_alone(
+    tmp_path, make_dataset, monkeypatch
+):
+    class Together(Known):
+        members = ("network", "linear rgb")
+
+    monkeypatch.setattr(
+        "pipeline.evaluation.measure.load_checkpoint",
+        lambda path: Checkpoint(Known(), "known", PROVENANCE, "home", 0, 1),
+    )
+    for model, expected in (
+        (Together(), "best epoch on test, network alone (optimistic)"),
+        (Known(), "best epoch on test (optimistic)"),
+    ):
+        checkpoints = [Checkpoint(model, "known", PROVENANCE, "home", 0, 1)]
+        dataset = make_dataset(tmp_path, VIDEOS)
+        evaluation = run(checkpoints, dataset, tmp_path, epochs=[[Path("1")]])
+        assert evaluation.rows[1].name == expected
+
+
+def test_motion_energy_reads_folders_of_frames_at_the_rate_of_their_features(
+    tmp_path, make_dataset, write_frames
+):
+    dataset = make_dataset(tmp_path, VIDEOS)
+    entries = [
+        replace(entry, path=write_frames(tmp_path / entry.video_id, 2 * len(logits)))
+        for entry, (logits, *_) in zip(dataset.entries, VIDEOS, strict=True)
+    ]
+    training = DatasetError("no training videos here")
+    frames = replace(dataset, entries=tuple(entries))  # whose own rate is not given
+    evaluation = run([checkpoint()], frames, tmp_path, controls=True, training=training)
+    assert "motion energy (baseline)" in [row.name for row in evaluation.rows]
+    assert "motion energy" not in [left_out.name for left_out in evaluation.left_out]
 
 
 def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path, make_dataset):

@@ -11,13 +11,13 @@ from PIL import Image
 
 from extractors.decoding.seeking import StreamKind
 from models.clav_como import ClavComo, ClavComoConfig
-from pipeline.reports import html_report
+from pipeline.reports import html_player
+from pipeline.reports.html_player import is_playable
 from pipeline.reports.html_report import (
     Mistakes,
     RunFacts,
     describe_run,
     find_mistakes,
-    is_playable,
     write_report,
 )
 from pipeline.runs.checkpoints import Checkpoint
@@ -89,7 +89,7 @@ def test_a_small_video_is_inside_byte_for_byte(report, counting_clip):
 def test_a_large_video_is_linked_relative_to_the_report(
     tmp_path, counting_clip, scores, run_facts, read_page, monkeypatch
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", 100)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", 100)
     video = tmp_path / "day 1" / "camera:3 #ü?.mp4"
     video.parent.mkdir()
     video.write_bytes(counting_clip.read_bytes())
@@ -104,7 +104,7 @@ def test_a_large_video_is_linked_relative_to_the_report(
 def test_a_hostile_file_name_is_only_text(
     tmp_path, counting_clip, scores, run_facts, read_page, monkeypatch, limit
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", limit)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", limit)
     video = tmp_path / HOSTILE
     video.write_bytes(counting_clip.read_bytes())
     write_report(tmp_path / "report.html", video, scores, run_facts)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
-from pipeline.reports import html_report
+from extractors.decoding.frame_folder import FrameFolder
+from pipeline.reports import html_player
 from pipeline.reports.html_index import write_index
 from pipeline.reports.html_report import write_report
 from pipeline.scoring.events import EventRule, describe_events
@@ -152,7 +153,7 @@ def test_the_curve_is_drawn_and_the_events_are_listed(open_page, report):
 def test_a_click_on_the_curve_seeks_the_video(
     open_page, tmp_path, long_clip, long_scores, run_facts, monkeypatch, embedded_bytes
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", embedded_bytes)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", embedded_bytes)
     write_report(tmp_path / "report.html", long_clip, long_scores, run_facts)
     page = open_page(tmp_path / "report.html")
     wait_for_video(page)
@@ -160,6 +161,28 @@ def test_a_click_on_the_curve_seeks_the_video(
         click_curve(page, fraction)
         assert video_time(page) == pytest.approx(20 * fraction, abs=0.1)
         assert playhead_seconds(page) == pytest.approx(20 * fraction, abs=0.15)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_preview_of_a_folder_of_frames_plays_and_seeks_also_on_a_phone(
+    open_page, tmp_path, long_scores, run_facts, write_frames, scheme
+):
+    folder = FrameFolder(write_frames(tmp_path / "frames", 200), 10)
+    warning = "its features are unlike those that the run was trained on " * 2
+    write_report(tmp_path / "report.html", folder, long_scores, run_facts, warning=warning)
+    size = {"width": 390, "height": 844}
+    page = open_page(tmp_path / "report.html", viewport=size, is_mobile=True, color_scheme=scheme)
+    wait_for_video(page)
+    assert page.evaluate("document.getElementById('video').duration") == pytest.approx(20, abs=0.1)
+    for fraction in (0.5, 0.1):
+        click_curve(page, fraction)
+        assert video_time(page) == pytest.approx(20 * fraction, abs=0.2)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    # No corner of a note of several lines is rounder than its padding is wide.
+    radius = page.evaluate(
+        "getComputedStyle([...document.querySelectorAll('header .note')].at(-1)).borderRadius"
+    )
+    assert float(radius.removesuffix("px")) <= 16
 
 
 def test_the_playhead_follows_the_video(open_page, report):
@@ -250,7 +273,7 @@ def test_a_drag_zooms_and_a_button_shows_the_whole_video_again(open_page, report
 def test_a_hostile_file_name_is_shown_and_runs_nothing(
     open_page, tmp_path, long_clip, long_scores, run_facts, monkeypatch
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", 0)
     video = tmp_path / HOSTILE
     video.write_bytes(long_clip.read_bytes())
     write_report(tmp_path / "report.html", video, long_scores, run_facts)
@@ -276,7 +299,7 @@ def test_a_video_that_the_browser_cannot_play_is_replaced_by_thumbnails(
 def test_a_video_that_is_gone_is_replaced_by_thumbnails(
     browser, tmp_path, long_clip, long_scores, run_facts, monkeypatch
 ):
-    monkeypatch.setattr(html_report, "MAX_EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(html_player, "MAX_EMBEDDED_BYTES", 0)
     write_report(tmp_path / "report.html", long_clip, long_scores, run_facts)
     long_clip.unlink()
     with contextlib.closing(browser.new_page()) as page:

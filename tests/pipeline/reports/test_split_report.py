@@ -1,5 +1,6 @@
 """`evaluate --report`: a page per test video with its labels, and an index, worst first."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.extraction.feature_file import feature_path, write_features
 from pipeline.reports.split_report import write_split_report
 from pipeline.runs.checkpoints import Checkpoint
+from pipeline.runs.run_folder import Run
+from pipeline.runs.seeds import seeds_of
+from pipeline.scoring.calibration import Calibration, write_calibration
 from pipeline.scoring.events import EventRule
 
 PROVENANCE = {"extractor": "brightness", "is_pretrained": False}
@@ -121,6 +125,28 @@ def test_a_video_that_is_gone_has_no_page_and_is_named(tmp_path, write, read_pag
     assert read_page(written.index).texts["strong"] == ["gate/false", "right"]
 
 
+def test_a_page_warns_of_a_video_unlike_those_of_the_training(tmp_path, write, read_page):
+    write(distance_limits=(1.8, None))  # the logits of "right" have a mean size of 1.93
+    warning = (
+        "its features are unlike those that the run was trained and calibrated on "
+        "(distance 1.93, limit 1.80): its scores may mean nothing"
+    )
+    for name in VIDEOS:
+        texts = read_page(tmp_path / f"pages/videos/{name}.html").texts["p"]
+        assert (warning in texts) == (name == "right")
+
+
+def test_a_folder_of_frames_has_a_page_that_plays_it(
+    tmp_path, write, dataset, read_page, write_frames
+):
+    (tmp_path / "missed.mp4").unlink()
+    write_frames(tmp_path / "missed.mp4", 40)  # the list gives no frame rate; the features have it
+    assert write().failures == ()
+    page = read_page(tmp_path / "pages/videos/missed.html")
+    assert page.by_id("video-data")["data-type"] == "video/mp4"
+    assert "at 25 frames per second" in " ".join(page.texts["p"])
+
+
 @pytest.fixture
 def world(tmp_path, dataset, checkpoint, monkeypatch, features_of) -> Path:
     """A working folder with the videos, their features and a trained run."""
@@ -157,6 +183,25 @@ def test_the_command_writes_the_pages_and_says_which_one_to_open(world):
     assert "AUC" in result.stdout
     page = (world / "pages/videos/right.html").read_text()
     assert "“without context” is" in page  # the run is of CLAV-CoMo, which has parts
+
+
+def test_the_command_warns_of_videos_as_score_does(world):
+    (run,) = world.glob("runs/*/*/*")
+    training = run / "training.json"
+    stored = json.loads(training.read_text())
+    training.write_text(json.dumps(stored | {"max_feature_distance": 1e-6}))
+    assert evaluate("--report", "pages").exit_code == 0
+    warning = "its features are unlike those that the run was trained and calibrated on"
+    assert warning in (world / "pages/videos/right.html").read_text()
+    write_calibration(seeds_of(Run(run)), Calibration(0.5, 1, 0, 16, 1, 1, 1, 0, 3, 0.95, 99.0))
+    assert evaluate("--report", "pages").exit_code == 0
+    assert warning not in (world / "pages/videos/right.html").read_text()
+    (run / "calibration.json").write_text("{}")
+    result = evaluate("--report", "pages")
+    assert result.exit_code == 1
+    assert "calibration.json: is not a calibration of this run" in result.stderr
+    assert result.stdout == ""  # before the work
+    assert evaluate().exit_code == 0
 
 
 def test_a_page_that_cannot_be_made_is_exit_code_3_and_the_others_are_written(world):

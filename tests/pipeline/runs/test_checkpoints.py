@@ -197,6 +197,21 @@ def test_an_ensemble_that_would_divide_by_zero_is_refused_in_one_line(path, chec
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+def test_an_ensemble_with_a_weight_that_is_none_is_refused_in_one_line(path, checkpoint, value):
+    ensemble = Ensemble(checkpoint.model, has_motion=False)
+    save_checkpoint(path, dataclasses.replace(checkpoint, model=ensemble))
+
+    def spoil(tensors, header):
+        tensors["weights"][2] = value
+
+    rewrite(path, spoil)
+    with pytest.raises(CheckpointError, match=r"weights must be (at least 0|finite)") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_checkpoint_is_refused(path, tmp_path):
     foreign = tmp_path / "foreign.safetensors"
     contents = [

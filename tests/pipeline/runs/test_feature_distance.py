@@ -14,6 +14,7 @@ from pipeline.runs.feature_distance import (
     distance_limit,
     read_distance_limit,
     snippet_distance,
+    video_distance,
 )
 from pipeline.runs.run_folder import Run
 
@@ -33,6 +34,18 @@ def test_the_distance_is_the_mean_deviation_over_features_and_crops():
     rgb, flow = np.array([[2, 2], [0, 3]], "float32"), np.array([[3], [5]], "float32")
     # By crop: 1, 0 and 0 deviations; 1, 2 and 1.
     assert snippet_distance(norm, {"rgb": rgb, "flow": flow}) == pytest.approx((1 / 3 + 4 / 3) / 2)
+
+
+def test_the_distance_of_a_video_is_the_mean_over_its_snippets_and_crops():
+    rng = np.random.default_rng(3)
+    norm = fitted(torch.from_numpy(rng.normal(2, 3, size=(40, 5))).float())
+    rgb = rng.normal(2, 6, size=(7, 2, 3)).astype("float32")
+    flow = rng.normal(2, 6, size=(7, 2, 2)).astype("float32")
+    together = np.concatenate([rgb, flow], axis=2)
+    deviations = np.abs(together - norm.mean.numpy()) / norm.std.numpy()
+    expected = np.minimum(deviations, 5).mean()
+    assert deviations.max() > 5
+    assert video_distance(norm, {"rgb": rgb, "flow": flow}) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_single_feature_that_hardly_varied_in_training_does_not_decide():

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
+from pipeline.runs.seeds import seeds_of
 from pipeline.scoring.calibrate import CalibrationError, calibrate, choose_threshold
 from pipeline.scoring.calibration import (
     Calibration,
@@ -174,20 +175,21 @@ CALIBRATION = Calibration(0.625, 2.0, 0.5, 8, 0.5, 3, 12.5, 6, 0.9, 0.95, 0.0, 0
 
 def test_a_calibration_is_stored_with_its_run(tmp_path):
     run = Run(tmp_path)
-    assert read_calibration(run) is None
-    write_calibration(run, CALIBRATION)
-    assert read_calibration(run) == CALIBRATION
+    assert read_calibration(seeds_of(run)) is None
+    write_calibration(seeds_of(run), CALIBRATION)
+    assert read_calibration(seeds_of(run)) == CALIBRATION
     assert CALIBRATION.rule == EventRule(0.625, 2.0, 0.5)
 
 
 def test_a_calibration_from_before_distances_and_times_were_stored_is_read(tmp_path):
     run = Run(tmp_path)
-    write_calibration(run, CALIBRATION)
-    values = json.loads(calibration_path(run).read_text())
+    write_calibration(seeds_of(run), CALIBRATION)
+    values = json.loads(calibration_path(seeds_of(run)).read_text())
     del values["max_feature_distance"], values["alarm_fraction"]
-    calibration_path(run).write_text(json.dumps(values))
-    assert read_calibration(run) == replace(CALIBRATION, alarm_fraction=None)
-    assert "in alarm" not in read_calibration(run).describe()
+    calibration_path(seeds_of(run)).write_text(json.dumps(values))
+    old = read_calibration(seeds_of(run))
+    assert old == replace(CALIBRATION, alarm_fraction=None)
+    assert "in alarm" not in old.describe()
     assert "in alarm 0.20% of the time" in CALIBRATION.describe()
     assert CALIBRATION.max_feature_distance == 0
 
@@ -206,15 +208,15 @@ def test_a_calibration_from_before_distances_and_times_were_stored_is_read(tmp_p
 )
 def test_a_damaged_calibration_is_named(tmp_path, change):
     run = Run(tmp_path)
-    write_calibration(run, CALIBRATION)
-    values = json.loads(calibration_path(run).read_text())
-    calibration_path(run).write_text(json.dumps(values | change))
+    write_calibration(seeds_of(run), CALIBRATION)
+    values = json.loads(calibration_path(seeds_of(run)).read_text())
+    calibration_path(seeds_of(run)).write_text(json.dumps(values | change))
     with pytest.raises(CheckpointError, match=r"calibration\.json: is not a calibration"):
-        read_calibration(run)
+        read_calibration(seeds_of(run))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 10**5, "{}"])
 def test_what_is_no_calibration_is_named(tmp_path, content):
-    calibration_path(Run(tmp_path)).write_text(content)
+    calibration_path(seeds_of(Run(tmp_path))).write_text(content)
     with pytest.raises(CheckpointError, match=r"calibration\.json: is not a calibration"):
-        read_calibration(Run(tmp_path))
+        read_calibration(seeds_of(Run(tmp_path)))

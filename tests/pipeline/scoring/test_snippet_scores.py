@@ -1,6 +1,8 @@
 """Snippet scores of long sequences: in windows, and as features come."""
 
 import itertools
+import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -9,14 +11,16 @@ import torch
 from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
+from pipeline.scoring.score_windows import windows
 from pipeline.scoring.snippet_scores import (
+    ScoreValueError,
     StreamScorer,
     snippet_scores,
     snippet_scores_without,
-    windows,
 )
 
 CPU = torch.device("cpu")
+SIZES = ("embedding_dim", "class_code_dim", "relation_dim", "scorer_dim")  # of CLAV-CoMo
 
 
 @pytest.fixture
@@ -45,6 +49,19 @@ class Local(torch.nn.Module):
     def forward(self, features, mask):
         padded = torch.nn.functional.pad(features[..., 0], (1, 1), mode="replicate")
         return Output(padded.unfold(1, 3, 1).mean(dim=2), features)
+
+
+class Broken(Local):
+    """Weights so large that infinity is taken from infinity."""
+
+    def forward(self, features, mask):
+        return Output(features[..., 0] * torch.inf - torch.inf, features)
+
+
+def test_a_model_whose_scores_are_no_numbers_is_refused_in_one_line(make_features):
+    with pytest.raises(ScoreValueError, match="not numbers: its weights are damaged") as caught:
+        snippet_scores(Broken(), make_features(5), device=CPU)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("n_snippets", [1, 2, 7, 8, 9, 12, 13, 16, 17, 40])
@@ -116,6 +133,43 @@ def test_a_stream_holds_no_more_than_one_window():
         most = max(most, len(scorer._window))
     assert most == 9
     assert scorer.finish(100).shape == (100,)
+
+
+def test_of_a_window_only_one_crop_is_copied_at_a_time():
+    n_snippets, n_crops, dim = 200, 10, 1000
+    scorer = StreamScorer(Local(), CPU)
+    for _ in range(n_snippets):
+        scorer.add({"rgb": np.zeros((n_crops, dim), np.float32)})
+    tracemalloc.start()
+    scorer.finish(n_snippets)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * n_snippets * dim * 4  # half of the window
+
+
+def test_what_a_model_says_of_a_crop_is_not_held_while_the_next_one_is_scored(make_features):
+    class Watched(Local):
+        """Counts the embeddings of earlier crops that are still there."""
+
+        earlier, n_alive = (), 0
+
+        def forward(self, features, mask):
+            self.n_alive += sum(reference() is not None for reference in self.earlier)
+            embeddings = features.clone()
+            self.earlier = (*self.earlier, weakref.ref(embeddings))
+            return Output(features[..., 0], embeddings)
+
+    model = Watched()
+    snippet_scores(model, make_features(20, n_crops=4), device=CPU, max_window_len=8)
+    assert len(model.earlier) == 4 * 4
+    assert model.n_alive == 0
+
+
+def test_a_video_of_hours_is_scored_as_a_whole(make_features):
+    model = untrained("clav-como", *(f"model.{name}=4" for name in SIZES))
+    features = make_features(9000, n_crops=1)  # 1.6 hours at 25 frames per second
+    whole = snippet_scores(model, features, device=CPU, max_window_len=9000)
+    assert snippet_scores(model, features, device=CPU).tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize("n_snippets", [1, 8, 9, 13, 30])
