@@ -202,4 +202,5 @@ class _Footage:
                 padded = np.concatenate([[-1], levels, [-1]])
                 is_peak = (padded[1:-1] > padded[:-2]) & (padded[1:-1] > padded[2:])
                 found.update(levels[is_peak].tolist())
-        return sorted((threshold for threshold in found if 0 < threshold <= 1), reverse=True)
+        reached = (threshold for threshold in found if 0 < threshold <= self.highest_score)
+        return sorted(reached, reverse=True)
