@@ -56,10 +56,11 @@ def calibrate(
     """Choose the threshold of RUN from NORMAL_VIDEOS, in which nothing anomalous happens.
 
     RUN is a run's folder, NORMAL_VIDEOS are video files, folders that are searched for them, and
-    with --fps folders of frames. The threshold is the lowest with so few false alarms in them. It
-    is stored with the run, and `pipeline score` uses it unless --threshold is given. Also printed
-    is the rate of false alarms that the footage excludes: without a single false alarm, 3 hours of
-    footage exclude more than one per hour, with 95% confidence.
+    with --fps folders of frames. The threshold is the lowest with so few false alarms in them that
+    last, together, no longer than a minute for each that is acceptable, and no longer than a tenth
+    of the time. It is stored with the run, and `pipeline score` uses it unless --threshold is
+    given. Also printed is the rate of false alarms that the footage excludes: without a single
+    false alarm, 3 hours of footage exclude more than one per hour, with 95% confidence.
 
     \b
     pipeline calibrate runs/small/clav-como/20260102-030405-seed0 quiet_days/

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.scoring_options import threshold_option
 from pipeline.cli.shared import (
     SOME_VIDEOS_FAILED,
     allow_outside_option,
-    check_number,
     device_option,
     errors_in_one_line,
     features_option,
@@ -44,14 +44,7 @@ if TYPE_CHECKING:
     help="Also measure what a model has to beat: motion energy, linear MIL scorers on the same "
     "features, and the model with its context shuffled.",
 )
-@click.option(
-    "--threshold",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    callback=check_number,
-    default=0.5,
-    show_default=True,
-    help="The score that begins an event.",
-)
+@threshold_option
 @click.option(
     "--best-on-test",
     is_flag=True,
@@ -89,7 +82,7 @@ def evaluate(
     allow_outside: bool,
     features: Path,
     controls: bool,
-    threshold: float,
+    threshold: float | None,
     best_on_test: bool,
     ground_truth: str | None,
     json_path: Path | None,

@@ -68,7 +68,9 @@ def watch(
     have been received. A machine that is too slow leaves out some of them, 16 at a time, and says
     how many. A source that ends, or sends nothing for 10 seconds, is opened again when it returns.
     A score depends on the last 256 times 16 frames; `pipeline score` also uses the frames that
-    follow, so that its scores differ. Ctrl-C ends the open event and the command.
+    follow, so that its scores differ. A source that is unlike the training videos is named once.
+    Ctrl-C and SIGTERM end the open event and the command; the exit code is 130 after Ctrl-C, and 0
+    after SIGTERM, with which a service is stopped.
 
     \b
     pipeline watch rtsp://user:password@camera/stream --webhook http://localhost:8000/alarm
@@ -100,17 +102,25 @@ def watch(
             stop=stop,
         )
         say(summary.describe())
-    raise KeyboardInterrupt  # it was stopped: there is no other end without an error
+    if stop.signal_number == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+class _Stop(threading.Event):
+    """Says also which signal it was set by; None before."""
+
+    signal_number: int | None = None
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def _stop_on_signals() -> Iterator[_Stop]:
     """An event that is set by the first Ctrl-C or SIGTERM; the second one interrupts."""
-    stop = threading.Event()
+    stop = _Stop()
 
     def end(signal_number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
+        stop.signal_number = signal_number
         stop.set()
 
     before = {number: signal.getsignal(number) for number in END_SIGNALS}

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.events import EventRule, Interval, find_events, true_runs
-
-SECONDS_PER_HOUR = 3600.0
+from pipeline.scoring.events import (
+    SECONDS_PER_HOUR,
+    EventRule,
+    Interval,
+    find_events,
+    true_runs,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ def count_events(
 class AlarmMetrics:
     """The alarms of a whole test set at one threshold; NaN where there is nothing to count.
 
+    What depends on events is NaN, too, where the times of a video are not known.
+
     Attributes:
         false_alarm_fraction: Fraction in [0, 1] of the frames of normal videos whose score reaches
             the threshold.
@@ -82,8 +88,8 @@ class ScoredVideo:
     Attributes:
         scores: (n_frames,) in [0, 1].
         labels: (n_frames,) True where the frame is anomalous.
-        timestamps: (n_frames,) seconds.
-        duration_seconds: Length of the video.
+        timestamps: (n_frames,) seconds; NaN where they are not known.
+        duration_seconds: Length of the video; NaN likewise.
         is_abnormal: Whether the video is labeled anomalous.
     """
 
@@ -104,17 +110,25 @@ def alarm_metrics(videos: Iterable[ScoredVideo], rule: EventRule) -> AlarmMetric
     counts: list[EventCounts] = []
     normal_events = normal_alarms = normal_frames = 0
     normal_seconds = 0.0
+    are_timed = True
     for video in videos:
+        if not video.is_abnormal:
+            normal_alarms += int((video.scores >= rule.threshold).sum())
+            normal_frames += len(video.scores)
+        are_timed = are_timed and not np.isnan(video.timestamps).any()
+        if not are_timed:
+            continue
         events = find_events(video.scores, video.timestamps, rule)
         counts.append(count_events(events, video.labels, video.timestamps))
         if not video.is_abnormal:
             normal_events += len(events)
-            normal_alarms += int((video.scores >= rule.threshold).sum())
-            normal_frames += len(video.scores)
             normal_seconds += video.duration_seconds
+    false_alarm_fraction = _ratio(normal_alarms, normal_frames)
+    if not are_timed:
+        return AlarmMetrics(false_alarm_fraction, math.nan, math.nan, math.nan, math.nan)
     delays = [delay for count in counts for delay in count.delays_seconds]
     return AlarmMetrics(
-        false_alarm_fraction=_ratio(normal_alarms, normal_frames),
+        false_alarm_fraction=false_alarm_fraction,
         false_alarms_per_hour=SECONDS_PER_HOUR * _ratio(normal_events, normal_seconds),
         event_precision=_ratio(sum(c.n_right for c in counts), sum(c.n_events for c in counts)),
         event_recall=_ratio(len(delays), sum(c.n_anomalies for c in counts)),

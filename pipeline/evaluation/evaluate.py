@@ -1,5 +1,6 @@
 """Measure trained runs on a test split: the library function `evaluate`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets import load_dataset
@@ -11,7 +12,8 @@ from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds
-from pipeline.scoring.events import DEFAULT_THRESHOLD, EventRule
+from pipeline.scoring.calibration import read_calibration
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 
 FEATURES_FOLDER = Path("features")
@@ -25,7 +27,7 @@ def evaluate(
     runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
     controls: bool = False,
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float | None = None,
     best_on_test: bool = False,
     best_by: str = "auc",
     ground_truth: str | None = None,
@@ -43,7 +45,8 @@ def evaluate(
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         controls: Also measure motion energy, which needs the videos, linear scorers, which need the
             training features, and the model with shuffled context, if it accepts another context.
-        threshold: In (0, 1]; the score that begins an event.
+        threshold: In (0, 1]; the score that begins an event. None for the rule of the run's
+            calibration, which is for the mean score of its seeds; without one for the default.
         best_on_test: Also measure the epoch that is best on the test videos, which is optimistic.
         best_by: The field of `FrameMetrics` by which it is the best.
         ground_truth: "annotation" (cut to each video's true length), or a published convention of
@@ -55,7 +58,8 @@ def evaluate(
         What was measured; `evaluation.metrics["auc"]` is the mean over seeds.
 
     Raises:
-        CheckpointError: If a run cannot be read, or kept no epochs to choose from.
+        CheckpointError: If a run or its calibration cannot be read, or kept no epochs to choose
+            from.
         ConfigError: If there is no such device.
         DatasetError: If the dataset cannot be read, has no test video, no such convention, or only
             frames of one class.
@@ -73,16 +77,19 @@ def evaluate(
             training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
         except DatasetError as error:  # a manifest that is gone: linear scorers are left out
             training = error
-    return measure(
+    calibration = None if threshold is not None else read_calibration(seeds)
+    rule = EventRule() if calibration is None else calibration.rule
+    evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
         dataset,
         Path(features),
         choose_device(device),
         controls=controls,
-        rule=EventRule(threshold),
+        rule=rule.with_values(threshold=threshold),
         training=training,
         epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,
         ground_truth=ground_truth,
         report=report,
     )
+    return replace(evaluation, is_calibrated=calibration is not None)

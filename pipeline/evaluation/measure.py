@@ -36,7 +36,7 @@ from pipeline.evaluation.split_videos import (
 from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
-from pipeline.scoring.events import EventRule
+from pipeline.scoring.events import EventRule, n_seconds
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
 
@@ -171,7 +171,7 @@ class _Measuring:
                     video.labels,
                     timestamps=_cut_or_continue(features.timestamps, n_labels),
                     n_frames=features.n_frames,
-                    duration_seconds=features.n_frames / features.fps,
+                    duration_seconds=n_seconds(features.timestamps),
                     snippet_len=features.snippet_len,
                 )
             )

@@ -122,6 +122,7 @@ class Evaluation:
         left_out: Rows that could not be measured.
         ground_truth: How frame labels were made: `annotation`, cut to each video's true length, or
             the published convention of this name.
+        is_calibrated: Whether the rule is that of the run's calibration.
     """
 
     trained_on: str
@@ -137,6 +138,7 @@ class Evaluation:
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
     ground_truth: str = ANNOTATION
+    is_calibrated: bool = False
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -184,8 +186,9 @@ def metrics_table(evaluation: Evaluation) -> Table:
 def alarms_table(evaluation: Evaluation) -> Table:
     """The alarms at the threshold, of the rows that have scores in [0, 1]."""
     rule = evaluation.rule
+    calibrated = " (calibrated)" if evaluation.is_calibrated else ""
     title = (
-        f"alarms at {rule.threshold:g}, released below {rule.release:g}, "
+        f"alarms at {rule.threshold:g}{calibrated}, released below {rule.release:g}, "
         f"merged within {rule.merge_seconds:g} s"
     )
     rows = [

@@ -209,6 +209,7 @@ def _random_bags(context: Context, sampler: Any, bag_len: int) -> BagSet:
         stream_dims=(("rgb", width // 2), ("flow", width // 2)),
         provenance={},
         snippets=features[:4096, 0].float().cpu(),
+        snippet_videos=np.arange(n_bags)[:4096] // XD_N_CROPS,
     )
 
 

@@ -3,9 +3,17 @@
 The distance of a snippet is the mean over its features of |x - mean| / std, each at most
 `MAX_DEVIATIONS`, where mean and std are those of the training snippets. The distance of a video is
 the mean over its snippets and crops. Training stores the limit in `training.json`: the distance
-that 1 % of the training snippets exceed. A whole video whose mean is beyond it is unlike them.
+that 1 % of further videos like the training videos would exceed. The distances of videos vary much
+less than those of snippets do.
 
-A video within the limit need not be like the training videos: each feature is looked at by itself.
+For the limit each training video is compared with the others alone, as a video that is scored is
+compared with videos that it is not one of. Their distances are taken as normally distributed, so
+that few videos are enough for a limit; the fewer they are the higher it is.
+
+A calibration extends the limit to the farthest of its videos, which the user knows to be normal:
+the threshold holds for videos like them. `calibrate` says which of them are beyond the limit of the
+training. A video within the limit need not be like the training videos: each feature is looked at
+by itself.
 """
 
 import json
@@ -15,6 +23,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t
 from torch import Tensor
 
 from models.layers import Standardize
@@ -24,8 +33,10 @@ from pipeline.runs.run_folder import Run
 
 MAX_DEVIATIONS = 5.0  # a feature that hardly varied in training must not decide alone
 LIMIT_QUANTILE = 0.99
-LIMIT_KEY = "max_feature_distance"
-CHUNK_LEN = 4096
+N_FOLDS = 10
+LIMIT_KEY = "max_video_distance"
+# In runs from before it: the distance that 1 % of the training snippets exceed, which is farther.
+OLD_LIMIT_KEY = "max_feature_distance"
 
 
 def snippet_distance(norm: Standardize, snippet: Mapping[str, NDArray[np.float32]]) -> float:
@@ -54,16 +65,45 @@ def video_distance(norm: Standardize, streams: Mapping[str, NDArray[np.float32]]
     return total / n_snippets
 
 
-def distance_limit(norm: Standardize, snippets: Tensor) -> float:
-    """The distance that 1 % of the training snippets exceed.
+def distance_limit(snippets: Tensor, videos: NDArray[np.int64]) -> float:
+    """The distance that 1 % of further videos like the training videos would exceed.
 
     Args:
-        norm: Fitted to the training snippets.
-        snippets: (n, D) training snippets, all or a fair sample.
+        snippets: (n, D) training snippets, all or a fair sample. The mean of few snippets varies
+            more, which makes the limit a little higher.
+        videos: (n,) which video each is of; at least two.
+
+    Returns:
+        At most `MAX_DEVIATIONS`, which no video exceeds: two videos say nothing of a third.
+
+    Raises:
+        ValueError: If there are less than two videos.
     """
-    starts = range(0, len(snippets), CHUNK_LEN)
-    parts = [_distances(norm, snippets[start : start + CHUNK_LEN]) for start in starts]
-    return float(np.quantile(torch.cat(parts).numpy(), LIMIT_QUANTILE))
+    numbers = np.unique(videos)
+    if len(numbers) < 2:
+        raise ValueError(f"videos must be at least 2, instead got {len(numbers)}")
+    distances = np.concatenate(
+        [
+            _video_distances(snippets, videos, numbers[fold::N_FOLDS])
+            for fold in range(min(N_FOLDS, len(numbers)))
+        ]
+    )
+    n = len(distances)
+    # One more value of a normal distribution of which n values are known.
+    deviations = float(t.ppf(LIMIT_QUANTILE, n - 1)) * math.sqrt(1 + 1 / n)
+    limit = float(distances.mean() + deviations * distances.std(ddof=1))
+    return min(limit, MAX_DEVIATIONS)
+
+
+def _video_distances(
+    snippets: Tensor, videos: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(n_chosen,) the mean distance of each chosen video from all others."""
+    is_chosen = np.isin(videos, chosen)
+    norm = Standardize(snippets.shape[1])
+    norm.fit(snippets[torch.from_numpy(~is_chosen)])
+    each = _distances(norm, snippets[torch.from_numpy(is_chosen)]).numpy()
+    return np.array([each[videos[is_chosen] == video].mean(dtype=np.float64) for video in chosen])
 
 
 def _distances(norm: Standardize, features: Tensor) -> Tensor:
@@ -82,7 +122,8 @@ def read_distance_limit(run: Run) -> float | None:
     if not run.training_path.is_file():
         return None
     try:
-        limit = json.loads(run.training_path.read_text(encoding="utf-8")).get(LIMIT_KEY)
+        values = json.loads(run.training_path.read_text(encoding="utf-8"))
+        limit = values.get(LIMIT_KEY, values.get(OLD_LIMIT_KEY))
         if limit is not None and not (isinstance(limit, int | float) and math.isfinite(limit)):
             raise ValueError(f"{LIMIT_KEY} must be a number, instead got {limit!r:.40}")
     except (ValueError, AttributeError, RecursionError) as error:

@@ -34,6 +34,8 @@ class Calibration:
         confidence: Of the bound, in (0, 1).
         max_feature_distance: The largest of the normal videos, see
             `pipeline/runs/feature_distance.py`; 0 if it was not stored.
+        alarm_fraction: Fraction in [0, 1] of the time that the events last; None in a calibration
+            that was stored before the time in alarm was limited.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -50,10 +52,13 @@ class Calibration:
     max_false_alarms_per_hour: float
     confidence: float
     max_feature_distance: float = 0.0
+    alarm_fraction: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.name == "alarm_fraction":
+                continue
             if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{field.name} must be a number, at least 0, instead got {value}")
         EventRule(self.threshold, self.merge_seconds, self.min_seconds)
@@ -65,9 +70,14 @@ class Calibration:
 
     def describe(self) -> str:
         """The threshold, the footage and the bound that it allows, in two lines."""
+        in_alarm = (
+            ""
+            if self.alarm_fraction is None
+            else f"in alarm {self.alarm_fraction:.2%} of the time, "
+        )
         return (
             f"threshold {self.threshold:g}: {self.n_events} false alarms in {self.n_hours:.2f} "
-            f"hours of {self.n_videos} normal videos, "
+            f"hours of {self.n_videos} normal videos, {in_alarm}"
             f"{self.false_alarms_per_hour:g} per hour were asked for\n"
             f"at most {self.max_false_alarms_per_hour:.2g} per hour with {self.confidence:.0%} "
             "confidence, for footage like this"
@@ -123,6 +133,7 @@ def read_calibration(seeds: Seeds) -> Calibration | None:
         if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
             raise ValueError("it is of another program or version")
         values.setdefault("max_feature_distance", 0.0)  # of a calibration before it was stored
+        values.setdefault("alarm_fraction", None)  # likewise
         n_seeds, n_now = values.get(N_SEEDS, 1), len(seeds.finished)
         if n_seeds != n_now:
             raise ValueError(f"it is for the mean score of {n_seeds} seeds, and there are {n_now}")

@@ -19,6 +19,8 @@ DEFAULT_MERGE_SECONDS = 1.0
 DEFAULT_MIN_SECONDS = 0.0
 RELEASE_FRACTION = 0.8
 
+SECONDS_PER_HOUR = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class EventRule:
@@ -92,6 +94,9 @@ def describe_events(
         timestamps: (n_frames,) seconds.
         rule: When a score is an event.
 
+    Raises:
+        ValueError: If a time is NaN, as those of imported features are.
+
     >>> scores = np.array([0, 0.5, 1, 0], "float32")
     >>> describe_events(scores, np.arange(4) / 2, EventRule())  # doctest: +NORMALIZE_WHITESPACE
     (Event(start_frame=1, stop_frame=3, start_seconds=0.5, stop_seconds=1.5,
@@ -122,10 +127,18 @@ def find_events(
         timestamps: (n_frames,) seconds.
         rule: When a score is an event.
 
+    Raises:
+        ValueError: If a time is NaN, as those of imported features are.
+
     >>> scores = np.array([0.1, 0.45, 0.6, 0.42, 0.1, 0.1, 0.9], "float32")
     >>> find_events(scores, np.arange(7.0), EventRule(threshold=0.5))
     ((2, 4), (6, 7))
     """
+    n_unknown = int(np.isnan(timestamps).sum())
+    if n_unknown:
+        raise ValueError(
+            f"timestamps must be numbers, instead {n_unknown} of {len(timestamps)} are NaN"
+        )
     finder = EventFinder(rule)
     events = [*finder.add(scores, timestamps), *finder.finish()]
     ends = frame_ends(timestamps)
@@ -212,6 +225,18 @@ def frame_ends(timestamps: NDArray[np.float64]) -> NDArray[np.float64]:
     durations = np.diff(timestamps)
     last = timestamps[-1:] + (np.median(durations) if durations.size else 0.0)
     return np.concatenate([timestamps[1:], last])
+
+
+def n_seconds(timestamps: NDArray[np.float64]) -> float:
+    """The length of a video, from its first frame to the end of its last one.
+
+    Args:
+        timestamps: (n_frames,) seconds, n_frames at least 1.
+
+    >>> n_seconds(np.array([10.0, 10.5, 12.0]))  # the last frame lasts 1 s, as the median one
+    3.0
+    """
+    return float(frame_ends(timestamps)[-1] - timestamps[0])
 
 
 def true_runs(flags: NDArray[np.bool_]) -> list[Interval]:

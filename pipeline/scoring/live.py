@@ -26,6 +26,7 @@ from extractors.decoding.live_decoder import (
 from extractors.decoding.live_source import LiveSource, LiveSourceError
 from extractors.snippets import SNIPPET_LEN, n_snippets
 from pipeline.device import describe_device
+from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.run_folder import Run
 from pipeline.scoring.calibration import Calibration, read_calibration
 from pipeline.scoring.events import EventRule
@@ -185,7 +186,14 @@ def watch_source(
             receive(event)
 
         events = LiveEvents(source.name, rule, tell)
-        watcher = _Watcher(source, live_scorer, scorer.extractor.tail_policy, events, receive)
+        watcher = _Watcher(
+            source,
+            live_scorer,
+            scorer.distance_limits,
+            scorer.extractor.tail_policy,
+            events,
+            receive,
+        )
         watcher.run(stop or threading.Event(), stall_seconds, max_lag_seconds)
         return watcher.summary
 
@@ -197,12 +205,14 @@ class _Watcher:
         self,
         source: LiveSource,
         scorer: LiveScorer,
+        distance_limits: tuple[float | None, ...],
         tail_policy: str,
         events: LiveEvents,
         receive: Receive,
     ) -> None:
         self._source, self._scorer, self._tail_policy = source, scorer, tail_policy
         self._events, self._receive = events, receive
+        self._distance_limits = distance_limits  # none once the source was found to be beyond them
         self._part: int | None = None  # of this connection; None before its first snippet
         self._has_opened = False
         self._notice_at = 0.0
@@ -274,6 +284,9 @@ class _Watcher:
             )
         )
         self._events.add(score, times)
+        if unlike := describe_distance(self._scorer.feature_distance, self._distance_limits):
+            self._warn(unlike)
+            self._distance_limits = ()
 
     def _drop(self, why: str) -> None:
         self.summary.n_dropped += 1

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from extractors.engine import MAX_FEATURE
 from extractors.features import Extractor
 from models.interface import AnomalyModel
+from pipeline.runs.feature_distance import snippet_distance
 from pipeline.scoring.snippet_scores import window_scores
 
 # Snippets that a live score sees: nearly three minutes at 25 frames per second.
 LIVE_WINDOW_LEN = 256
 WARM_UP_SHAPE = (256, 320)  # (H, W)
+# The mean distance of fewer snippets varies more than that of whole videos: 41 seconds at 25 frames
+# per second.
+MIN_DISTANCE_SNIPPETS = 64
 
 
 class FeatureValueError(ValueError):
@@ -34,7 +38,7 @@ class LiveScorer:
         extractor: Computes the features that the model was trained on.
         model: In evaluation mode, on `device`.
         device: Where the model is.
-        window_len: Snippets that a score sees, its own included.
+        window_len: Snippets that a score sees, its own included, and so does `feature_distance`.
     """
 
     def __init__(
@@ -46,11 +50,24 @@ class LiveScorer:
     ) -> None:
         self._extractor, self._model, self._device = extractor, model, device
         self._window: deque[Mapping[str, NDArray[np.float32]]] = deque(maxlen=window_len)
+        self._distances: deque[float] = deque(maxlen=window_len)
+
+    @property
+    def feature_distance(self) -> float | None:
+        """The mean distance of the last snippets from the training, as that of a video.
+
+        Those before `forget` count too, as they are of the same source. None before there are
+        `MIN_DISTANCE_SNIPPETS`.
+        """
+        if len(self._distances) < MIN_DISTANCE_SNIPPETS:
+            return None
+        return float(np.mean(self._distances))
 
     def warm_up(self) -> None:
         """Score a black snippet and forget it: the first one takes longer."""
         self.score(np.zeros((self._extractor.snippet_len + 1, *WARM_UP_SHAPE, 3), np.uint8))
         self.forget()
+        self._distances.clear()
 
     def forget(self) -> None:
         """Begin a new sequence: the next snippet is scored as the first one of a video."""
@@ -76,4 +93,5 @@ class LiveScorer:
                 f"features must be finite and at most {MAX_FEATURE:g} in size, instead some are not"
             )
         self._window.append(snippet)
+        self._distances.append(snippet_distance(self._model.input_norm, snippet))
         return float(window_scores(self._model, self._window, self._device)[-1])

@@ -132,7 +132,7 @@ class _Collection:
             )
         n_crops = streams[0].shape[1]
         for crop in range(n_crops):
-            self._sample.add([stream[:, crop] for stream in streams])
+            self._sample.add([stream[:, crop] for stream in streams], len(self._video_ids))
         self._store.add(streams)
         self._video_ids.append(video_id)
         self._labels.append(label)
@@ -153,6 +153,7 @@ class _Collection:
             stream_dims=self._stream_dims,
             provenance=provenance,
             snippets=self._sample.rows(),
+            snippet_videos=self._sample.videos(),
         )
 
 

@@ -40,6 +40,8 @@ class BagSet:
         stream_dims: Name and width of each stream, in the order in which they lie in D.
         provenance: How the features were made.
         snippets: (n, D) real snippets, evenly taken from all bags as they were before sampling.
+            Subsets share them.
+        snippet_videos: (n,) the number of the video of each of them, 0 for the first that was read.
 
     Raises:
         DatasetError: If the videos are all normal or all anomalous.
@@ -55,6 +57,7 @@ class BagSet:
     stream_dims: StreamDims
     provenance: Provenance
     snippets: Tensor
+    snippet_videos: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         if self.n_anomalous in (0, len(self.video_ids)):

@@ -142,7 +142,7 @@ def _finish(
         "n_held_out": 0 if held_out is None else len(held_out.video_ids),
         "device": describe_device(device),
         "torch": torch.__version__,
-        LIMIT_KEY: distance_limit(result.model.input_norm, bags.snippets),
+        LIMIT_KEY: distance_limit(bags.snippets, bags.snippet_videos),
     }
     with replacing(run.training_path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -59,23 +59,31 @@ class SnippetSample:
         self._n_seen = 0
         self._n_kept = 0
         self._kept: list[NDArray[np.float32]] = []
+        self._videos: list[NDArray[np.int64]] = []
 
-    def add(self, streams: list[NDArray[np.float32]]) -> None:
+    def add(self, streams: list[NDArray[np.float32]], video: int) -> None:
         """Take what falls on the stride from n snippets.
 
         Args:
             streams: Each (n, D of the stream); side by side they make D.
+            video: The number of the video that they are of.
         """
         kept = slice(-self._n_seen % self._stride, None, self._stride)
         rows = np.concatenate([stream[kept] for stream in streams], axis=1)
         self._n_seen += len(streams[0])
         self._n_kept += len(rows)
         self._kept.append(rows)
+        self._videos.append(np.full(len(rows), video))
         while self._n_kept > self._max_snippets:
             self._stride *= 2
             self._kept = [np.concatenate(self._kept)[::2].copy()]
+            self._videos = [np.concatenate(self._videos)[::2].copy()]
             self._n_kept = len(self._kept[0])
 
     def rows(self) -> Tensor:
         """(n, D) float32, n at most what was asked for."""
         return torch.from_numpy(np.concatenate(self._kept))
+
+    def videos(self) -> NDArray[np.int64]:
+        """(n,) the number of each row's video."""
+        return np.concatenate(self._videos)

@@ -469,29 +469,32 @@ def command(scorer, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("number", "exit_code"),
     [
         pytest.param(
             signal.SIGINT,
+            130,
             marks=pytest.mark.skipif(
                 signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="SIGINT is ignored here"
             ),
         ),
-        signal.SIGTERM,
+        (signal.SIGTERM, 0),  # a service manager's way to stop what is healthy
     ],
 )
-def test_ctrl_c_ends_the_open_event_and_the_command(command, tmp_path, number):
+def test_ctrl_c_and_sigterm_end_the_open_event_and_the_command(
+    command, tmp_path, number, exit_code
+):
     path = write_blinking(tmp_path / "clip.ts", 2 * PERIOD)  # bright at its end
     handler = signal.getsignal(signal.SIGTERM)  # the default, or another test's
     result = command(path, end_after=7, number=number)
-    assert result.exit_code == 130
+    assert result.exit_code == exit_code
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [event["kind"] for event in events] == ["begin", "end"]
     assert events[1]["cause"] == "stop"
     assert set(events[0]) == {"format", "format_version", *LiveEvent.__dataclass_fields__}
     assert events[0]["source"] == str(path)
     assert "7 snippets scored, 0 dropped, 1 events, 1 stretches" in result.stderr
-    assert result.stderr.endswith("interrupted\n")
+    assert result.stderr.endswith("interrupted\n") == (number == signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -520,7 +523,7 @@ def test_scores_are_lines_too_on_request_and_events_are_posted(command, tmp_path
     events = [line for line in lines if "kind" in json.loads(line)]
     assert [line.decode() for line in posted] == events
     assert len(events) == 2
-    assert result.stderr == "interrupted\n"
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_a_source_that_cannot_be_read_at_the_start_ends_the_command_in_one_line(command, serve):
@@ -562,6 +565,20 @@ def test_what_cannot_be_watched_is_said_in_one_line(command, tmp_path, arguments
 
 def test_an_event_rule_out_of_its_range_is_a_usage_error(command):
     assert command("clip.ts", "--threshold", "2").exit_code == 2
+
+
+@pytest.mark.parametrize(("limit", "n_notices"), [(1e-6, 1), (5.0, 0)])
+def test_a_camera_unlike_the_training_videos_is_named_once(
+    brightness_scorer, write_clip, tmp_path, monkeypatch, limit, n_notices
+):
+    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
+    path = str(write_clip(tmp_path / "clip.ts", n_frames=120))
+    limited = replace(brightness_scorer, distance_limits=(limit, None))
+    with watching(path, limited, stall_seconds=0.5, max_lag_seconds=60) as watch:
+        watch.wait_for(lambda: len(watch.all(LiveScore)) == 8)
+    told = [n for n in watch.all(LiveNotice) if "its features are unlike those" in n.text]
+    assert len(told) == n_notices
+    assert all(notice.is_warning and notice.text.startswith(f"{path}: ") for notice in told)
 
 
 def test_the_model_is_warmed_up_but_remembers_nothing_of_it(scorer):

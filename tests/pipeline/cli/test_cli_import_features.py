@@ -84,9 +84,10 @@ def test_evaluate_takes_the_ground_truth_of_the_release_and_leaves_out_what_need
     assert "clav-como, context shuffled" in names
     metrics = found["rows"][0]["metrics"]
     assert metrics["auc"]["mean"] is not None
-    # Nobody knows how long the videos are.
-    assert metrics["false_alarms_per_hour"]["mean"] is None
-    assert metrics["delay_seconds"]["mean"] is None
+    # Nobody knows how long the videos are, nor how long an event is.
+    assert metrics["false_alarm_fraction"]["mean"] is not None
+    events = ("false_alarms_per_hour", "event_precision", "event_recall", "delay_seconds")
+    assert [metrics[name]["mean"] for name in events] == [None] * 4
 
 
 def test_evaluate_takes_another_ground_truth_when_asked(world):

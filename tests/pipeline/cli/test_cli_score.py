@@ -250,6 +250,7 @@ def test_a_calibration_is_stored_with_the_run_and_used_by_score(world):
     assert (stored["n_videos"], stored["n_events"], stored["min_seconds"]) == (2, 0, 0.25)
     assert 0 < stored["max_feature_distance"] < 5
     assert f"threshold {stored['threshold']:g}: 0 false alarms in 0.00 hours" in result.stdout
+    assert "in alarm 0.00% of the time" in result.stdout
     assert "with 95% confidence" in result.stdout
     events = ["cameras/a.mp4", "--out", "s.csv", "--events", "e.json"]
     used = score(*events)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ from pipeline.extraction.feature_file import feature_path, read_features, write_
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import Run
 from pipeline.runs.run_lock import owned
+from pipeline.scoring.calibration import Calibration, write_calibration
+from pipeline.scoring.score import find_seeds
 from pipeline.training.run_training import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -145,6 +147,23 @@ def test_an_evaluation_reads_each_description_once_and_once_for_the_card(world, 
     assert +counted == Counter(
         {Path(*path.parts[-4:]) / "config.json": 2 for path in run_folders(world)}
     )
+
+
+def test_the_alarms_are_those_of_the_calibration_unless_a_threshold_is_given(world, tmp_path):
+    folder = tmp_path / "copy"
+    copy_of(world, folder)
+    assert "alarms at 0.5, released below 0.4" in run(folder, "evaluate").stdout
+    calibration = Calibration(0.25, 2.0, 0.5, 16, 0.5, 3, 12.5, 6, 0.9, 0.95)
+    write_calibration(find_seeds(None, folder / "runs"), calibration)
+    result = run(folder, "evaluate", "--json", "e.json")
+    assert result.exit_code == 0, result.output
+    title = "alarms at 0.25 (calibrated), released below 0.2, merged within 2 s"
+    assert title in result.stdout
+    stored = json.loads((folder / "e.json").read_text())
+    assert stored["is_calibrated"]
+    assert stored["event_rule"] == {**asdict(calibration.rule), "release": 0.2}
+    given = run(folder, "evaluate", "--threshold", 0.75)
+    assert "alarms at 0.75, released below 0.6, merged within 1 s" in given.stdout
 
 
 def test_the_best_on_test_is_only_there_on_request(world):

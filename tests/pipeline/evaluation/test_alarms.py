@@ -1,6 +1,7 @@
 """Alarm metrics: events against anomalies, counted by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,3 +79,13 @@ def test_where_there_is_nothing_to_count_there_is_no_figure():
     assert math.isnan(metrics.event_precision)
     assert metrics.event_recall == 0
     assert math.isnan(metrics.delay_seconds)
+
+
+def test_without_times_only_frames_are_counted():
+    timed = video([0.9, 0.1], "..", abnormal=False)
+    untimed = replace(timed, timestamps=np.full(2, math.nan), duration_seconds=math.nan)
+    abnormal = video([0, 0.9], ".x", abnormal=True)
+    metrics = alarm_metrics([timed, untimed, abnormal], EventRule())
+    assert metrics.false_alarm_fraction == pytest.approx(2 / 4)
+    rest = (metrics.false_alarms_per_hour, metrics.event_precision, metrics.event_recall)
+    assert all(map(math.isnan, (*rest, metrics.delay_seconds)))

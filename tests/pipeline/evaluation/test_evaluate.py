@@ -110,6 +110,24 @@ def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path, make_data
     assert measured.alarms.delay_seconds == pytest.approx(1 / FPS)
 
 
+def test_the_hours_of_a_video_whose_rate_varies_are_those_of_its_timestamps(tmp_path, features_of):
+    entries = []
+    for index, (logits, anomalies) in enumerate([([-3, 2, -3], ()), ([-3, 3, -3], ((2, 4),))]):
+        entries.append(
+            VideoEntry(str(index), Path("none"), "test", len(anomalies), anomalies, ("fall",))
+        )
+        streams = {"rgb": np.array(logits, "float32")[:, None, None]}
+        # The average frame rate of the file's header is 8: six frames would be 0.75 s.
+        features = replace(
+            features_of(streams, snippet_len=2, fps=8.0),
+            timestamps=np.array([0, 10, 20, 3590, 3595, 3599.0]),  # the last frame lasts 10 s
+        )
+        path = feature_path(tmp_path / "home", str(index))
+        write_features(path, features, PROVENANCE, video_id=str(index), source_name="none")
+    evaluation = run([checkpoint()], Dataset("home", tuple(entries)), tmp_path)
+    assert evaluation.metrics["false_alarms_per_hour"] == pytest.approx(3600 / 3609)
+
+
 def test_a_class_is_measured_on_its_own_videos_and_the_normal_ones(tmp_path, make_dataset):
     evaluation = run([checkpoint()], make_dataset(tmp_path, VIDEOS), tmp_path)
     rows = {row.name: row for row in evaluation.rows if row.kind == "class"}

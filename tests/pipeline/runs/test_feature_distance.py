@@ -9,6 +9,7 @@ import torch
 from models.layers import Standardize
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.feature_distance import (
+    MAX_DEVIATIONS,
     describe_distance,
     distance_limit,
     read_distance_limit,
@@ -55,35 +56,69 @@ def test_a_single_feature_that_hardly_varied_in_training_does_not_decide():
     assert snippet_distance(norm, {"rgb": snippet}) == pytest.approx(5 / DIM)
 
 
-def videos(rng, n_videos, shift=0.0):
-    """Videos of 20 snippets, each with a scene of its own: snippets of a video are alike."""
-    scenes = rng.normal(size=(n_videos, 1, DIM))
-    return scenes + 0.5 * rng.normal(size=(n_videos, 20, DIM)) + shift
+def videos(rng, n_videos, shift=0.0, *, n_factors=0):
+    """Videos of 20 snippets, each with a scene of its own: snippets of a video are alike.
+
+    With factors the features of a snippet vary together, and the scenes hardly differ: the distance
+    of a video varies much less than that of its snippets.
+    """
+    scenes, noise = rng.normal(size=(n_videos, 1, DIM)), rng.normal(size=(n_videos, 20, DIM))
+    if not n_factors:
+        return scenes + 0.5 * noise + shift
+    factors = np.random.default_rng(0).normal(size=(n_factors, DIM))
+    return 0.1 * scenes + noise[..., :n_factors] @ factors + shift
 
 
 def distances_of(norm, of_videos):
-    return [
-        np.mean([snippet_distance(norm, {"rgb": s[None].astype("float32")}) for s in video])
-        for video in of_videos
-    ]
+    """The mean over crops is that over snippets."""
+    each = [snippet_distance(norm, {"rgb": video.astype("float32")}) for video in of_videos]
+    return np.array(each)
 
 
-def test_no_video_of_the_training_distribution_is_far_and_shifted_ones_are():
-    rng = np.random.default_rng(0)
-    training = torch.from_numpy(videos(rng, 40).reshape(-1, DIM)).float()
-    norm = fitted(training)
-    limit = distance_limit(norm, training)
-    assert max(distances_of(norm, videos(rng, 200))) <= limit
-    assert min(distances_of(norm, videos(rng, 200, shift=3.0))) > limit
+def limit_of(of_videos):
+    n_videos, n_snippets, _ = of_videos.shape
+    return distance_limit(
+        torch.from_numpy(of_videos.reshape(-1, DIM)).float(),
+        np.repeat(np.arange(n_videos), n_snippets),
+    )
 
 
-def test_the_limit_is_exceeded_by_one_training_snippet_in_a_hundred(monkeypatch):
-    snippets = torch.randn(5000, DIM, generator=torch.Generator().manual_seed(0))
-    norm = fitted(snippets)
-    limit = distance_limit(norm, snippets)
-    each = [snippet_distance(norm, {"rgb": snippet[None].numpy()}) for snippet in snippets]
-    assert np.mean(np.array(each) > limit) == pytest.approx(0.01, abs=1e-3)
-    assert distance_limit(norm, snippets.half()) == pytest.approx(limit, rel=1e-3)
+@pytest.mark.parametrize(
+    ("n_videos", "n_factors", "power"),
+    [(8, 0, 0.5), (20, 0, 0.9), (200, 0, 0.95), (20, 2, 0.9), (200, 2, 0.95)],
+)
+def test_a_video_in_a_hundred_is_far_and_most_that_are_shifted_by_a_deviation(
+    n_videos, n_factors, power
+):
+    n_far = n_shifted_far = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        training = videos(rng, n_videos, n_factors=n_factors)
+        norm = fitted(torch.from_numpy(training.reshape(-1, DIM)).float())
+        limit = limit_of(training)
+        n_far += (distances_of(norm, videos(rng, 50, n_factors=n_factors)) > limit).sum()
+        one = training.std(axis=(0, 1)).mean()  # one standard deviation of every feature
+        n_shifted_far += (
+            distances_of(norm, videos(rng, 50, one, n_factors=n_factors)) > limit
+        ).sum()
+        assert min(distances_of(norm, videos(rng, 50, shift=3.0, n_factors=n_factors))) > limit
+    assert 0.002 <= n_far / 1000 <= 0.025
+    assert n_shifted_far / 1000 >= power
+
+
+def test_two_training_videos_exclude_no_third_one():
+    limits = [limit_of(videos(np.random.default_rng(seed), 2)) for seed in range(5)]
+    assert max(limits) <= MAX_DEVIATIONS
+    assert limit_of(np.stack([np.zeros((3, DIM)), np.full((3, DIM), 9.0)])) == MAX_DEVIATIONS
+    with pytest.raises(ValueError, match="videos must be at least 2, instead got 1"):
+        limit_of(np.zeros((1, 3, DIM)))
+
+
+def test_videos_that_are_numbered_with_gaps_have_the_same_limit():
+    training = videos(np.random.default_rng(0), 5)
+    snippets = torch.from_numpy(training.reshape(-1, DIM)).float()
+    gaps = np.repeat(np.array([3, 4, 9, 11, 40]), training.shape[1])
+    assert distance_limit(snippets, gaps) == limit_of(training)
 
 
 def write_training(run, content):
@@ -96,11 +131,17 @@ def test_the_limit_is_read_from_the_run_and_may_be_missing(tmp_path):
     assert read_distance_limit(run) is None
     write_training(run, json.dumps({"n_normal": 3}))
     assert read_distance_limit(run) is None
-    write_training(run, json.dumps({"max_feature_distance": 1.25}))
+    write_training(run, json.dumps({"max_video_distance": 1.25}))
     assert read_distance_limit(run) == 1.25
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"max_feature_distance": "far"}', "NaN"])
+def test_the_limit_of_an_older_run_is_read(tmp_path):
+    run = Run(tmp_path / "run")
+    write_training(run, json.dumps({"max_feature_distance": 1.5}))
+    assert read_distance_limit(run) == 1.5
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"max_video_distance": "far"}', "NaN"])
 def test_a_damaged_limit_is_one_line_that_names_the_file(tmp_path, content):
     run = Run(tmp_path / "run")
     write_training(run, content)

@@ -1,6 +1,7 @@
 """Calibration: the threshold by brute force, the bound by simulation, and the stored file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pipeline.scoring.calibration import (
     read_calibration,
     write_calibration,
 )
-from pipeline.scoring.events import EventRule, find_events
+from pipeline.scoring.events import EventRule, find_events, frame_ends
 from pipeline.scoring.frame_scores import Scores
 
 SECONDS_PER_SNIPPET = 10.0
@@ -32,21 +33,40 @@ def n_events(videos, threshold, rule):
     return sum(len(find_events(video.per_frame, video.timestamps, tried)) for video in videos)
 
 
+def seconds_in_alarm(videos, threshold, rule):
+    tried = EventRule(threshold, rule.merge_seconds, rule.min_seconds)
+    return sum(
+        frame_ends(video.timestamps)[stop - 1] - video.timestamps[start]
+        for video in videos
+        for start, stop in find_events(video.per_frame, video.timestamps, tried)
+    )
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("rule", [EventRule(), EventRule(merge_seconds=25, min_seconds=35)])
 @pytest.mark.parametrize("rate", [1, 4, 12])
-def test_the_threshold_is_the_lowest_with_few_enough_events_there_and_above(seed, rule, rate):
+@pytest.mark.parametrize("floor", [0.0, 0.6], ids=["varied", "flat"])
+def test_the_threshold_is_the_lowest_with_few_enough_events_there_and_above(
+    seed, rule, rate, floor
+):
     rng = np.random.default_rng(seed)
-    smooth = np.convolve(rng.random(800), np.ones(4) / 4, mode="valid")
+    smooth = floor + (1 - floor) * np.convolve(rng.random(800), np.ones(4) / 4, mode="valid")
     videos = [make_scores(smooth[:500].round(2)), make_scores(smooth[500:].round(2))]
-    n_hours = sum(video.n_frames for video in videos) * SECONDS_PER_SNIPPET / 3600
+    n_seconds = sum(video.n_frames for video in videos) * SECONDS_PER_SNIPPET
     found = choose_threshold(videos, rate, rule)
-    allowed = int(rate * n_hours)
+    allowed = int(rate * n_seconds / 3600)
+    longest = min(60 * allowed, n_seconds / 10)
     grid = np.arange(1, 2001) / 2000  # finer than the scores, which have two decimals
-    too_many = [t for t in grid if n_events(videos, float(t), rule) > allowed]
+    too_many = [
+        t
+        for t in map(float, grid)
+        if n_events(videos, t, rule) > allowed or seconds_in_alarm(videos, t, rule) > longest
+    ]
     assert max(too_many) < found.threshold <= max(too_many) + 1e-3
     assert found.n_events == n_events(videos, found.threshold, rule) <= allowed
-    assert found.n_hours == pytest.approx(n_hours)
+    in_alarm = seconds_in_alarm(videos, found.threshold, rule)
+    assert found.alarm_fraction == pytest.approx(in_alarm / n_seconds)
+    assert found.n_hours == pytest.approx(n_seconds / 3600)
     assert (found.n_videos, found.stride) == (2, 1)
 
 
@@ -82,6 +102,48 @@ def test_the_bound_without_false_alarms_is_the_rule_of_three():
     assert "at most 1.5 per hour with 95% confidence" in found.describe()
 
 
+@pytest.mark.parametrize("rate", [1, 5, 60, 1000])
+def test_flat_footage_gets_no_threshold_at_which_the_alarm_never_ends(rate):
+    """Above 0.8 of the highest score everywhere: an alarm that has begun goes on to the end."""
+    rng = np.random.default_rng(rate)
+    footage = make_scores(rng.uniform(0.42, 0.5, 720))  # two hours
+    found = choose_threshold([footage], rate, EventRule())
+    n_seconds = seconds_in_alarm([footage], found.threshold, EventRule())
+    assert n_seconds <= min(2 * rate * 60, 720)
+    assert found.alarm_fraction == pytest.approx(n_seconds / 7200)
+    assert found.threshold > 0.48
+    assert f"in alarm {n_seconds / 7200:.2%} of the time" in found.describe()
+
+
+@pytest.mark.parametrize("rate", [0.4, 1, 1000])
+def test_constant_footage_gets_a_threshold_above_its_score(rate):
+    found = choose_threshold([make_scores([0.2] * 720)], rate, EventRule())
+    assert found.threshold == pytest.approx(0.200001)
+    assert (found.n_events, found.alarm_fraction) == (0, 0)
+
+
+def test_a_long_alarm_takes_the_time_of_as_many_alarms_of_a_minute():
+    per_snippet = np.full(720, 0.1)
+    per_snippet[100:136] = 0.7  # six minutes
+    per_snippet[300] = 0.9  # ten seconds
+    # In two hours 3 per hour allow 6 events, together six minutes; 4 allow eight.
+    at_three, at_four = (
+        choose_threshold([make_scores(per_snippet)], rate, EventRule()) for rate in (3, 4)
+    )
+    assert at_three.threshold == pytest.approx(0.700001)
+    assert at_four.threshold == pytest.approx(0.125001)  # 0.8 of it is above the other scores
+    assert (at_three.n_events, at_four.n_events) == (1, 2)
+
+
+@pytest.mark.parametrize("top", [0.7, 1.0])
+def test_footage_that_excludes_no_threshold_gets_one_that_its_scores_hardly_reach(top):
+    per_snippet = np.zeros(720)
+    per_snippet[[100, 300]] = 0.3, top
+    found = choose_threshold([make_scores(per_snippet)], 5, EventRule())
+    assert found.threshold == pytest.approx(min(top + 1e-6, 1))
+    assert found.n_events == (top == 1)
+
+
 def test_footage_whose_alarms_have_a_score_of_1_is_refused():
     with pytest.raises(CalibrationError, match="have a score of 1; no threshold gives fewer"):
         choose_threshold([make_scores([0, 1, 0, 0, 1, 0])], 1, EventRule())
@@ -108,7 +170,7 @@ def test_normal_videos_that_cannot_be_read_do_not_count(brightness_scorer, count
         calibrate(brightness_scorer, [bad], false_alarms_per_hour=1)
 
 
-CALIBRATION = Calibration(0.625, 2.0, 0.5, 8, 0.5, 3, 12.5, 6, 0.9, 0.95)
+CALIBRATION = Calibration(0.625, 2.0, 0.5, 8, 0.5, 3, 12.5, 6, 0.9, 0.95, 0.0, 0.002)
 
 
 def test_a_calibration_is_stored_with_its_run(tmp_path):
@@ -119,13 +181,16 @@ def test_a_calibration_is_stored_with_its_run(tmp_path):
     assert CALIBRATION.rule == EventRule(0.625, 2.0, 0.5)
 
 
-def test_a_calibration_from_before_distances_were_stored_is_read(tmp_path):
+def test_a_calibration_from_before_distances_and_times_were_stored_is_read(tmp_path):
     run = Run(tmp_path)
     write_calibration(seeds_of(run), CALIBRATION)
     values = json.loads(calibration_path(seeds_of(run)).read_text())
-    del values["max_feature_distance"]
+    del values["max_feature_distance"], values["alarm_fraction"]
     calibration_path(seeds_of(run)).write_text(json.dumps(values))
-    assert read_calibration(seeds_of(run)) == CALIBRATION
+    old = read_calibration(seeds_of(run))
+    assert old == replace(CALIBRATION, alarm_fraction=None)
+    assert "in alarm" not in old.describe()
+    assert "in alarm 0.20% of the time" in CALIBRATION.describe()
     assert CALIBRATION.max_feature_distance == 0
 
 
@@ -135,6 +200,7 @@ def test_a_calibration_from_before_distances_were_stored_is_read(tmp_path):
         {"threshold": 0},
         {"threshold": "high"},
         {"n_hours": None},
+        {"alarm_fraction": "often"},
         {"merge_seconds": float("nan")},
         {"format": "other"},
         {"format_version": 99},

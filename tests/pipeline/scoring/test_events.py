@@ -69,6 +69,14 @@ def test_all_events_may_be_merged_to_one():
     assert find_events(scores, np.arange(6.0) * 1e6, rule) == ((1, 5),)
 
 
+@pytest.mark.parametrize("min_seconds", [0.0, 1.0])
+def test_frames_without_times_are_refused_instead_of_having_no_events(min_seconds):
+    times = np.array([0.0, np.nan, np.nan])
+    for find in (find_events, describe_events):
+        with pytest.raises(ValueError, match="timestamps must be numbers, instead 2 of 3 are NaN"):
+            find(array(0.9, 0.9, 0.9), times, EventRule(min_seconds=min_seconds))
+
+
 def test_no_score_reaching_the_threshold_is_no_event():
     assert find_events(array(0.49, 0.45), np.arange(2.0), EventRule()) == ()
 

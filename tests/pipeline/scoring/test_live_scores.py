@@ -8,6 +8,7 @@ import torch
 from extractors.engine import VideoFeatures, extract_videos
 from extractors.features import Features
 from models import MODELS, model_class
+from pipeline.runs.feature_distance import snippet_distance
 from pipeline.scoring.live_scores import FeatureValueError, LiveScorer
 from pipeline.scoring.snippet_scores import snippet_scores
 
@@ -96,6 +97,26 @@ def test_after_forgetting_a_snippet_is_scored_as_the_first_of_a_video(
     assert live.score(third) != alone
     live.forget()
     assert live.score(third) == alone
+
+
+def test_the_feature_distance_is_the_mean_over_the_last_snippets_once_there_are_enough(
+    brightness_scorer, clip, read_frames, monkeypatch
+):
+    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
+    model = brightness_scorer.checkpoint.model
+    live = LiveScorer(brightness_scorer.extractor, model, CPU, window_len=5)
+    live.warm_up()  # which must not count
+    found = []
+    for frames in snippets_of(clip, read_frames):
+        live.score(frames)
+        found.append(live.feature_distance)
+        live.forget()  # another stretch is of the same camera
+    values = features_of(brightness_scorer, clip).streams["rgb"]
+    each = [snippet_distance(model.input_norm, {"rgb": value}) for value in values]
+    assert np.std(each) > 1e-3
+    expected = [np.mean(each[max(0, i - 5) : i]) for i in range(3, len(each) + 1)]
+    assert found[:2] == [None, None]
+    assert found[2:] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_snippet_whose_features_are_not_finite_is_left_out(brightness_scorer, clip, read_frames):

@@ -193,6 +193,7 @@ def test_the_snippets_for_statistics_are_those_before_sampling():
     assert bags.snippets.shape == (3 * 2 * 9, 2)
     expected = [10 * v + c for v in range(3) for c in range(2) for _ in range(9)]
     assert bags.snippets[:, 0].tolist() == expected
+    assert bags.snippet_videos.tolist() == [v for v in range(3) for _ in range(2 * 9)]
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,12 @@ def test_a_long_sequence_is_sampled_evenly_from_first_to_last(n_snippets, bag_le
 def test_the_sample_of_snippets_is_even_and_bounded(n_snippets):
     sample = SnippetSample(10)
     start = 0
-    for n in n_snippets:
-        sample.add([np.arange(start, start + n, dtype="float32")[:, None]])
+    for video, n in enumerate(n_snippets):
+        sample.add([np.arange(start, start + n, dtype="float32")[:, None]], video)
         start += n
     rows = sample.rows()[:, 0]
+    videos = np.repeat(np.arange(len(n_snippets)), n_snippets)
+    assert sample.videos().tolist() == videos[rows.int()].tolist()
     assert 0 < len(rows) <= 10
     assert rows[0] == 0
     if start <= 10:
