@@ -24,7 +24,10 @@ def choose_device(name: str) -> torch.device:
         ) from None
     n_gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
-        raise ConfigError(f"device {name!r} was asked for, but this machine has {n_gpus} GPUs")
+        raise ConfigError(
+            f"device {name!r} was asked for, but this machine has {n_gpus} GPUs; "
+            "name another with --device, or auto"
+        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, instead got {name!r}")
     # Much of torch wants a GPU's index, and a device without one is not equal to one with it.

@@ -26,6 +26,7 @@ CLASS_COLUMN = "class"
 
 # A million rows of 64 characters: a larger file is no list of videos.
 MAX_BYTES = 64_000_000
+MAX_NAME_BYTES = 255  # of a file or folder, on the file systems of Linux
 
 
 def load_manifest(
@@ -78,6 +79,8 @@ class _Place(NamedTuple):
 def _read_text(path: Path) -> str:
     if path.is_dir():
         raise DatasetError(f"{path}: is a folder, expected a manifest CSV")
+    if path.exists() and not path.is_file():  # a device may have no end, a pipe may never begin
+        raise DatasetError(f"{path}: is not a regular file, expected a manifest CSV")
     try:
         n_bytes = path.stat().st_size
         if n_bytes > MAX_BYTES:
@@ -136,6 +139,12 @@ def _parse_path(text: str) -> PurePosixPath:
         raise ValueError(
             "path must be relative to the folder of the videos, stay in it and have '/' between "
             f"folders, instead got {_shorten(text)!r}"
+        )
+    longest = max(len(os.fsencode(part)) for part in path.parts)
+    if longest > MAX_NAME_BYTES:
+        raise ValueError(
+            f"a name in path must have at most {MAX_NAME_BYTES} bytes, instead got {longest} in "
+            f"{_shorten(text)!r}"
         )
     return path
 

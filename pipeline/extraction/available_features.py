@@ -40,7 +40,7 @@ def entries_with_features(
     if not there:
         raise FeatureFileError(
             f"{folder}: holds no features of the {len(entries)} {split} videos of {dataset.name}; "
-            f"make them with: {command}"
+            f"name another folder with --features, or make them with: {command}"
         )
     if absent:
         logger.warning(

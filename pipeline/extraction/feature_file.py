@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,13 +268,14 @@ def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def parse_provenance(header: Header) -> Provenance:
-    """Read the provenance; a ValueError if it is not a flat JSON object."""
+    """Read the provenance; a ValueError if it is not a flat JSON object of finite numbers."""
     provenance = json.loads(str(header["provenance"]))
     is_flat = isinstance(provenance, Mapping) and all(
-        isinstance(value, str | int | float) for value in provenance.values()
+        isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+        for value in provenance.values()
     )
     if not is_flat:
-        raise ValueError("its provenance must be a flat JSON object")
+        raise ValueError("its provenance must be a flat JSON object of text and finite numbers")
     return dict(provenance)
 
 

@@ -163,6 +163,8 @@ def _listed_files(
 
 
 def _read_lines(file: Path) -> list[str]:
+    if file.exists() and not file.is_file():  # a device may have no end, a pipe may never begin
+        raise ImportFeaturesError(f"{file}: is not a regular file, expected a list of files")
     try:
         if file.stat().st_size > MAX_LIST_BYTES:
             raise ImportFeaturesError(f"{file}: is too long for a list of files")

@@ -98,7 +98,7 @@ class ExtractionSummary:
         return sum(outcome.is_earlier for outcome in self.outcomes)
 
     def describe(self) -> str:
-        """A line of counts, one for each of the first failures, and where the features are."""
+        """Lines of counts, one for each of the first failures, and where the features are."""
         taken = [f"{self.n_taken} being extracted by another process"] if self.n_taken else []
         counts = [
             f"{self.n_done} extracted ({self.n_frames} frames)",
@@ -107,6 +107,12 @@ class ExtractionSummary:
             f"{len(self.failures)} failed",
         ]
         lines = [", ".join(counts)]
+        damaged = [outcome.n_missing for outcome in self.outcomes if outcome.n_missing]
+        if damaged:
+            lines.append(
+                f"{sum(damaged)} frames of {len(damaged)} videos could not be decoded; "
+                "status.csv says of which"
+            )
         lines += [_failure_line(failure) for failure in self.failures[:MAX_FAILURES_LISTED]]
         if len(self.failures) > MAX_FAILURES_LISTED:
             lines.append(f"and {len(self.failures) - MAX_FAILURES_LISTED} more failed")

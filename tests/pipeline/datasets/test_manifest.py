@@ -255,6 +255,23 @@ def test_a_manifest_that_is_not_there_or_is_a_folder_is_refused(tmp_path):
     assert message_of(tmp_path) == f"{tmp_path}: is a folder, expected a manifest CSV"
 
 
+def test_what_is_no_regular_file_is_not_read():
+    # Of /dev/zero, which has no end, as much would be read as there is memory.
+    assert message_of(Path("/dev/null")) == (
+        "/dev/null: is not a regular file, expected a manifest CSV"
+    )
+
+
+def test_a_name_that_no_file_can_have_is_refused_with_its_line(tmp_path):
+    path = write(tmp_path, HEADER + f"{'é' * 126}.mp4,train,0,\nday/{'x' * 252}.mp4,train,0,\n")
+    assert message_of(path) == (
+        f"{path}, line 2: a name in path must have at most 255 bytes, instead got 256 in "
+        f"'{'é' * 77}...'"
+    )
+    path = write(tmp_path, HEADER + f"day/{'x' * 251}.mp4,train,0,\n")
+    assert load_manifest(path).missing_videos() == [tmp_path / "day" / f"{'x' * 251}.mp4"]
+
+
 def test_a_file_too_large_for_a_list_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest_module, "MAX_BYTES", 30)
     path = write(tmp_path, HEADER + "a.mp4,train,0,\n")

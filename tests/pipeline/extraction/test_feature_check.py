@@ -71,6 +71,7 @@ def test_a_missing_attribute_is_one_line_that_names_it(tmp_path, missing):
         ("streams", '["rgb", "flow"]', "array flow is missing or lies elsewhere"),
         ("provenance", "{}", "its provenance must say how the features were made"),
         ("provenance", '{"a": {}}', "its provenance must be a flat JSON object"),
+        ("provenance", '{"crops": Infinity}', "must be a flat JSON object of text and finite"),
         ("provenance", '{"tail_policy": "none"}', "tail_policy must be one of"),
         ("snippet_len", 32, "rgb must have 3 axes and 4 rows, got (7, 1, 8)"),
         ("snippet_len", "16", "attribute snippet_len must be one int"),

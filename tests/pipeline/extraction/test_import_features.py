@@ -469,6 +469,19 @@ def test_a_list_with_dead_absolute_paths_chooses_files_by_the_ends_of_its_paths(
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_list_that_is_no_regular_file_is_not_read(tmp_path):
+    write_rtfm(tmp_path / "rtfm", UCF[:2])
+    for listing in (Path("/dev/null"), tmp_path / "rtfm"):
+        with pytest.raises(ImportFeaturesError, match=f"^{listing}: is not a regular file, "):
+            run(
+                tmp_path,
+                dataset("ucf_crime", UCF),
+                tmp_path / "rtfm",
+                release="rtfm",
+                lists=[listing],
+            )
+
+
 def test_what_is_no_file_is_not_opened(tmp_path):
     write_rtfm(tmp_path / "rtfm", UCF[:2])
     os.mkfifo(tmp_path / "rtfm" / f"{UCF[2]}_i3d.npy")

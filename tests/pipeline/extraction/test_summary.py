@@ -57,6 +57,16 @@ def test_an_extraction_is_summed_up_with_its_failures() -> None:
     assert [failure.video_id for failure in summary.failures] == ["c", "d"]
 
 
+def test_frames_that_are_missing_are_counted_in_the_summary_too() -> None:
+    tally = Tally(entries("abc"), no_report)
+    for event in (done("a", 38, 2), done("b", 40), done("c", 35, 5)):
+        tally.add(event)
+    assert tally.summary(FOLDER).describe().splitlines()[1:] == [
+        "7 frames of 2 videos could not be decoded; status.csv says of which",
+        "features are in features/small",
+    ]
+
+
 def test_many_failures_are_counted_and_not_all_listed() -> None:
     names = [str(i) for i in range(MAX_FAILURES_LISTED + 5)]
     tally = Tally([VideoEntry(name, Path(name), "train", 0) for name in names], no_report)

@@ -278,7 +278,7 @@ def test_without_any_features_the_command_that_makes_them_is_named(tmp_path, mak
         load_bags(dataset, tmp_path / "elsewhere", sampler="bins", bag_len=4)
     assert str(caught.value) == (
         f"{tmp_path / 'elsewhere/small'}: holds no features of the 2 train videos of small; "
-        "make them with: pipeline extract small.csv"
+        "name another folder with --features, or make them with: pipeline extract small.csv"
     )
 
 
