@@ -30,8 +30,9 @@ from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_polic
 # features of a CPU, a GPU and two versions of torch differ by it, too, and by far less than the
 # float16 that they are stored in can tell.
 FORMAT_VERSION = 1
-# On two CPU cores larger batches are not faster; a GPU has memory for more, also with five crops.
-N_SNIPPETS_PER_BATCH = {"cpu": 2, "cuda": 32}
+# On a CPU each more makes layers so large that their memory is returned to the system, and cleared
+# again, every time; a GPU has memory for more, also with five crops.
+N_SNIPPETS_PER_BATCH = {"cpu": 1, "cuda": 32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
