@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from extractors.build import ExtractorChoice
+from extractors.names import PRECISIONS
 from models import model_class
 from pipeline.config import resolve_config, with_streams
 from pipeline.experiments.clips import make_clips
@@ -85,17 +86,20 @@ class ScoringSpeed:
         )
 
 
-def measure_scoring(folder: Path, *, video_seconds: float) -> ScoringSpeed:
+def measure_scoring(
+    folder: Path, *, video_seconds: float, precision: str = "float32"
+) -> ScoringSpeed:
     """Score a clip of one snippet and a longer one, each in a process of its own.
 
     Args:
         folder: For clips, run and outputs.
         video_seconds: Length of the longer clip.
+        precision: Of the networks: one of `PRECISIONS`.
 
     Raises:
         subprocess.CalledProcessError: If a process fails.
     """
-    run = make_untrained_run(folder / "run")
+    run = make_untrained_run(folder / "run", precision)
     sizes = {"width": WIDTH, "height": HEIGHT, "n_clips": 1}
     (short,) = make_clips(folder / "short", n_frames=SNIPPET_LEN, **sizes)
     (long,) = make_clips(folder / "long", n_frames=round(video_seconds * FPS), **sizes)
@@ -115,9 +119,9 @@ def measure_scoring(folder: Path, *, video_seconds: float) -> ScoringSpeed:
     )
 
 
-def make_untrained_run(folder: Path) -> Run:
+def make_untrained_run(folder: Path, precision: str = "float32") -> Run:
     """Write a run of CLAV-CoMo as it is before training, for one crop, DIS flow, random weights."""
-    choice = ExtractorChoice("i3d", "dis", 1, weights="random:0", precision="float32")
+    choice = ExtractorChoice("i3d", "dis", 1, weights="random:0", precision=precision)
     extractor = choice.build(torch.device("cpu"))
     config = with_streams(
         resolve_config("clav-como", "none"), tuple(extractor.stream_dims.items())
@@ -147,9 +151,14 @@ def main() -> None:
     """Measure, and print the figures and the machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--video-seconds", type=float, default=30.0, help="of the longer clip")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        speed = measure_scoring(Path(folder), video_seconds=arguments.video_seconds)
+        speed = measure_scoring(
+            Path(folder),
+            video_seconds=arguments.video_seconds,
+            precision=arguments.precision,
+        )
     sys.stdout.write(f"{json.dumps(describe_machine(None))}\n{json.dumps(asdict(speed))}\n")
     sys.stdout.write(f"{speed.describe()}\n")
 

@@ -41,7 +41,8 @@ def test_a_short_and_a_long_clip_are_scored_by_a_run_that_can_be_loaded(tmp_path
         source = Video(video)
         times = np.concatenate([chunk.timestamps for chunk in source.read(16)])
         scored.append((len(times), source.width, source.height, round(1 / times[1])))
-        assert load_checkpoint(run.checkpoint_path).provenance["flow_method"] == "dis"
+        provenance = load_checkpoint(run.checkpoint_path).provenance
+        assert (provenance["flow_method"], provenance["precision"]) == ("dis", "float32")
         if options:
             (tmp_path / "report.html").write_bytes(bytes(1000))
         return 1.0 + len(scored), 2.0
