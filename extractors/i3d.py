@@ -26,10 +26,7 @@ from extractors.networks.precision import DTYPES, check_precision
 from extractors.networks.weights import load_weights
 from extractors.snippets import REPEAT_LAST_FRAME, SNIPPET_LEN, check_tail_policy
 
-# To be raised when the same settings lead to other features. Other rounding of float32 does not:
-# features of a CPU, a GPU and two versions of torch differ by it, too, and by far less than the
-# float16 that they are stored in can tell.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # to be raised when the same settings lead to other features
 # On a CPU each more makes layers so large that their memory is returned to the system, and cleared
 # again, every time; a GPU has memory for more, also with five crops.
 N_SNIPPETS_PER_BATCH = {"cpu": 1, "cuda": 32}
@@ -216,7 +213,7 @@ class I3D:
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = InceptionI3D(IN_CHANNELS[stream])
         network.load_state_dict(state_dict)
-        return inception_i3d.fold_batch_norm(network, self.device, self._dtype)
+        return inception_i3d.fold_batch_norm(network, self.device)
 
     def _scale_rgb(self, frames: Tensor) -> Tensor:
         return transforms.scale_rgb(frames)

@@ -14,13 +14,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from extractors.networks.same_padding import same_paddings
-from extractors.networks.winograd import WinogradUnit
-
 FEATURE_DIM = 1024
 IN_CHANNELS = {"rgb": 3, "flow": 2}
 
 Triple = tuple[int, int, int]  # along T, H, W
+
+
+def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the length of TensorFlow's SAME padding before and after one axis.
+
+    Args:
+        n: Length of the axis.
+        kernel: Length of the kernel.
+        stride: Stride along the axis.
+
+    Returns:
+        (before, after): there are ceil(n / stride) outputs, and an odd element goes to the end.
+
+    >>> same_padding(224, kernel=7, stride=2)
+    (2, 3)
+    """
+    n_out = -(-n // stride)
+    total = max((n_out - 1) * stride + kernel - n, 0)
+    return total // 2, total - total // 2
+
+
+def same_paddings(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
+) -> tuple[list[int], list[int]]:
+    """Return, for T, H and W, the padding before, and by how much the padding after exceeds it."""
+    paddings = [same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
+    return [before for before, _ in paddings], [after - before for before, after in paddings]
 
 
 class ConvUnit(nn.Module):
@@ -234,28 +258,26 @@ class InceptionI3D(nn.Module):
         return means.mean(dim=2)
 
 
-def fold_batch_norm(
-    network: InceptionI3D, device: torch.device, dtype: torch.dtype = torch.float32
-) -> InceptionI3D:
+def fold_batch_norm(network: InceptionI3D, device: torch.device) -> InceptionI3D:
     """Return a copy for inference: batch normalization folded in, channels-last memory.
 
-    The original is not changed. The copy's state dict no longer has the port's names.
+    On two CPU cores it needs about half the time of the original, which is not changed. The
+    copy's state dict no longer has the port's names.
 
     Args:
         network: The original.
         device: The device of the copy.
-        dtype: The floating-point type of the copy.
     """
     inference = copy.deepcopy(network).eval()
     for parent in list(inference.modules()):
         for name, unit in list(parent.named_children()):
             if isinstance(unit, ConvUnit):
-                setattr(parent, name, _folded_unit(unit, device, dtype))
+                setattr(parent, name, _folded_unit(unit, device))
     inference.requires_grad_(False)
-    return inference.to(device, dtype).to(memory_format=torch.channels_last_3d)
+    return inference.to(device).to(memory_format=torch.channels_last_3d)
 
 
-def _folded_unit(unit: ConvUnit, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _folded_unit(unit: ConvUnit, device: torch.device) -> nn.Module:
     if isinstance(unit.bn, nn.BatchNorm3d):
         unit.conv3d = fuse_conv_bn_eval(unit.conv3d, unit.bn)
         unit.bn = nn.Identity()
@@ -263,6 +285,4 @@ def _folded_unit(unit: ConvUnit, device: torch.device, dtype: torch.dtype) -> nn
         return PointwiseUnit(unit.conv3d)
     if unit.conv3d.stride == (2, 2, 2) and device.type == "cuda":
         return BlockedUnit(unit.conv3d)
-    if device.type == "cpu" and dtype == torch.float32:
-        return WinogradUnit(unit.conv3d)
     return unit

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.networks.inception_i3d import ConvUnit, PointwiseUnit
-from extractors.networks.same_padding import same_paddings
+from extractors.networks.inception_i3d import ConvUnit, PointwiseUnit, same_paddings
 
 Network = Callable[[Tensor], Tensor]
 
