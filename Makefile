@@ -24,10 +24,9 @@ train: install
 demo: install
 	$(BIN)/pipeline datasets make microworld
 	$(BIN)/pipeline extract microworld --flow dis --crops 1 --weights random:0 --precision float32
-	$(BIN)/pipeline train microworld
-	mkdir -p demo
-	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --out demo/scores.csv --labels microworld --plot demo/scores.png --report demo/report.html
-	$(BIN)/pipeline evaluate --controls
+	$(BIN)/pipeline train microworld --runs demo/runs
+	$(BIN)/pipeline score data/microworld/footpath_11.mp4 --runs demo/runs --out demo/scores.csv --labels microworld --plot demo/scores.png --report demo/report.html
+	$(BIN)/pipeline evaluate --runs demo/runs --controls
 
 test: install
 	$(BIN)/pytest

@@ -32,6 +32,8 @@ RECIPES = Path(__file__).with_name("recipes")
 # larger one takes an hour and a half. Not measured: from where on the larger one pays.
 FEW_VIDEOS = 1000
 
+MAX_RECIPE_BYTES = 1_000_000
+
 # 1 GB as float32; training holds five times as much.
 MAX_PARAMETERS = 250_000_000
 
@@ -272,7 +274,12 @@ def _shorten(text: str) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    # A device may have no end, a pipe may never begin.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{path}: is not a regular file, expected a recipe in TOML")
     try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise ConfigError(f"{path}: is too long for a recipe, expected TOML of some lines")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror})") from error

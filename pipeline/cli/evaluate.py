@@ -14,7 +14,6 @@ from pipeline.cli.shared import (
     allow_outside_option,
     device_option,
     errors_in_one_line,
-    features_option,
     is_quiet,
     runs_option,
     say,
@@ -37,7 +36,12 @@ if TYPE_CHECKING:
 )
 @videos_option
 @allow_outside_option
-@features_option
+@click.option(
+    "--features",
+    "named_features",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of feature files.  [default: features, or the one that the run was trained from]",
+)
 @click.option(
     "--controls",
     is_flag=True,
@@ -80,7 +84,7 @@ def evaluate(
     dataset: str | None,
     videos: Path | None,
     allow_outside: bool,
-    features: Path,
+    named_features: Path | None,
     controls: bool,
     threshold: float | None,
     best_on_test: bool,
@@ -105,6 +109,7 @@ def evaluate(
         seeds, source, loaded = _find(
             run_folder, runs, dataset, videos, allow_outside=allow_outside or not opens_videos
         )
+        features = named_features or _features_folder(seeds, loaded)
         _check_outputs(json_path, plot, report_folder, source, loaded, features)
         limits = () if report_folder is None else _distance_limits(seeds)
 
@@ -155,6 +160,12 @@ def _distance_limits(seeds: Seeds) -> tuple[float | None, ...]:
     from pipeline.scoring.calibration import distance_limits, read_calibration
 
     return distance_limits(seeds, read_calibration(seeds))
+
+
+def _features_folder(seeds: Seeds, dataset: Dataset) -> Path:
+    from pipeline.evaluation.evaluate import features_folder_of
+
+    return features_folder_of(seeds, dataset)
 
 
 def _check_outputs(

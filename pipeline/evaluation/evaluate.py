@@ -23,7 +23,7 @@ def evaluate(
     run: Seeds | Run | str | Path | None = None,
     *,
     dataset: Dataset | str | None = None,
-    features: str | Path = FEATURES_FOLDER,
+    features: str | Path | None = None,
     runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
     controls: bool = False,
@@ -40,7 +40,7 @@ def evaluate(
             that was trained last.
         dataset: A dataset, its name or the path of its manifest; None for the one that the run was
             trained on.
-        features: Folder that holds `<dataset>/<video_id>.h5`.
+        features: Folder that holds `<dataset>/<video_id>.h5`; None for `features_folder_of`.
         runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         controls: Also measure motion energy, which needs the videos, linear scorers, which need the
@@ -82,7 +82,7 @@ def evaluate(
     evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
         dataset,
-        Path(features),
+        features_folder_of(seeds, dataset) if features is None else Path(features),
         choose_device(device),
         controls=controls,
         rule=rule.with_values(threshold=threshold),
@@ -93,3 +93,17 @@ def evaluate(
         report=report,
     )
     return replace(evaluation, is_calibrated=calibration is not None)
+
+
+def features_folder_of(seeds: Seeds, dataset: Dataset) -> Path:
+    """Where the features of a dataset are looked for if nobody says where they are.
+
+    In `features`; if that has none of this dataset, in the folder that the run was trained from.
+
+    Raises:
+        CheckpointError: If the run has no description.
+    """
+    trained_from = seeds.describe().features_folder
+    if (FEATURES_FOLDER / dataset.name).is_dir() or not (trained_from / dataset.name).is_dir():
+        return FEATURES_FOLDER
+    return trained_from

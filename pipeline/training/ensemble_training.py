@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
 from pipeline.training.batches import BagSet
 from pipeline.training.cross_validation import fuse, matched_folds, video_scores
-from pipeline.training.trainer import trained
+from pipeline.training.trainer import DivergedError, trained
+
+logger = logging.getLogger(__name__)
 
 STILL_GRAY = 128
 STILL_SIDE_PX = 256
@@ -63,20 +66,20 @@ def fit_ensemble(
         bags: The training videos.
         device: Where to train.
         still_flow: As from `still_flow_features`.
-        report: Called with the progress, and with a message where there is nothing to weigh.
+        report: Called with the progress, and at the end with what each member is worth.
 
     Returns:
         The ensemble in evaluation mode, on the CPU, and a record of each member. With fewer than
-        two videos of a class there is nothing to validate on: the network and no record.
+        two videos of a class there is nothing to validate on: the network, no record, and a warning
+        in the log.
 
     Raises:
-        DivergedError: If a loss becomes infinite or NaN.
+        DivergedError: If a loss becomes infinite or NaN; it names the fold.
     """
     stage = f"cross-validate seed {config.seed}"
     labels = bags.labels.numpy()
     if min(np.bincount(labels, minlength=2)) < 2:
-        message = "fewer than two videos of a class: the network scores by itself"
-        report(Progress(stage, 0, 1, "folds", message=message))
+        logger.warning("fewer than two videos of a class: the network scores by itself")
         return network, []
     folds = matched_folds(_appearances(bags), labels, seed=config.seed)
     n_folds = int(folds.max()) + 1
@@ -84,7 +87,11 @@ def fit_ensemble(
     for fold in range(n_folds):
         report(Progress(stage, fold, n_folds, "folds"))
         others = bags.subset(np.flatnonzero(folds != fold))
-        fitted = _with_scorers(trained(config, others, device), others, still_flow)
+        try:
+            network_of_fold = trained(config, others, device)
+        except DivergedError as error:
+            raise DivergedError(f"{stage}, fold {fold + 1} of {n_folds}: {error}") from error
+        fitted = _with_scorers(network_of_fold, others, still_flow)
         for video in np.flatnonzero(folds == fold).tolist():
             held_out[video] = _member_logits(fitted, bags, video)
     logits = [held_out[video] for video in range(len(labels))]
@@ -115,20 +122,22 @@ def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
 
 def still_flow_features(
     provenance: Provenance,
+    stream_dims: Sequence[tuple[str, int]],
     device: torch.device,
-    report: ReportProgress,
     *,
     weights: str | None = None,
     flow_weights: str | None = None,
 ) -> Tensor | None:
     """Compute the flow features of a gray video that does not move.
 
+    Where they cannot be had a warning in the log says why.
+
     Args:
         provenance: How the training features were made.
+        stream_dims: Name and width of each stream of the training features.
         device: Where to compute.
         weights: The extractor's, a name or a path; None for the name in the provenance.
         flow_weights: The same for a flow method that is a network.
-        report: Called with a message where the features' extractor cannot be had.
 
     Returns:
         (D of the flow stream,) float32 on the CPU; None where there is no flow or no extractor, as
@@ -137,7 +146,8 @@ def still_flow_features(
     Raises:
         LookaroundError: If weights are named and the extractor cannot be had with them.
     """
-    if "flow" not in str(provenance.get("streams", "")).split(","):
+    flow_dim = dict(stream_dims).get("flow")
+    if flow_dim is None:
         return None
     try:
         extractor = extractor_of_run(
@@ -146,12 +156,19 @@ def still_flow_features(
     except LookaroundError as error:
         if weights or flow_weights:
             raise
-        message = f"the distance from a still video is left out ({error})"
-        report(Progress("cross-validate", 0, 1, "folds", message=message))
+        logger.warning("the distance from a still video is left out (%s)", error)
         return None
     shape = (extractor.snippet_len + 1, STILL_SIDE_PX, STILL_SIDE_PX, 3)
     frames = torch.full(shape, STILL_GRAY, dtype=torch.uint8)
-    return extractor.embed([extractor.prepare(frames)])["flow"][0, 0].float().cpu()
+    features = extractor.embed([extractor.prepare(frames)])["flow"][0, 0].float().cpu()
+    if len(features) != flow_dim:
+        logger.warning(
+            "the distance from a still video is left out (the training features have %d flow "
+            "columns, the extractor that they name gives %d)",
+            *(flow_dim, len(features)),
+        )
+        return None
+    return features
 
 
 def _appearances(bags: BagSet) -> NDArray[np.float64]:

@@ -90,9 +90,13 @@ def train_run(
     if held_out is not None:
         result = load_checkpoint(run.selected_path)
     if trainer.config.ensemble:
-        model, members = fit_ensemble(
-            result.model, trainer.config, bags, device, still_flow=still_flow, report=report
-        )
+        try:
+            model, members = fit_ensemble(
+                result.model, trainer.config, bags, device, still_flow=still_flow, report=report
+            )
+        except DivergedError as error:
+            _end_diverged(run, error)
+            raise
         result = replace(result, model=model)
         write_members(run.ensemble_path, members)
     _finish(run, result, bags, held_out, device)

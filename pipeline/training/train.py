@@ -112,7 +112,11 @@ def train(
         still = None
         if needs_still:
             still = still_flow_features(
-                bags.provenance, chosen, report, weights=weights, flow_weights=flow_weights
+                bags.provenance,
+                bags.stream_dims,
+                chosen,
+                weights=weights,
+                flow_weights=flow_weights,
             )
         if not resume:
             source = dataset if dataset in DATASETS else str(Path(dataset).absolute())

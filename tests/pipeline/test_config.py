@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
@@ -255,3 +256,8 @@ def test_a_recipe_of_the_dataset_and_settings_win_over_that_for_few_videos():
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "bins", 0)
     config = resolve_config("clav-como", "mine", n_videos=50, settings=["steps=7"])
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "sequence", 2)
+
+
+def test_a_recipe_that_is_no_regular_file_is_not_read():
+    with pytest.raises(ConfigError, match="/dev/zero: is not a regular file"):
+        resolve_config("clav-como", "none", recipe=Path("/dev/zero"))

@@ -407,16 +407,6 @@ def test_an_ensemble_is_not_resumed_without_the_features_of_a_still_video(
     assert run(tmp_path, "train", "small.csv", "--resume").exit_code == 0
 
 
-def test_weights_that_are_named_and_not_there_are_one_line(
-    tmp_path, make_world, assert_one_line_error
-):
-    streams = {"streams": "rgb,flow", "flow_method": "dis", "tail_policy": REPEAT_LAST_FRAME}
-    make_world(tmp_path, provenance={**PROVENANCE, **streams, "crops": 1, "precision": "float32"})
-    result = train(tmp_path, "--weights", "mine.pt")
-    assert_one_line_error(result, "mine.pt: no such file")
-    assert not run_folders(tmp_path)
-
-
 def test_a_run_that_is_being_trained_is_not_resumed_by_another(
     tmp_path, make_world, assert_one_line_error
 ):
@@ -656,3 +646,14 @@ def test_no_output_of_score_replaces_the_checkpoint_of_any_seed(world, assert_on
             result = run(world, "score", "v.mp4", "--run", named, "--out", out)
             assert_one_line_error(result, "--out must not replace an input")
     assert [(seed / "checkpoint.safetensors").read_bytes() for seed in seeds] == before
+
+
+def test_features_that_are_not_here_are_found_where_the_run_was_trained_from(tmp_path, make_world):
+    make_world(tmp_path)
+    (tmp_path / "features").rename(tmp_path / "elsewhere")
+    assert train(tmp_path, "--features", "elsewhere").exit_code == 0
+    shown = run(tmp_path, "evaluate")
+    assert shown.exit_code == 0, shown.output
+    (tmp_path / "elsewhere").rename(tmp_path / "features")
+    assert run(tmp_path, "evaluate").stdout == shown.stdout
+    assert run(tmp_path, "evaluate", "--features", "elsewhere").exit_code == 1

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from extractors.build import ExtractorChoice
+from extractors.errors import LookaroundError
 from models.ensemble import Ensemble
 from pipeline.config import resolve_config
+from pipeline.progress import no_report
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.training import ensemble_training
@@ -17,7 +20,7 @@ from pipeline.training import trainer as trainer_module
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.ensemble_training import fit_ensemble, still_flow_features
 from pipeline.training.run_training import train_run
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import DivergedError, Trainer
 
 PROVENANCE = {"extractor": "i3d", "streams": "rgb,flow", "is_pretrained": False}
 CPU = torch.device("cpu")
@@ -146,7 +149,7 @@ def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, con
     monkeypatch.setattr(ensemble_training, "_member_logits", member_logits)
     bags = make_bags()
     network = Trainer(config, bags, CPU).average
-    fit_ensemble(network, config, bags, CPU, still_flow=None, report=lambda progress: None)
+    fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
     assert len(learned) == 5
     for others, (n_fitted, validated) in zip(learned, asked[:5], strict=True):
         assert others | validated == set(bags.video_ids)
@@ -167,34 +170,52 @@ def test_a_training_that_was_stopped_ends_with_the_same_ensemble(tmp_path, confi
     assert stopped.ensemble_path.read_bytes() == whole.ensemble_path.read_bytes()
 
 
-def test_with_one_video_of_a_class_the_network_scores_by_itself(config):
-    bags, messages = make_bags(6, 1), []
+def test_with_one_video_of_a_class_the_network_scores_by_itself(config, caplog):
+    bags = make_bags(6, 1)
     network = Trainer(config, bags, CPU).average
-    found, records = fit_ensemble(
-        network,
-        config,
-        bags,
-        CPU,
-        still_flow=None,
-        report=lambda progress: messages.append(progress.message),
-    )
+    found, records = fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
     assert found is network
     assert records == []
-    assert messages == ["fewer than two videos of a class: the network scores by itself"]
+    assert caplog.messages == ["fewer than two videos of a class: the network scores by itself"]
 
 
-def test_a_still_video_has_features_only_where_their_extractor_can_be_had():
-    messages = []
-
-    def report(progress):
-        messages.append(progress.message)
-
-    assert still_flow_features({"streams": "rgb"}, CPU, report) is None
-    assert messages == []
+def test_a_still_video_has_features_only_where_their_extractor_can_be_had(caplog):
+    assert still_flow_features({}, (("rgb", 8),), CPU) is None
+    assert caplog.messages == []
     imported = {"extractor": "imported", "streams": "rgb,flow", "source": "somebody"}
-    assert still_flow_features(imported, CPU, report) is None
-    assert len(messages) == 1
-    assert "left out" in messages[0]
+    assert still_flow_features(imported, (("rgb", 8), ("flow", 8)), CPU) is None
+    assert len(caplog.messages) == 1
+    assert "left out" in caplog.messages[0]
+
+
+def test_a_still_video_has_the_features_of_the_extractor_that_the_videos_had(caplog):
+    extractor = ExtractorChoice("i3d", "dis", 1, weights="random:0", precision="float32").build(CPU)
+    dims = (("rgb", 1024), ("flow", 1024))
+    still = still_flow_features(extractor.provenance(), dims, CPU)
+    assert still is not None
+    assert still.shape == (1024,)
+    assert caplog.messages == []
+    with pytest.raises(LookaroundError, match=r"mine\.pt: no such file"):
+        still_flow_features(extractor.provenance(), dims, CPU, weights="mine.pt")
+    narrow = (("rgb", 1024), ("flow", 32))
+    assert still_flow_features(extractor.provenance(), narrow, CPU) is None
+    assert "32 flow columns" in caplog.messages[0]
+
+
+def test_a_fold_that_diverges_ends_the_run_and_is_named(tmp_path, config, monkeypatch):
+    run = make_run(tmp_path, config)
+
+    def diverge(config, bags, device):
+        raise DivergedError("the loss is NaN")
+
+    monkeypatch.setattr(ensemble_training, "trained", diverge)
+    named = "cross-validate seed 0, fold 1 of 5: the loss is NaN"
+    with pytest.raises(DivergedError, match=named):
+        list(train_run(run, make_bags(), CPU, still_flow=STILL))
+    assert run.is_diverged
+    assert named in run.diverged_path.read_text()
+    with pytest.raises(CheckpointError, match="diverged; train anew"):
+        list(train_run(run, make_bags(), CPU, still_flow=STILL))
 
 
 @pytest.mark.parametrize("members", [["motion"], ["network", "linear rgb"], "network", [1]])
