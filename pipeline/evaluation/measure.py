@@ -92,13 +92,7 @@ def measure(
             run's, or have other streams than the model.
     """
     measuring = _Measuring(
-        checkpoints,
-        dataset,
-        features_folder,
-        device,
-        rule or EventRule(),
-        ground_truth,
-        is_compared=controls,
+        checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth, controls
     )
     plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
     if len(checkpoints) > 1:
@@ -137,7 +131,6 @@ class _Measuring:
         device: torch.device,
         rule: EventRule,
         ground_truth: str | None,
-        *,
         is_compared: bool,
     ) -> None:
         first = checkpoints[0]

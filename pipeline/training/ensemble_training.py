@@ -18,7 +18,6 @@ from models.interface import AnomalyModel, BagBatch
 from pipeline.atomic import replacing
 from pipeline.config import TrainConfig
 from pipeline.evaluation.metrics import ranking_auc
-from pipeline.extraction.feature_file import Provenance
 from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
 from pipeline.training.batches import BagSet
@@ -121,8 +120,7 @@ def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
 
 
 def still_flow_features(
-    provenance: Provenance,
-    stream_dims: Sequence[tuple[str, int]],
+    bags: BagSet,
     device: torch.device,
     *,
     weights: str | None = None,
@@ -133,8 +131,7 @@ def still_flow_features(
     Where they cannot be had a warning in the log says why.
 
     Args:
-        provenance: How the training features were made.
-        stream_dims: Name and width of each stream of the training features.
+        bags: The training videos.
         device: Where to compute.
         weights: The extractor's, a name or a path; None for the name in the provenance.
         flow_weights: The same for a flow method that is a network.
@@ -146,12 +143,12 @@ def still_flow_features(
     Raises:
         LookaroundError: If weights are named and the extractor cannot be had with them.
     """
-    flow_dim = dict(stream_dims).get("flow")
+    flow_dim = dict(bags.stream_dims).get("flow")
     if flow_dim is None:
         return None
     try:
         extractor = extractor_of_run(
-            provenance, weights=weights, flow_weights=flow_weights, device=device
+            bags.provenance, weights=weights, flow_weights=flow_weights, device=device
         )
     except LookaroundError as error:
         if weights or flow_weights:

@@ -83,7 +83,6 @@ def train(
             ensemble whose extractor's weights are no longer found.
         LookaroundError: If weights are named and are not those of the features.
     """
-    dataset = str(dataset)
     loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
     chosen = choose_device(device)
     if tensorboard:
@@ -95,40 +94,25 @@ def train(
             description = read_description(to_train[0])
             config, needs_still = description.config, description.has_motion
         else:
+            n_videos = len(loaded.split("train"))
             config = resolve_config(
-                model,
-                loaded.name,
-                n_videos=len(loaded.split("train")),
-                recipe=recipe,
-                settings=settings,
+                model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
             )
-            n_seeds = seeds or (SEEDS_OF_ENSEMBLE if config.ensemble else 1)
-            configs = [with_seed(config, number) for number in range(seed, seed + n_seeds)]
-            needs_still = config.ensemble
+            config, needs_still = with_seed(config, seed), config.ensemble
         bags, held_out = training_bags(loaded, Path(features), config)
         with_streams(config, bags.stream_dims)  # refuses what cannot be built
         for note in _notes(bags, chosen):
             report(Progress("train", 0, config.n_epochs, "epochs", message=note))
         still = None
         if needs_still:
-            still = still_flow_features(
-                bags.provenance,
-                bags.stream_dims,
-                chosen,
-                weights=weights,
-                flow_weights=flow_weights,
-            )
+            still = still_flow_features(bags, chosen, weights=weights, flow_weights=flow_weights)
         if not resume:
-            source = dataset if dataset in DATASETS else str(Path(dataset).absolute())
-            description = RunDescription(
-                dataset=loaded.name,
-                dataset_source=source,
-                features_folder=Path(features).absolute(),
-                provenance=bags.provenance,
-                config=config,
-                has_motion=still is not None,
+            source = str(dataset) if dataset in DATASETS else str(Path(dataset).absolute())
+            folder, provenance = Path(features).absolute(), bags.provenance
+            first = RunDescription(
+                loaded.name, source, folder, provenance, config, has_motion=still is not None
             )
-            to_train = create_runs(Path(runs), [replace(description, config=c) for c in configs])
+            to_train = create_runs(Path(runs), _of_seeds(first, seeds))
             stack.enter_context(owned(to_train))
         elif needs_still and still is None:
             raise CheckpointError(
@@ -139,12 +123,7 @@ def train(
             records = train_run(
                 run, bags, chosen, held_out=held_out, still_flow=still, report=report
             )
-            _report_epochs(
-                with_tensorboard(records, run.folder) if tensorboard else records,
-                stage=f"train {run.folder.name}",
-                n_epochs=config.n_epochs,
-                report=report,
-            )
+            _train(run, records, config.n_epochs, tensorboard, report)
     return to_train[-1]
 
 
@@ -153,9 +132,21 @@ def _notes(bags: BagSet, device: torch.device) -> list[str]:
     return [f"device: {describe_device(device)}", *([] if is_pretrained else [RANDOM_WEIGHTS_NOTE])]
 
 
-def _report_epochs(
-    records: Iterator[EpochRecord], *, stage: str, n_epochs: int, report: ReportProgress
+def _of_seeds(first: RunDescription, n_seeds: int | None) -> list[RunDescription]:
+    config = first.config
+    n_seeds = n_seeds or (SEEDS_OF_ENSEMBLE if config.ensemble else 1)
+    seeds = range(config.seed, config.seed + n_seeds)
+    return [replace(first, config=with_seed(config, seed)) for seed in seeds]
+
+
+def _train(
+    run: Run,
+    records: Iterator[EpochRecord],
+    n_epochs: int,
+    tensorboard: bool,
+    report: ReportProgress,
 ) -> None:
-    for record in records:
+    """Train to the end, and report each epoch."""
+    for record in with_tensorboard(records, run.folder) if tensorboard else records:
         detail = f"loss {record.loss:.4f}, {record.steps_per_second:.1f} steps/s"
-        report(Progress(stage, record.epoch, n_epochs, "epochs", detail))
+        report(Progress(f"train {run.folder.name}", record.epoch, n_epochs, "epochs", detail))

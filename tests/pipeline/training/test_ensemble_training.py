@@ -179,26 +179,30 @@ def test_with_one_video_of_a_class_the_network_scores_by_itself(config, caplog):
     assert caplog.messages == ["fewer than two videos of a class: the network scores by itself"]
 
 
+def bags_of(provenance, **stream_dims):
+    return replace(make_bags(), provenance=provenance, stream_dims=tuple(stream_dims.items()))
+
+
 def test_a_still_video_has_features_only_where_their_extractor_can_be_had(caplog):
-    assert still_flow_features({}, (("rgb", 8),), CPU) is None
+    assert still_flow_features(bags_of({}, rgb=8), CPU) is None
     assert caplog.messages == []
     imported = {"extractor": "imported", "streams": "rgb,flow", "source": "somebody"}
-    assert still_flow_features(imported, (("rgb", 8), ("flow", 8)), CPU) is None
+    assert still_flow_features(bags_of(imported, rgb=4, flow=4), CPU) is None
     assert len(caplog.messages) == 1
     assert "left out" in caplog.messages[0]
 
 
 def test_a_still_video_has_the_features_of_the_extractor_that_the_videos_had(caplog):
     extractor = ExtractorChoice("i3d", "dis", 1, weights="random:0", precision="float32").build(CPU)
-    dims = (("rgb", 1024), ("flow", 1024))
-    still = still_flow_features(extractor.provenance(), dims, CPU)
+    bags = bags_of(extractor.provenance(), rgb=1024, flow=1024)
+    still = still_flow_features(bags, CPU)
     assert still is not None
     assert still.shape == (1024,)
     assert caplog.messages == []
     with pytest.raises(LookaroundError, match=r"mine\.pt: no such file"):
-        still_flow_features(extractor.provenance(), dims, CPU, weights="mine.pt")
-    narrow = (("rgb", 1024), ("flow", 32))
-    assert still_flow_features(extractor.provenance(), narrow, CPU) is None
+        still_flow_features(bags, CPU, weights="mine.pt")
+    narrow = bags_of(extractor.provenance(), rgb=1024, flow=32)
+    assert still_flow_features(narrow, CPU) is None
     assert "32 flow columns" in caplog.messages[0]
 
 
