@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from extractors.decoding.video import VideoError
+from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.split_videos import TestSplit, TestVideo
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
@@ -23,6 +24,10 @@ from pipeline.scoring.snippet_scores import (
     snippet_scores_without,
     stream_dims_of,
 )
+
+
+class PageError(LookaroundError, ValueError):
+    """A video cannot have a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ def write_split_report(
             feature_distance=video_distance(model.input_norm, features.streams),
         )
         try:
+            _check_times(video, split.path(entry))
             summary = write_report(
                 folder / "videos" / f"{entry.video_id}.html",
                 video.source,
@@ -98,13 +104,21 @@ def write_split_report(
                 index=index,
                 warning=describe_distance(scores.feature_distance, distance_limits),
             )
-        except VideoError as error:
+        except (PageError, VideoError) as error:
             failures.append(str(error))
         else:
             summaries.append(summary)
         report(Progress("report", number, len(split.entries), "videos"))
     write_index(index, f"Test videos of {dataset.name}", summaries, run)
     return SplitReport(index, tuple(failures))
+
+
+def _check_times(video: TestVideo, path: Path) -> None:
+    if not video.features.has_times:
+        raise PageError(
+            f"{path}: imported features without the times of their frames, which a page needs; "
+            "extract the features of the video here"
+        )
 
 
 def _intervals(video: TestVideo) -> list[Interval]:
