@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.decoding.containers import VIDEO_SUFFIXES
 from pipeline.datasets.catalog import Dataset, DatasetError
-from pipeline.datasets.listed_videos import VIDEO_SUFFIXES
 from pipeline.datasets.text_file import check_is_regular, read_text
 from pipeline.evaluation.ground_truth import GroundTruth, make_ground_truth
 from pipeline.evaluation.ground_truth_conventions import FrameLabels, conventions_of
@@ -191,7 +191,7 @@ def read_order(path: Path) -> list[str]:
 def _video_of(line: str) -> str:
     """The name of a video from the path of its file or of its features."""
     name = line.strip().rpartition("/")[2]
-    if Path(name).suffix.lower() in VIDEO_SUFFIXES | {".npy"}:
+    if Path(name).suffix.lower() in (*VIDEO_SUFFIXES, ".npy"):
         name = name.rpartition(".")[0]
     return re.sub(r"(_i3d)?(__[0-9])?$", "", name)
 
