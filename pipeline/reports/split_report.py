@@ -9,7 +9,7 @@ import torch
 from extractors.decoding.video import VideoError
 from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset
-from pipeline.evaluation.split_videos import TestSplit, TestVideo
+from pipeline.evaluation.split_videos import EvaluatedSplit, SplitVideo
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_index import INDEX_NAME, write_index
@@ -78,7 +78,9 @@ def write_split_report(
             run's, or have other streams than the model.
         OSError: If a page cannot be written.
     """
-    split = TestSplit(dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth)
+    split = EvaluatedSplit(
+        dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth
+    )
     model = checkpoint.model.to(device).eval()
     run = describe_run(checkpoint, "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE)
     index = folder / INDEX_NAME
@@ -113,7 +115,7 @@ def write_split_report(
     return SplitReport(index, tuple(failures))
 
 
-def _check_times(video: TestVideo, path: Path) -> None:
+def _check_times(video: SplitVideo, path: Path) -> None:
     if not video.features.has_times:
         raise PageError(
             f"{path}: imported features without the times of their frames, which a page needs; "
@@ -121,6 +123,6 @@ def _check_times(video: TestVideo, path: Path) -> None:
         )
 
 
-def _intervals(video: TestVideo) -> list[Interval]:
+def _intervals(video: SplitVideo) -> list[Interval]:
     """The anomalous frames of a video; a published convention may have more or fewer labels."""
     return true_runs(video.labels[: video.features.n_frames])
