@@ -283,27 +283,6 @@ def find_runs(
     return sorted(found, key=lambda run: (*run_order(run), run.folder))
 
 
-def latest_run(
-    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
-) -> Run:
-    """The finished run that began last; of the seeds of one command the highest.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    finished = [
-        run
-        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
-        if run.is_finished
-    ]
-    if not finished:
-        of_dataset = f" on {dataset}" if dataset else ""
-        raise CheckpointError(
-            f"{runs_folder}: there is no trained run{of_dataset}; `pipeline train` makes one"
-        )
-    return finished[-1]
-
-
 def runs_of_command(run: Run) -> list[Run]:
     """All runs of the `pipeline train` that this run is of, itself included, by seed.
 

@@ -19,13 +19,13 @@ from pipeline.runs.run_folder import (
     RunDescription,
     create_runs,
     find_runs,
-    latest_run,
     read_description,
     runs_of_command,
     unfinished_runs,
     write_description,
 )
 from pipeline.runs.run_lock import owned
+from pipeline.runs.seeds import latest_run
 
 PROVENANCE = {"extractor": "i3d", "n_crops": 5}
 
