@@ -323,11 +323,7 @@ def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
             if other.folder.name == (expected := f"{time}-seed{of_other.config.seed}"):
                 found[other] = of_other
             else:
-                logger.warning(
-                    "%s: is no seed of this run, but a copy of %s; it is left out",
-                    other.folder,
-                    expected,
-                )
+                logger.warning("%s: is a copy of %s, and is left out", other.folder, expected)
     return dict(sorted(found.items(), key=lambda item: run_order(item[0])))
 
 

@@ -121,9 +121,7 @@ def test_a_copy_under_another_seed_or_time_is_left_out_and_said(tmp_path, caplog
     shutil.copytree(created[0].folder, copy)
     assert runs_of_command(created[1]) == created
     (record,) = caplog.records
-    assert record.getMessage() == (
-        f"{copy}: is no seed of this run, but a copy of {name}; it is left out"
-    )
+    assert record.getMessage() == f"{copy}: is a copy of {name}, and is left out"
 
 
 def test_a_run_under_the_name_of_another_seed_is_refused(tmp_path):
