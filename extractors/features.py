@@ -171,9 +171,9 @@ class Extractor(Protocol):
         The result owns its memory: no view of the frames, which are overwritten afterwards.
 
         Args:
-            frames: (snippet_len + 1, H, W, 3) uint8 RGB on the CPU, read before this returns. The
-                last frame is the one after the snippet, because T flows need T + 1 frames; at the
-                end of a video its last frame is repeated.
+            frames: (snippet_len + 1, H, W, 3) uint8 RGB, on the CPU or on the extractor's device,
+                read before this returns. The last frame is the one after the snippet, because T
+                flows need T + 1 frames; at the end of a video its last frame is repeated.
         """
 
     def embed(self, snippets: Sequence[Prepared]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The list of containers that are read, and whether a file is shorter than its header says."""
+"""The containers that are read, their suffixes, and whether a file is shorter than it says."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,12 @@ DEMUXERS = (
     "siff,smk,smush,thp,tiertexseq,tmv,txd,usm,vmd,wc3movie,xmv,yop,"
     # One image, or a sequence of them.
     "bmp_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
+
+# File names by which videos are found in a folder; a video that is named itself may have any.
+VIDEO_SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
 )
 
 # An AVI file has one RIFF chunk for each gigabyte or so.

@@ -21,7 +21,12 @@ from extractors.decoding.pyav_file import (
     to_rgb,
     turned,
 )
-from extractors.decoding.pyav_live import GrowingFile, open_source, read_live_packets
+from extractors.decoding.pyav_live import (
+    GROWING_FORMATS,
+    GrowingFile,
+    open_source,
+    read_live_packets,
+)
 from extractors.frame_dims import resized_dims
 
 DEFAULT_FPS = 25.0  # FFmpeg's, for streams that do not say
@@ -103,7 +108,9 @@ class LiveReader:
                 for packet in self._new_packets(packets, view, on_packet):
                     yield from view.show(decoder.decode(packet))
             except LiveSourceError as error:
-                lost = error
+                # The index of an ordinary MP4 is at its end, which is found only after opening.
+                is_unreadable = self.file is not None and not self.n_packets
+                lost = LiveSourceError(f"{error}; {GROWING_FORMATS}") if is_unreadable else error
             yield from view.show(decoder.drain())
             if lost is not None:
                 raise lost

@@ -15,11 +15,16 @@ import pooch
 from extractors.errors import LookaroundError
 
 TIMEOUT_SECONDS = 60
+MAX_REASON_LEN = 100  # characters
 pooch.get_logger().setLevel("WARNING")  # its notices would go between the lines of a command
 
 
 class WeightsError(LookaroundError, OSError):
     """Weights cannot be found, downloaded or read, or are not the expected ones."""
+
+
+class DownloadError(WeightsError):
+    """A file is missing, and its download fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,8 @@ def fetch(file: RemoteFile, path: Path) -> None:
     one starts again. Any number of processes may fetch the same file.
 
     Raises:
-        WeightsError: If the download fails, or the file there or downloaded is another one.
+        DownloadError: If the download fails.
+        WeightsError: If the file there or downloaded is another one.
     """
     if not path.exists():
         pooch.retrieve(
@@ -137,13 +143,20 @@ class _Downloader:
         try:
             pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)(url, output_file, pooch_)
         except OSError as error:  # requests' errors are such, also that of a short download
-            reason = " ".join(str(error).split())
-            raise WeightsError(
-                f"{self.path}: missing, and {url} cannot be downloaded ({reason}); try again, "
-                f"or get it elsewhere and put it there ({self.file.describe_checksum()})"
+            raise DownloadError(
+                f"{self.path}: missing, and {url} cannot be downloaded ({_reason(error)}); "
+                f"try again, or get it elsewhere and put it there ({self.file.describe_checksum()})"
             ) from error
         problem = f"{url}: the download is not the expected file"
         _compare(self.file.checksum, Path(output_file), problem)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first, without the retries and the address that requests adds."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.partition(" for url: ")[0].split())[:MAX_REASON_LEN]
 
 
 def _compare(checksum: Checksum | None, path: Path, problem: str) -> None:

@@ -8,7 +8,9 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISI
 
 
 def best_precision(device: torch.device) -> str:
-    """Return the fastest precision that is accurate enough: see the README for the difference.
+    """Return the fastest precision that is accurate enough.
+
+    Features in bfloat16 have a cosine of 0.9996 to 0.9999 with those in float32.
 
     >>> best_precision(torch.device("cpu")) in PRECISIONS
     True

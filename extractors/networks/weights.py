@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from extractors.networks.downloads import DownloadError, cache_folder, fetch, sha256_of
 from extractors.networks.downloads import WeightsError as WeightsError
-from extractors.networks.downloads import cache_folder, fetch, sha256_of
 from extractors.networks.published_weights import NAMED as NAMED
 from extractors.networks.published_weights import cached_path as cached_path
 from extractors.networks.published_weights import named_weights as named_weights
@@ -84,7 +84,13 @@ def _load_named(name: str, network: str, streams: tuple[str, ...], cache: Path) 
     paths = {}
     for stream in streams:
         paths[stream] = cached_path(name, stream, cache)
-        fetch(named.files[stream], paths[stream])
+        try:
+            fetch(named.files[stream], paths[stream])
+        except DownloadError as error:
+            is_flow = NETWORKS[network].sample is None
+            own = f"or name your own file or folder with --{'flow-' * is_flow}weights"
+            trial = "" if is_flow else "; for a trial --weights random:0, without meaning"
+            raise WeightsError(f"{error}, {own}{trial}") from error
     return _load_files(name, network, paths, named.license, named.source)
 
 
@@ -96,7 +102,7 @@ def _load_random(spec: str, network: str, streams: tuple[str, ...]) -> LoadedWei
         )
     digits = spec.removeprefix("random:")
     if not (digits.isascii() and digits.isdigit()):
-        raise WeightsError(f"{spec}: random: and a seed of 0 or above expected, as in random:0")
+        raise WeightsError(f"{spec}: expected random: and a seed of at least 0, as in random:0")
     seed = int(digits)
     sampled = {stream: sample(stream, seed) for stream in streams}
     return LoadedWeights(

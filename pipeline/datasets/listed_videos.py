@@ -7,12 +7,9 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from extractors.decoding.containers import VIDEO_SUFFIXES
 from extractors.decoding.frame_folder import IMAGE_CODECS
 from pipeline.datasets.catalog import Dataset, Split, VideoEntry
-
-VIDEO_SUFFIXES = frozenset(
-    (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-)
 
 _LISTS = Path(__file__).parent / "lists"
 

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, cast
 
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
+from pipeline.datasets.text_file import read_text
 
 COLUMNS = ("path", "split", "label", "anomalies")
 CLASS_COLUMN = "class"
@@ -43,7 +44,9 @@ def load_manifest(
         DatasetError: If the file cannot be read or is not in the format of this module's docstring.
             The message names the line.
     """
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    layout = f"with the columns {','.join(COLUMNS)}"
+    text = read_text(path, "a manifest CSV", layout, max_bytes=MAX_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     folder = path.parent if videos is None else videos
     root = None if allow_outside else Path(os.path.realpath(folder))
     entries: list[VideoEntry] = []
@@ -74,32 +77,6 @@ class _Place(NamedTuple):
 
     line: int
     path: str
-
-
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise DatasetError(f"{path}: is a folder, expected a manifest CSV")
-    if path.exists() and not path.is_file():  # a device may have no end, a pipe may never begin
-        raise DatasetError(f"{path}: is not a regular file, expected a manifest CSV")
-    try:
-        n_bytes = path.stat().st_size
-        if n_bytes > MAX_BYTES:
-            raise DatasetError(
-                f"{path}: has {n_bytes} bytes, expected a manifest CSV of at most {MAX_BYTES}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({error.strerror}), expected a manifest CSV"
-        ) from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path}: is not UTF-8 text, expected a manifest CSV with the columns "
-            f"{','.join(COLUMNS)}"
-        ) from error
-    return text
 
 
 def _check_header(path: Path, header: list[str]) -> list[str]:

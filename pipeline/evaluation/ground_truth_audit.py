@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.decoding.containers import VIDEO_SUFFIXES
 from pipeline.datasets.catalog import Dataset, DatasetError
-from pipeline.datasets.listed_videos import VIDEO_SUFFIXES
+from pipeline.datasets.text_file import check_is_regular, read_text
 from pipeline.evaluation.ground_truth import GroundTruth, make_ground_truth
 from pipeline.evaluation.ground_truth_conventions import FrameLabels, conventions_of
 
@@ -152,7 +153,9 @@ def read_labels(path: Path) -> FrameLabels:
         DatasetError: If it holds anything else.
         OSError: If it cannot be read.
     """
-    expected = "expected a NumPy file (.npy) of one label, 0 or 1, per frame"
+    kind = "a NumPy file (.npy) of one label, 0 or 1, per frame"
+    expected = f"expected {kind}"
+    check_is_regular(path, kind)
     try:
         # Mapped, so that a forged header does not allocate; and never unpickled.
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -178,22 +181,17 @@ def read_order(path: Path) -> list[str]:
         The names, each once, without folders, suffixes and numbers of crops.
 
     Raises:
-        DatasetError: If it is larger than a list of videos, or not UTF-8 text.
-        OSError: If it cannot be read.
+        DatasetError: If it is not a regular file of UTF-8 text, is larger than a list of videos,
+            or cannot be read.
     """
-    if path.stat().st_size > MAX_ORDER_BYTES:
-        raise DatasetError(f"{path}: has more than {MAX_ORDER_BYTES} bytes, expected a list")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not UTF-8 text, expected one name a line") from error
-    return list(dict.fromkeys(_video_of(line) for line in lines if line.strip()))
+    text = read_text(path, "a list of videos", "with one name a line", max_bytes=MAX_ORDER_BYTES)
+    return list(dict.fromkeys(_video_of(line) for line in text.splitlines() if line.strip()))
 
 
 def _video_of(line: str) -> str:
     """The name of a video from the path of its file or of its features."""
     name = line.strip().rpartition("/")[2]
-    if Path(name).suffix.lower() in VIDEO_SUFFIXES | {".npy"}:
+    if Path(name).suffix.lower() in (*VIDEO_SUFFIXES, ".npy"):
         name = name.rpartition(".")[0]
     return re.sub(r"(_i3d)?(__[0-9])?$", "", name)
 

@@ -28,7 +28,7 @@ from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, mea
 from pipeline.evaluation.paired_bootstrap import ResampledAuc, mean_of, resample_auc
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
 from pipeline.evaluation.split_videos import (
-    TestSplit,
+    EvaluatedSplit,
     VideoTruth,
     check_both_classes,
     default_ground_truth,
@@ -137,7 +137,7 @@ class _Measuring:
         ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
         self.is_imported = IMPORTED_FROM in first.provenance
         self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
-        self.split = TestSplit(
+        self.split = EvaluatedSplit(
             dataset, features_folder, first.provenance, ground_truth=ground_truth
         )
         self.model_name = first.model_name

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TestVideo:
+class SplitVideo:
     """One video of the test split.
 
     Attributes:
@@ -42,8 +42,6 @@ class TestVideo:
         labels: True where the frame is anomalous. As many as the video has frames by our rule for
             the ground truth; a published convention may cut or continue them.
     """
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
 
     entry: VideoEntry
     features: Features
@@ -78,7 +76,7 @@ class VideoTruth:
     snippet_len: int
 
 
-class TestSplit:
+class EvaluatedSplit:
     """The test videos of a dataset that have features; iterating reads one after the other.
 
     A test split can be larger than memory, so no features are kept.
@@ -97,8 +95,6 @@ class TestSplit:
         FeatureFileError: If none has features.
     """
 
-    __test__ = False
-
     def __init__(
         self,
         dataset: Dataset,
@@ -112,7 +108,7 @@ class TestSplit:
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
 
-    def __iter__(self) -> Iterator[TestVideo]:
+    def __iter__(self) -> Iterator[SplitVideo]:
         """Read the videos.
 
         Raises:
@@ -127,7 +123,7 @@ class TestSplit:
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
             lengths.append((entry, features.n_frames))
             labels = convention_labels(self._dataset, self._ground_truth, entry, features)
-            yield TestVideo(entry, features, labels)
+            yield SplitVideo(entry, features, labels)
         cut = describe_cut_intervals(lengths)
         if cut is not None:
             self._warn_once(cut)
@@ -165,7 +161,7 @@ def default_ground_truth(dataset_name: str, provenance: Provenance) -> str:
 
 def load_test_videos(
     dataset: Dataset, features_folder: Path, provenance: Provenance
-) -> tuple[TestVideo, ...]:
+) -> tuple[SplitVideo, ...]:
     """Read the whole test split into memory, with labels for the frames of the features.
 
     Args:
@@ -174,12 +170,12 @@ def load_test_videos(
         provenance: How the run's features were extracted.
 
     Raises:
-        DatasetError: As `TestSplit`, and if the frames of all videos are of one class.
-        FeatureFileError: As `TestSplit`.
+        DatasetError: As `EvaluatedSplit`, and if the frames of all videos are of one class.
+        FeatureFileError: As `EvaluatedSplit`.
     """
     videos = tuple(
         replace(video, labels=frame_labels(video.entry, video.features.n_frames))
-        for video in TestSplit(dataset, features_folder, provenance)
+        for video in EvaluatedSplit(dataset, features_folder, provenance)
     )
     check_both_classes(dataset.name, [video.labels for video in videos])
     return videos

@@ -19,7 +19,7 @@ from pipeline.evaluation.linear_baseline import (
     load_labeled_bags,
 )
 from pipeline.evaluation.paired_bootstrap import ResampledAuc, resample_auc
-from pipeline.evaluation.split_videos import TestVideo, load_test_videos
+from pipeline.evaluation.split_videos import SplitVideo, load_test_videos
 from pipeline.experiments.ablation_measures import (
     FrameScores,
     frame_scores,
@@ -72,7 +72,7 @@ class _Videos:
     """What all arms are trained and tested on with one seed."""
 
     bags: BagSet
-    test: tuple[TestVideo, ...]
+    test: tuple[SplitVideo, ...]
     load_labeled: Callable[[], list[LabeledBag]]  # for the linear scorers
 
 

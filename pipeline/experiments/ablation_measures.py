@@ -14,7 +14,7 @@ from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output
 from pipeline.evaluation.baselines import context_of, permutation_without_fixed_points
 from pipeline.evaluation.measure import N_CONTEXT_SHUFFLES
 from pipeline.evaluation.metrics import frame_metrics
-from pipeline.evaluation.split_videos import TestVideo
+from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.scoring.frame_scores import scores_of_video
 from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops
 from pipeline.training.batches import BagSet, draw_batches
@@ -25,7 +25,7 @@ FALSE_ALARM_SCORE = 0.5  # a frame of a normal video at or above this is a false
 
 
 def measure(
-    model: AnomalyModel, videos: Sequence[TestVideo], bags: BagSet, device: torch.device
+    model: AnomalyModel, videos: Sequence[SplitVideo], bags: BagSet, device: torch.device
 ) -> tuple[dict[str, float], FrameScores]:
     """Measure a model on test videos.
 
@@ -57,7 +57,7 @@ def measure(
     return values | {"parameters": sum(p.numel() for p in model.parameters())}, scores
 
 
-def measure_scores(videos: Sequence[TestVideo], per_frame: FrameScores) -> dict[str, float]:
+def measure_scores(videos: Sequence[SplitVideo], per_frame: FrameScores) -> dict[str, float]:
     """AUCs and false alarms of scores.
 
     Args:
@@ -75,7 +75,7 @@ def measure_scores(videos: Sequence[TestVideo], per_frame: FrameScores) -> dict[
 
 
 def frame_scores(
-    videos: Sequence[TestVideo], per_snippet: Sequence[NDArray[np.float32]]
+    videos: Sequence[SplitVideo], per_snippet: Sequence[NDArray[np.float32]]
 ) -> FrameScores:
     """Give snippet scores to frames.
 
@@ -90,7 +90,7 @@ def frame_scores(
 
 
 def _shuffled_context_auc(
-    model: AnomalyModel, videos: Sequence[TestVideo], device: torch.device
+    model: AnomalyModel, videos: Sequence[SplitVideo], device: torch.device
 ) -> float:
     """The AUC where each video is scored with the context of another, mean over shuffles."""
     orders = [
@@ -114,7 +114,7 @@ def _on_training_bags(
 
 def _outputs(
     model: AnomalyModel,
-    videos: Sequence[TestVideo],
+    videos: Sequence[SplitVideo],
     device: torch.device,
     *,
     contexts: NDArray[np.int64] | None = None,
@@ -133,7 +133,7 @@ def _outputs(
     ]
 
 
-def _labels(videos: Sequence[TestVideo]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _labels(videos: Sequence[SplitVideo]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Of each frame: whether it is anomalous, and whether its video is."""
     return (
         np.concatenate([video.labels for video in videos]),
@@ -145,14 +145,14 @@ def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
     return [[output.scores for output in crops] for crops in outputs]
 
 
-def _auc(videos: Sequence[TestVideo], values: Sequence[Sequence[Tensor]]) -> float:
+def _auc(videos: Sequence[SplitVideo], values: Sequence[Sequence[Tensor]]) -> float:
     """The AUC over frames of (1, n_snippets) of each crop of each video, in [0, 1]."""
     per_snippet = [mean_over_crops(crops) for crops in values]
     scores = np.concatenate(frame_scores(videos, per_snippet))
     return frame_metrics(scores, *_labels(videos)).auc
 
 
-def _per_snippet(video: TestVideo) -> NDArray[np.bool_]:
+def _per_snippet(video: SplitVideo) -> NDArray[np.bool_]:
     """(n_snippets,) True where at least half of a snippet's own frames are anomalous."""
     features = video.features
     starts = np.arange(features.n_snippets) * features.snippet_len

@@ -24,7 +24,11 @@ from pipeline.training.train import train
 
 N_SEEDS = 3
 # The rows of an evaluation that are shown, by their kind, and how they are called here.
-KINDS = {"model": "last step", "best on test": "best epoch on test (optimistic, as papers report)"}
+KINDS = {
+    "model": "last step",
+    "best on test": "best epoch on test{alone} (optimistic, as papers report)",
+}
+ALONE = ", network alone"  # in the name of a best epoch whose final model is an ensemble
 
 
 class ReproduceError(LookaroundError, ValueError):
@@ -65,10 +69,11 @@ class Reproduction:
                 if row.kind not in KINDS:
                     continue
                 percent = [100 * getattr(each.frames, metric) for each in row.per_seed]
+                kind = KINDS[row.kind].format(alone=ALONE if ALONE in row.name else "")
                 spread = f" ± {np.std(percent, ddof=1):.2f}" if len(percent) > 1 else ""
                 rows.append(
                     (
-                        f"ours, {len(percent)} seeds, {KINDS[row.kind]}",
+                        f"ours, {len(percent)} seeds, {kind}",
                         evaluation.ground_truth,
                         str(evaluation.n_videos),
                         str(evaluation.n_frames),

@@ -15,7 +15,7 @@ from models.interface import stream_columns
 from pipeline.config import TrainConfig
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.linear_baseline import LabeledBag
-from pipeline.evaluation.split_videos import TestVideo
+from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet
 
@@ -48,7 +48,7 @@ class SyntheticSet:
     """
 
     train: tuple[Bag, ...]
-    test: tuple[TestVideo, ...]
+    test: tuple[SplitVideo, ...]
     stream_dims: StreamDims
 
     def bags(self, config: TrainConfig) -> BagSet:
@@ -180,13 +180,13 @@ def _test_video(
     stream_dims: StreamDims,
     features: NDArray[np.float32],
     is_anomalous: NDArray[np.bool_],
-) -> TestVideo:
+) -> SplitVideo:
     n_snippets = len(features)
     # (n_snippets, D) -> (n_snippets, 1, width of the stream), one crop
     streams = {
         name: features[:, None, columns] for name, columns in stream_columns(stream_dims).items()
     }
-    return TestVideo(
+    return SplitVideo(
         VideoEntry(video_id, Path(video_id), "test", label),
         Features(
             streams=streams,

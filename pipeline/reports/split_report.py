@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from extractors.decoding.video import VideoError
+from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset
-from pipeline.evaluation.split_videos import TestSplit, TestVideo
+from pipeline.evaluation.split_videos import EvaluatedSplit, SplitVideo
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_index import INDEX_NAME, write_index
@@ -23,6 +24,10 @@ from pipeline.scoring.snippet_scores import (
     snippet_scores_without,
     stream_dims_of,
 )
+
+
+class PageError(LookaroundError, ValueError):
+    """A video cannot have a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,9 @@ def write_split_report(
             run's, or have other streams than the model.
         OSError: If a page cannot be written.
     """
-    split = TestSplit(dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth)
+    split = EvaluatedSplit(
+        dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth
+    )
     model = checkpoint.model.to(device).eval()
     run = describe_run(checkpoint, "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE)
     index = folder / INDEX_NAME
@@ -87,6 +94,7 @@ def write_split_report(
             feature_distance=video_distance(model.input_norm, features.streams),
         )
         try:
+            _check_times(video, split.path(entry))
             summary = write_report(
                 folder / "videos" / f"{entry.video_id}.html",
                 video.source,
@@ -98,7 +106,7 @@ def write_split_report(
                 index=index,
                 warning=describe_distance(scores.feature_distance, distance_limits),
             )
-        except VideoError as error:
+        except (PageError, VideoError) as error:
             failures.append(str(error))
         else:
             summaries.append(summary)
@@ -107,6 +115,14 @@ def write_split_report(
     return SplitReport(index, tuple(failures))
 
 
-def _intervals(video: TestVideo) -> list[Interval]:
+def _check_times(video: SplitVideo, path: Path) -> None:
+    if not video.features.has_times:
+        raise PageError(
+            f"{path}: imported features without the times of their frames, which a page needs; "
+            "extract the features of the video here"
+        )
+
+
+def _intervals(video: SplitVideo) -> list[Interval]:
     """The anomalous frames of a video; a published convention may have more or fewer labels."""
     return true_runs(video.labels[: video.features.n_frames])

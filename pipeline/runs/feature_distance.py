@@ -138,12 +138,13 @@ def describe_distance(distance: float | None, limits: Iterable[float | None]) ->
 
     Args:
         distance: Of the video; None if it is not known.
-        limits: Of the training and of the calibration; None where there is none.
+        limits: Of the training, then of the calibration; None where there is none.
     """
-    known = [limit for limit in limits if limit is not None]
-    if distance is None or not known or distance <= max(known):
+    kinds = ("trained", "calibrated")
+    known = {kind: limit for kind, limit in zip(kinds, limits, strict=False) if limit is not None}
+    if distance is None or not known or distance <= max(known.values()):
         return ""
     return (
-        "its features are unlike those that the run was trained and calibrated on "
-        f"(distance {distance:.2f}, limit {max(known):.2f}): its scores may mean nothing"
+        f"its features are unlike those that the run was {' and '.join(known)} on "
+        f"(distance {distance:.2f}, limit {max(known.values()):.2f}): its scores may mean nothing"
     )

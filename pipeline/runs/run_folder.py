@@ -21,6 +21,7 @@ yet begun.
 """
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from pipeline.config import TrainConfig, config_from_json, config_to_json
 from pipeline.extraction.feature_file import Provenance
 from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "lookaround run"
 FORMAT_VERSION = 2
@@ -280,27 +283,6 @@ def find_runs(
     return sorted(found, key=lambda run: (*run_order(run), run.folder))
 
 
-def latest_run(
-    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
-) -> Run:
-    """The finished run that began last; of the seeds of one command the highest.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    finished = [
-        run
-        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
-        if run.is_finished
-    ]
-    if not finished:
-        of_dataset = f" on {dataset}" if dataset else ""
-        raise CheckpointError(
-            f"{runs_folder}: there is no trained run{of_dataset}; `pipeline train` makes one"
-        )
-    return finished[-1]
-
-
 def runs_of_command(run: Run) -> list[Run]:
     """All runs of the `pipeline train` that this run is of, itself included, by seed.
 
@@ -312,10 +294,12 @@ def runs_of_command(run: Run) -> list[Run]:
 def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
     """All runs of the `pipeline train` that this run is of, by seed, with what each says.
 
-    Folders with another name are alone: a copy beside a run would count its seed twice.
+    Folders with another name are alone: a copy beside a run would count its seed twice. So would
+    one under the name of another seed or time: it is left out with a warning in the log.
 
     Raises:
-        CheckpointError: If the run cannot be read; others that cannot are passed over.
+        CheckpointError: If the run cannot be read, or its name is that of another seed; others that
+            cannot be read are passed over.
     """
     description = read_description(run)
     if run.folder.name in ("", ".."):  # "." has neither a name nor a parent
@@ -323,12 +307,23 @@ def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
     found = {run: description}
     if not description.group or not _RUN_NAME.fullmatch(run.folder.name):
         return found
+    time, seed = run_order(run)
+    if seed != description.config.seed:
+        raise CheckpointError(
+            f"{run.folder}: was trained with seed {description.config.seed}, instead of the {seed} "
+            "in its name; if it is a copy, remove it or move it out of the folder of runs"
+        )
     for other in (Run(path.parent) for path in run.folder.parent.glob("*/config.json")):
         if other == run or not _RUN_NAME.fullmatch(other.folder.name):
             continue
         with suppress(CheckpointError):
-            if (of_other := read_description(other)).group == description.group:
+            of_other = read_description(other)
+            if of_other.group != description.group:
+                continue
+            if other.folder.name == (expected := f"{time}-seed{of_other.config.seed}"):
                 found[other] = of_other
+            else:
+                logger.warning("%s: is a copy of %s, and is left out", other.folder, expected)
     return dict(sorted(found.items(), key=lambda item: run_order(item[0])))
 
 

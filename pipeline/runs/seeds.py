@@ -1,14 +1,16 @@
-"""The seeds of one training command: which of them are finished, and their models as one."""
+"""The latest run, the seeds of its training command, and the models of these seeds as one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from models.seed_average import SeedAverage
-from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
+from pipeline.runs.checkpoints import Checkpoint, CheckpointError, load_checkpoint
 from pipeline.runs.run_folder import (
     Run,
     RunDescription,
     descriptions_of_command,
+    find_runs,
     read_description,
 )
 
@@ -36,6 +38,27 @@ class Seeds:
             CheckpointError: If the folder has no description.
         """
         return self.description or read_description(self.named)
+
+
+def latest_run(
+    runs_folder: Path, *, dataset: str | None = None, model_name: str | None = None
+) -> Run:
+    """The finished run that began last; of the seeds of one command the highest.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    finished = [
+        run
+        for run in find_runs(runs_folder, dataset=dataset, model_name=model_name)
+        if run.is_finished
+    ]
+    if not finished:
+        of_dataset = f" on {dataset}" if dataset else ""
+        raise CheckpointError(
+            f"{runs_folder}: there is no trained run{of_dataset}; `pipeline train` makes one"
+        )
+    return finished[-1]
 
 
 def seeds_of(run: Run) -> Seeds:

@@ -103,8 +103,8 @@ def distance_limits(seeds: Seeds, calibration: Calibration | None) -> tuple[floa
     Raises:
         CheckpointError: If the limit of the training cannot be read.
     """
-    of_calibration = None if calibration is None else calibration.max_feature_distance
-    return read_distance_limit(seeds.finished[0]), of_calibration
+    stored = 0.0 if calibration is None else calibration.max_feature_distance
+    return read_distance_limit(seeds.finished[0]), stored or None
 
 
 def write_calibration(seeds: Seeds, calibration: Calibration) -> None:

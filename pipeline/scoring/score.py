@@ -5,8 +5,8 @@ from pathlib import Path
 from extractors.decoding.frame_folder import check_not_a_folder, path_of, video_source
 from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
-from pipeline.runs.run_folder import Run, latest_run
-from pipeline.runs.seeds import Seeds, seeds_of
+from pipeline.runs.run_folder import Run
+from pipeline.runs.seeds import Seeds, latest_run, seeds_of
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.scorer import Scorer
 

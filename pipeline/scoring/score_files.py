@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decoding.containers import VIDEO_SUFFIXES
 from extractors.decoding.frame_folder import FrameFolder, VideoSource, frame_number, path_of
 from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
@@ -26,12 +27,6 @@ from pipeline.scoring.thumbnails import make_thumbnails
 ScoreFormat = Literal["csv", "json", "parquet"]
 SCORES_FORMAT, EVENTS_FORMAT = "lookaround scores", "lookaround events"
 FORMAT_VERSION = 1
-
-# File names by which videos are found in a folder; a video that is named itself may have any.
-VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,10 @@ def _show_truth(axes: Axes, timestamps: NDArray[np.float64], truth: Sequence[Int
         if index == 0:
             band.set_label("labeled anomaly")
     if truth:
-        axes.legend(loc="upper right", fontsize=9)
+        # Below the curve, beside the name of the time axis.
+        axes.legend(
+            loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=1.9, frameon=False, fontsize=9
+        )
 
 
 def _show_thumbnails(strip: Axes, video: VideoSource, timestamps: NDArray[np.float64]) -> None:

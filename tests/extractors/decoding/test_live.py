@@ -299,3 +299,17 @@ def test_what_is_no_video_is_lost_at_once_with_the_reason(tmp_path, content, rea
     assert isinstance(event, SourceLost)
     assert reason in event.reason
     assert "`pipeline score` reads finished ones" in event.reason
+
+
+def test_an_mp4_with_its_index_at_the_end_is_lost_with_the_formats_that_can_be_watched(
+    write_clip, tmp_path
+):
+    padded = {"nal-hrd": "cbr", "b": "1M", "maxrate": "1M", "bufsize": "1M"}
+    path = write_clip(tmp_path / "clip.mp4", n_frames=100, options=padded, is_fast_start=False)
+    assert path.stat().st_size > 1 << 17  # more than FFmpeg holds in memory and can search
+    with LiveDecoder(LiveSource.parse(str(path)), 16, stall_seconds=0.2) as decoder:
+        (event,) = decoder.read(never)
+    assert isinstance(event, SourceLost)
+    assert "Invalid data" in event.reason
+    assert "must be MPEG-TS, Matroska or fragmented MP4" in event.reason
+    assert "`pipeline score` reads finished ones" in event.reason

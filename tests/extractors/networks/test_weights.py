@@ -171,6 +171,21 @@ def test_offline_the_message_says_what_to_put_where(
     assert NAMED["kinetics"].files["rgb"].address in message
     assert "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a" in message
     assert "\n" not in message
+    assert "cannot be downloaded (Connection refused); try again" in message
+    assert message.endswith(
+        "or name your own file or folder with --weights; "
+        "for a trial --weights random:0, without meaning"
+    )
+    with pytest.raises(WeightsError) as caught:
+        load_weights("raft-small", "raft-small", ("flow",), cache=tmp_path)
+    assert str(caught.value).endswith("or name your own file or folder with --flow-weights")
+
+
+def test_of_a_download_that_a_server_refuses_its_answer_is_told(
+    server: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"cannot be downloaded \(404 Client Error: File not f"):
+        fetch(RemoteFile(f"{server}/absent.pt", None), tmp_path / "cache" / "absent.pt")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +351,7 @@ def test_random_weights_say_that_they_mean_nothing() -> None:
 
 @pytest.mark.parametrize("spec", ["random:", "random:-1", "random:one", "random:²"])
 def test_a_seed_is_a_whole_number(spec: str) -> None:
-    with pytest.raises(WeightsError, match="a seed of 0 or above expected, as in random:0"):
+    with pytest.raises(WeightsError, match="expected random: and a seed of at least 0, as in"):
         load_weights(spec, "i3d", ("rgb",))
 
 

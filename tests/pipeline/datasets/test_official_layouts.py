@@ -15,6 +15,7 @@ from pipeline.datasets.ubnormal import parse_tracks
 from pipeline.datasets.ucf_crime import parse_annotations as parse_ucf
 from pipeline.datasets.ucf_crime import read_test_frame_counts
 from pipeline.datasets.xd_violence import parse_annotations as parse_xd
+from pipeline.scoring.score_files import find_videos
 
 # (video_id, split, label, classes) of files as they lie in the official archives.
 LAYOUTS = {
@@ -138,6 +139,17 @@ def test_a_half_extracted_archive_is_told(name, tmp_path, put_videos):
     assert [path for path, _ in checked.unreadable] == [half]
     assert not checked.is_complete
     assert whole not in checked.missing
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".ASF", ".m2ts", ".mts", ".mxf", ".ogv", ".wmv"])
+def test_a_video_is_found_by_each_suffix_by_which_score_finds_it(tmp_path, suffix):
+    path = tmp_path / f"copies/Abuse028_x264{suffix}"
+    path.parent.mkdir()
+    path.touch()
+    paths = {entry.video_id: entry.path for entry in load_dataset("ucf_crime", tmp_path).entries}
+    assert paths["Abuse028_x264"] == path
+    (found,) = find_videos([tmp_path])
+    assert found.path == path
 
 
 def test_avenue_videos_outside_their_official_folders_are_not_guessed(tmp_path, put_videos):

@@ -1,5 +1,6 @@
 """Frame-level ground truth: our rule, the published conventions, and the audit of a file."""
 
+import os
 import re
 from pathlib import Path
 
@@ -318,6 +319,20 @@ def test_an_order_is_read_from_names_and_from_lists_of_features(tmp_path):
     np.save(tmp_path / "gt.npy", np.zeros(3))
     with pytest.raises(DatasetError, match=r"of the 290 test videos once, instead got 1 names"):
         audit_ground_truth(tmp_path / "gt.npy", ucf(), NOWHERE, order=["C_x264"])
+
+
+@pytest.mark.parametrize("read", [read_order, read_labels])
+def test_a_device_or_a_pipe_is_refused_before_it_is_opened(tmp_path, monkeypatch, read):
+    def refuse(*arguments, **options):
+        raise AssertionError("opened")  # else the test would fill the memory, or never end
+
+    for name in ("open", "read_bytes", "read_text"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(np, "load", refuse)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(DatasetError, match=f"^{path}: is not a regular file, expected a "):
+            read(path)
 
 
 def run(*arguments):

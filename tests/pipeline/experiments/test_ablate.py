@@ -17,7 +17,7 @@ from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.paired_bootstrap import N_DRAWS, ResampledAuc
-from pipeline.evaluation.split_videos import TestVideo
+from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.experiments import ablate as ablate_module
 from pipeline.experiments.ablate import Plan, ablate, choose_arms
 from pipeline.experiments.ablation_measures import measure
@@ -314,7 +314,7 @@ def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds(
         labels = np.zeros(n_frames, dtype=bool)
         labels[5 : 28 if label else 5] = True
         entry = VideoEntry(str(index), Path("none"), "test", label, ((5, 28),) if label else ())
-        videos.append(TestVideo(entry, features, labels))
+        videos.append(SplitVideo(entry, features, labels))
     torch.manual_seed(0)
     model = ClavComo(ClavComoConfig(stream_dims=(("rgb", 6),), embedding_dim=16)).eval()
     bags = collect_bags(

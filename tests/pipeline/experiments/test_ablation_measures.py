@@ -14,7 +14,7 @@ from models.clav_como import ClavComo
 from models.clav_como_config import ClavComoConfig
 from models.la_net import LaNet, LaNetConfig
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.split_videos import TestVideo
+from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.experiments.ablation_measures import measure
 from pipeline.experiments.ablation_results import COLUMNS
 from pipeline.training.bag_loading import Bag, collect_bags
@@ -46,7 +46,7 @@ def make_video(index, n_frames, start, stop, *, tail_policy=REPEAT_LAST_FRAME):
     label = int(stop > start)
     intervals = ((start, stop),) if label else ()
     entry = VideoEntry(str(index), Path("none"), "test", label, intervals)
-    return TestVideo(entry, features, is_anomalous)
+    return SplitVideo(entry, features, is_anomalous)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import re
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from pipeline.config import RECIPES, resolve_config
 from pipeline.datasets import DATASETS, load_dataset
 from pipeline.evaluation.ground_truth_conventions import conventions_of
 from pipeline.evaluation.measure import measure
+from pipeline.evaluation.results import Row
 from pipeline.experiments.published_results import METRICS, PUBLISHED
-from pipeline.experiments.reproduce import ReproduceError, reproduce
+from pipeline.experiments.reproduce import ReproduceError, Reproduction, reproduce
 from pipeline.extraction.import_features import import_features
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.training.train import train
@@ -131,6 +133,17 @@ def test_a_row_has_our_numbers_by_both_ground_truths_beside_the_published_one(fe
     assert by_best[1] == by_rtfm[1]
     assert float(by_best[2].split()[0]) >= float(by_rtfm[2].split()[0])
     assert published == "published: arXiv 2405.19387, table 2 86.1"
+
+
+@pytest.mark.parametrize("alone", ["", ", network alone"])
+def test_the_best_epoch_of_an_ensemble_is_said_to_be_its_network(alone):
+    measured = SimpleNamespace(frames=SimpleNamespace(auc=0.75))
+    row = Row(f"best epoch on test{alone} (optimistic)", "best on test", (measured,))
+    evaluation = SimpleNamespace(rows=[row], ground_truth="rtfm", n_videos=4, n_frames=640)
+    published = PUBLISHED["clav-como", "ucf_crime"]
+    reproduction = Reproduction("clav-como", "ucf_crime", None, "", published, (evaluation,))
+    label = f"ours, 1 seeds, best epoch on test{alone} (optimistic, as papers report)"
+    assert reproduction.rows()[0] == (label, "rtfm", "4", "640", "75.00")
 
 
 def test_the_best_epoch_is_chosen_by_the_metric_of_the_benchmark(features, tmp_path):

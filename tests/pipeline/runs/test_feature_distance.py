@@ -150,18 +150,20 @@ def test_a_damaged_limit_is_one_line_that_names_the_file(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("distance", "limits", "is_far"),
+    ("distance", "limits", "known"),
     [
-        (2.0, (1.5, None), True),
-        (2.0, (1.5, 1.9), True),
-        (2.0, (1.5, 2.5), False),  # as far as the calibration's videos
-        (1.5, (1.5, None), False),
-        (2.0, (None, None), False),
-        (None, (1.5, None), False),
+        (2.0, (1.5, None), "trained on (distance 2.00, limit 1.50)"),
+        (2.0, (None, 1.5), "calibrated on (distance 2.00, limit 1.50)"),
+        (2.0, (1.5, 1.9), "trained and calibrated on (distance 2.00, limit 1.90)"),
+        (2.0, (1.5, 2.5), ""),  # as far as the calibration's videos
+        (1.5, (1.5, None), ""),
+        (2.0, (None, None), ""),
+        (2.0, (), ""),
+        (None, (1.5, None), ""),
     ],
 )
-def test_a_video_is_far_if_it_is_beyond_training_and_calibration(distance, limits, is_far):
+def test_a_video_is_far_if_it_is_beyond_training_and_calibration(distance, limits, known):
     text = describe_distance(distance, limits)
-    assert bool(text) == is_far
-    if is_far:
-        assert "unlike those that the run was trained and calibrated on (distance 2.00" in text
+    assert bool(text) == bool(known)
+    if known:
+        assert f"unlike those that the run was {known}: its scores may" in text

@@ -19,13 +19,13 @@ from pipeline.runs.run_folder import (
     RunDescription,
     create_runs,
     find_runs,
-    latest_run,
     read_description,
     runs_of_command,
     unfinished_runs,
     write_description,
 )
 from pipeline.runs.run_lock import owned
+from pipeline.runs.seeds import latest_run
 
 PROVENANCE = {"extractor": "i3d", "n_crops": 5}
 
@@ -40,7 +40,8 @@ def make_run(runs: Path, name: str, *, finished: bool, group: str = "") -> Run:
     """A run at `name` such as "small/clav-como/20250101-000000-seed0"."""
     run = Run(runs / name)
     run.folder.mkdir(parents=True)
-    write_description(run, describe(group=group))
+    seed = int(name.rpartition("-seed")[2]) if "-seed" in name else 0
+    write_description(run, describe(seed, group=group))
     if finished:
         run.checkpoint_path.touch()
     return run
@@ -110,6 +111,28 @@ def test_a_copy_beside_a_run_does_not_count_its_seed_twice(tmp_path):
     shutil.copytree(created[0].folder, copy.folder)
     assert runs_of_command(created[1]) == created
     assert runs_of_command(copy) == [copy]
+
+
+@pytest.mark.parametrize("copy_name", ["{time}-seed9", "20200101-000000-000000-seed0"])
+def test_a_copy_under_another_seed_or_time_is_left_out_and_said(tmp_path, caplog, copy_name):
+    created = create_runs(tmp_path, [describe(seed) for seed in (0, 1)])
+    name = created[0].folder.name
+    copy = created[0].folder.with_name(copy_name.format(time=name.partition("-seed")[0]))
+    shutil.copytree(created[0].folder, copy)
+    assert runs_of_command(created[1]) == created
+    (record,) = caplog.records
+    assert record.getMessage() == f"{copy}: is a copy of {name}, and is left out"
+
+
+def test_a_run_under_the_name_of_another_seed_is_refused(tmp_path):
+    (created,) = create_runs(tmp_path, [describe(3)])
+    renamed = created.folder.rename(str(created.folder).replace("-seed3", "-seed9"))
+    with pytest.raises(CheckpointError) as caught:
+        runs_of_command(Run(renamed))
+    assert str(caught.value) == (
+        f"{renamed}: was trained with seed 3, instead of the 9 in its name; if it is a copy, "
+        "remove it or move it out of the folder of runs"
+    )
 
 
 def test_a_run_is_of_its_command_also_from_inside_its_folder(tmp_path, monkeypatch):

@@ -93,6 +93,22 @@ def test_labeled_anomalies_are_bands(tmp_path, scores, figures):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["labeled anomaly"]
 
 
+@pytest.mark.parametrize("has_video", [False, True])
+def test_the_legend_covers_neither_the_curve_nor_the_time_axis(
+    tmp_path, write_clip, scores, figures, has_video
+):
+    video = write_clip(tmp_path / "clip.mp4", n_frames=40, fps=8) if has_video else None
+    scores.plot(tmp_path / "curve.png", video=video, truth=[(8, 16)])
+    axes = figures[0].axes[0]
+    legend = axes.get_legend().get_window_extent()
+    strip = [each.get_window_extent() for each in figures[0].axes[1:]]
+    labels = [axes.xaxis.label, *axes.get_xticklabels()]
+    others = [axes.bbox, *strip, *(label.get_window_extent() for label in labels)]
+    assert not any(legend.overlaps(other) for other in others)
+    assert legend.y0 > 0
+    assert legend.x1 < figures[0].bbox.x1
+
+
 def test_a_video_that_is_gone_is_an_error_and_leaves_no_plot(tmp_path, scores):
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         scores.plot(tmp_path / "curve.png", video=tmp_path / "gone.mp4")

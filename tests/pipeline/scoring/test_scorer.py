@@ -1,6 +1,7 @@
 """Loading a run to score with: which of its seeds score, and whose calibration counts."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,5 +160,10 @@ def test_watch_reads_the_calibration_and_each_description_once(
 def test_the_limit_of_the_training_is_that_of_a_finished_seed(runs):
     runs[0].training_path.write_text('{"max_feature_distance": 1.5}')
     assert Scorer.load(seeds_of(runs[2]), device="cpu").distance_limits == (1.5, None)
+    # CALIBRATION is from before its limit was stored.
     loaded = Scorer.load(seeds_of(runs[2]), device="cpu", calibration=CALIBRATION)
-    assert loaded.distance_limits == (1.5, CALIBRATION.max_feature_distance)
+    assert loaded.distance_limits == (1.5, None)
+    loaded = Scorer.load(
+        seeds_of(runs[2]), device="cpu", calibration=replace(CALIBRATION, max_feature_distance=1.25)
+    )
+    assert loaded.distance_limits == (1.5, 1.25)
