@@ -256,15 +256,18 @@ class ClavComo(AnomalyModel):
     def scores_without(self, features: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """`context` and `motion`: their path reads the average training snippet everywhere.
 
-        What the paths add to stays that of `features`.
+        What the paths add to stays that of `features`. A path that reads nothing anyway is not
+        among them.
         """
         if self.config.relation != "como":
             return {}
         average = self.input_norm.mean.expand_as(features)
-        return {
-            "context": self(features, mask, context=average).scores,
-            "motion": self(features, mask, motion=average).scores,
-        }
+        without = {}
+        if self.config.como_reads != "motion":
+            without["context"] = self(features, mask, context=average).scores
+        if self.config.como_reads != "context":
+            without["motion"] = self(features, mask, motion=average).scores
+        return without
 
 
 def _sum(streams: dict[str, Tensor]) -> Tensor:

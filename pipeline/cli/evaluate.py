@@ -111,7 +111,7 @@ def evaluate(
         )
         features = named_features or _features_folder(seeds, loaded)
         _check_outputs(json_path, plot, report_folder, source, loaded, features)
-        limits = () if report_folder is None else _distance_limits(seeds)
+        limits = () if report_folder is None else _distance_limits(seeds, threshold)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
@@ -155,11 +155,11 @@ def _find(
     return seeds, Path(source), loaded
 
 
-def _distance_limits(seeds: Seeds) -> tuple[float | None, ...]:
+def _distance_limits(seeds: Seeds, threshold: float | None) -> tuple[float | None, ...]:
     """From which distance on a video is unlike those that the run knows, as for `score`."""
     from pipeline.scoring.calibration import distance_limits, read_calibration
 
-    return distance_limits(seeds, read_calibration(seeds))
+    return distance_limits(seeds, None if threshold is not None else read_calibration(seeds))
 
 
 def _features_folder(seeds: Seeds, dataset: Dataset) -> Path:

@@ -36,13 +36,15 @@ merge_seconds_option = click.option(
     "--merge-seconds",
     type=click.FloatRange(min=0),
     callback=check_number,
-    help="Merge events that follow each other within this time.  [default: 1]",
+    help="Merge events that follow each other within this time.  [default: 1, or in score "
+    "and watch that of the run's calibration]",
 )
 min_seconds_option = click.option(
     "--min-seconds",
     type=click.FloatRange(min=0),
     callback=check_number,
-    help="Drop events that are shorter than this.  [default: 0]",
+    help="Drop events that are shorter than this.  [default: 0, or in score and watch that of the "
+    "run's calibration]",
 )
 run_option = click.option(
     "--run",

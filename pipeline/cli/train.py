@@ -37,8 +37,8 @@ from pipeline.cli.shared import (
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    help="Train so many times, with SEED, SEED + 1, ...; all score together.  [default: 3 with "
-    "fewer than 1,000 training videos, else 1]",
+    help="Train so many times, with SEED, SEED + 1, ...; all score together.  [default: 3 of an "
+    "ensemble, which clav-como is with fewer than 1,000 training videos, else 1]",
 )
 @click.option(
     "--resume",
@@ -84,7 +84,7 @@ def train(
         load_dataset(dataset, allow_outside=True)  # refused before torch is loaded
 
         from pipeline.cli.terminal import show_progress
-        from pipeline.runs.run_folder import runs_of_command
+        from pipeline.runs.run_folder import descriptions_of_command
         from pipeline.training.train import train as train_model
 
         with show_progress() as report:
@@ -104,7 +104,7 @@ def train(
                 tensorboard=tensorboard,
                 report=report,
             )
-        for each in runs_of_command(run):
+        for each in descriptions_of_command(run):
             click.echo(f"run: {each.folder}")
 
 

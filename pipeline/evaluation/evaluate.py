@@ -99,11 +99,10 @@ def features_folder_of(seeds: Seeds, dataset: Dataset) -> Path:
     """Where the features of a dataset are looked for if nobody says where they are.
 
     In `features`; if that has none of this dataset, in the folder that the run was trained from.
-
-    Raises:
-        CheckpointError: If the run has no description.
     """
-    trained_from = seeds.describe().features_folder
+    if seeds.description is None:  # a folder with a checkpoint alone
+        return FEATURES_FOLDER
+    trained_from = seeds.description.features_folder
     if (FEATURES_FOLDER / dataset.name).is_dir() or not (trained_from / dataset.name).is_dir():
         return FEATURES_FOLDER
     return trained_from

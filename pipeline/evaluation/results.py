@@ -191,6 +191,8 @@ def alarms_table(evaluation: Evaluation) -> Table:
         f"alarms at {rule.threshold:g}{calibrated}, released below {rule.release:g}, "
         f"merged within {rule.merge_seconds:g} s"
     )
+    if rule.min_seconds:
+        title += f", of {rule.min_seconds:g} s or more"
     rows = [
         (row, [asdict(m.alarms) for m in row.per_seed if m.alarms is not None])
         for row in evaluation.rows

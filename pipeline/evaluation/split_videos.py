@@ -49,8 +49,14 @@ class SplitVideo:
 
     @property
     def source(self) -> VideoSource:
-        """The file, or the folder of frames at the frame rate of the features."""
-        return video_source(self.entry.path, self.features.fps)
+        """The file, or the folder of frames at the frame rate of the features.
+
+        Imported features have none: it is then the dataset's, where that has one.
+        """
+        features = self.features
+        if not features.has_times:
+            return self.entry.source
+        return video_source(self.entry.path, features.fps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -148,7 +148,7 @@ class RunDescription:
         config: All settings, none left to a default.
         group: Id of the command that began the run; "" for a run that is alone.
         has_motion: Whether an ensemble has the distance from a video that does not move, which
-            needs the extractor's weights.
+            needs the extractor's weights; None if an earlier version did not say.
     """
 
     dataset: str
@@ -157,7 +157,7 @@ class RunDescription:
     provenance: Provenance
     config: TrainConfig
     group: str = ""
-    has_motion: bool = False
+    has_motion: bool | None = False
 
 
 def create_runs(runs_folder: Path, descriptions: Sequence[RunDescription]) -> list[Run]:
@@ -234,7 +234,7 @@ def read_description(run: Run) -> RunDescription:
             features_folder=Path(values["features"]),
             provenance=dict(values["provenance"]),
             config=config_from_json(values["train"]),
-            has_motion=bool(values.get("has_motion", False)),
+            has_motion=values.get("has_motion"),
             group=str(values.get("group", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -283,14 +283,6 @@ def find_runs(
     return sorted(found, key=lambda run: (*run_order(run), run.folder))
 
 
-def runs_of_command(run: Run) -> list[Run]:
-    """All runs of the `pipeline train` that this run is of, itself included, by seed.
-
-    Errors are those of `descriptions_of_command`.
-    """
-    return list(descriptions_of_command(run))
-
-
 def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
     """All runs of the `pipeline train` that this run is of, by seed, with what each says.
 
@@ -313,17 +305,23 @@ def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
             f"{run.folder}: was trained with seed {description.config.seed}, instead of the {seed} "
             "in its name; if it is a copy, remove it or move it out of the folder of runs"
         )
+    copies: list[Run] = []
     for other in (Run(path.parent) for path in run.folder.parent.glob("*/config.json")):
         if other == run or not _RUN_NAME.fullmatch(other.folder.name):
             continue
         with suppress(CheckpointError):
             of_other = read_description(other)
-            if of_other.group != description.group:
-                continue
-            if other.folder.name == (expected := f"{time}-seed{of_other.config.seed}"):
-                found[other] = of_other
-            else:
-                logger.warning("%s: is a copy of %s, and is left out", other.folder, expected)
+            if of_other.group == description.group:
+                is_own = run_order(other) == (time, of_other.config.seed)
+                found |= {other: of_other} if is_own else {}
+                copies += [] if is_own else [other]
+    if len(copies) > len(found):  # then this run is the copy
+        raise CheckpointError(
+            f"{run.folder}: is a copy of a seed of {copies[0].folder.name}; remove it or move it "
+            "out of the folder of runs"
+        )
+    for copy in copies:
+        logger.warning("%s: is a copy of a seed of %s, and is left out", copy.folder, run.folder)
     return dict(sorted(found.items(), key=lambda item: run_order(item[0])))
 
 
@@ -345,4 +343,4 @@ def unfinished_runs(runs_folder: Path, *, dataset: str, model_name: str) -> list
             f"{runs_folder / dataset / model_name}: there is no unfinished run to resume; "
             "leave out --resume"
         )
-    return [run for run in runs_of_command(unfinished[-1]) if run in unfinished]
+    return [run for run in descriptions_of_command(unfinished[-1]) if run in unfinished]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import resolve_config, with_seed, with_streams
+from pipeline.config import ConfigError, resolve_config, with_seed, with_streams
 from pipeline.datasets import DATASETS, load_dataset
 from pipeline.device import choose_device, describe_device
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
@@ -62,7 +62,8 @@ def train(
         settings: Single settings, each `key=value`; they override the recipe.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         weights: A name or a path of the extractor's weights, where the features were extracted with
-            a file of your own: an ensemble asks the extractor for the features of a still video.
+            a file of your own. Only an ensemble with a flow stream reads them: it asks the
+            extractor for the features of a still video.
         flow_weights: The same for a flow method that is a network.
         features: Folder of feature files, as `pipeline extract` writes it.
         runs: Folder of training runs.
@@ -81,8 +82,10 @@ def train(
         FeatureFileError: If features are missing, damaged or extracted with different settings.
         CheckpointError: If there is no run to resume, another process trains it, or it is an
             ensemble whose extractor's weights are no longer found.
-        LookaroundError: If weights are named and are not those of the features.
+        LookaroundError: If weights are named, are needed, and are not those of the features.
     """
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds must be 1 or more, instead got {seeds}")
     loaded = load_dataset(dataset, allow_outside=True)  # no video is opened
     chosen = choose_device(device)
     if tensorboard:
@@ -92,7 +95,8 @@ def train(
             to_train = unfinished_runs(Path(runs), dataset=loaded.name, model_name=model)
             stack.enter_context(owned(to_train))  # before minutes of reading
             description = read_description(to_train[0])
-            config, needs_still = description.config, description.has_motion
+            config, has_motion = description.config, description.has_motion
+            needs_still = config.ensemble if has_motion is None else has_motion
         else:
             n_videos = len(loaded.split("train"))
             config = resolve_config(
@@ -114,7 +118,7 @@ def train(
             )
             to_train = create_runs(Path(runs), _of_seeds(first, seeds))
             stack.enter_context(owned(to_train))
-        elif needs_still and still is None:
+        elif description.has_motion and still is None:
             raise CheckpointError(
                 f"{to_train[0].folder}: began with the distance from a still video, which needs "
                 "the extractor's weights; name them with --weights"
@@ -134,7 +138,8 @@ def _notes(bags: BagSet, device: torch.device) -> list[str]:
 
 def _of_seeds(first: RunDescription, n_seeds: int | None) -> list[RunDescription]:
     config = first.config
-    n_seeds = n_seeds or (SEEDS_OF_ENSEMBLE if config.ensemble else 1)
+    if n_seeds is None:
+        n_seeds = SEEDS_OF_ENSEMBLE if config.ensemble else 1
     seeds = range(config.seed, config.seed + n_seeds)
     return [replace(first, config=with_seed(config, seed)) for seed in seeds]
 

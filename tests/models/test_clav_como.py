@@ -368,8 +368,9 @@ def test_only_the_path_that_is_left_out_reads_something_else():
 
 @pytest.mark.parametrize(("reads", "expected"), [("both", True), ("motion", False)])
 def test_a_model_that_reads_no_context_accepts_no_other(reads, expected):
-    model, _, _ = two_streams(como_reads=reads)
+    model, features, mask = two_streams(como_reads=reads)
     assert model.accepts_context == expected
+    assert ("context" in model.scores_without(features, mask)) == expected
 
 
 def test_with_one_stream_each_part_can_be_left_out_too():

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from extractors.snippets import DROP_TAIL, REPEAT_LAST_FRAME
 from pipeline.atomic import replacing
 from pipeline.cli import main
+from pipeline.config import ConfigError
 from pipeline.experiments.ablation_variants import ABLATIONS
 from pipeline.extraction.feature_file import feature_path, read_features, write_features
 from pipeline.runs.checkpoints import CheckpointError
@@ -30,6 +31,7 @@ from pipeline.runs.run_lock import owned
 from pipeline.scoring.calibration import Calibration, write_calibration
 from pipeline.scoring.score import find_seeds
 from pipeline.training.run_training import train_run
+from pipeline.training.train import train as train_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -403,6 +405,7 @@ def test_an_ensemble_is_not_resumed_without_the_features_of_a_still_video(
     (folder / "config.json").write_text(json.dumps({**config, "has_motion": True}))
     result = run(tmp_path, "train", "small.csv", "--resume")
     assert_one_line_error(result, folder.name, "name them with --weights")
+    del config["has_motion"]  # of an earlier version: as it can be had
     (folder / "config.json").write_text(json.dumps(config))
     assert run(tmp_path, "train", "small.csv", "--resume").exit_code == 0
 
@@ -657,3 +660,9 @@ def test_features_that_are_not_here_are_found_where_the_run_was_trained_from(tmp
     (tmp_path / "elsewhere").rename(tmp_path / "features")
     assert run(tmp_path, "evaluate").stdout == shown.stdout
     assert run(tmp_path, "evaluate", "--features", "elsewhere").exit_code == 1
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_at_least_one_seed_is_trained(seeds):
+    with pytest.raises(ConfigError, match=f"seeds must be 1 or more, instead got {seeds}"):
+        train_model("absent.csv", seeds=seeds)

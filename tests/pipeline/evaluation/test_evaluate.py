@@ -1,6 +1,7 @@
 """Evaluations of tiny models whose scores are known beforehand."""
 
 import gc
+import math
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,19 @@ def test_a_test_split_without_anomalous_frames_is_refused(tmp_path, make_dataset
         DatasetError, match=r"home: an evaluation needs .* 8 normal and 0 anomalous"
     ):
         run([checkpoint()], dataset, tmp_path)
+
+
+def test_imported_features_of_folders_of_frames_have_the_frame_rate_of_the_dataset(
+    tmp_path, make_dataset
+):
+    dataset = make_dataset(tmp_path, VIDEOS)
+    for entry in dataset.entries:
+        entry.path.mkdir()  # the folder of frames
+        path = feature_path(tmp_path / "home", entry.video_id)
+        features = read_features(path).features
+        timeless = replace(features, fps=math.nan, timestamps=features.timestamps * math.nan)
+        write_features(path, timeless, PROVENANCE, video_id=entry.video_id, source_name="none")
+    assert run([checkpoint()], dataset, tmp_path).n_frames == 28
 
 
 def test_a_class_whose_anomalous_frames_are_all_beyond_the_end_gets_no_row(tmp_path, make_dataset):

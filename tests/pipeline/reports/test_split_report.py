@@ -217,7 +217,8 @@ def test_the_command_warns_of_videos_as_score_does(world):
     assert result.exit_code == 1
     assert "calibration.json: is not a calibration of this run" in result.stderr
     assert result.stdout == ""  # before the work
-    assert evaluate("--threshold", "0.5").exit_code == 0
+    assert evaluate("--threshold", "0.5", "--report", "pages").exit_code == 0
+    assert warning in (world / "pages/videos/right.html").read_text()  # as without a calibration
 
 
 def test_a_page_that_cannot_be_made_is_exit_code_3_and_the_others_are_written(world):

@@ -18,9 +18,9 @@ from pipeline.runs.run_folder import (
     Run,
     RunDescription,
     create_runs,
+    descriptions_of_command,
     find_runs,
     read_description,
-    runs_of_command,
     unfinished_runs,
     write_description,
 )
@@ -28,6 +28,10 @@ from pipeline.runs.run_lock import owned
 from pipeline.runs.seeds import latest_run
 
 PROVENANCE = {"extractor": "i3d", "n_crops": 5}
+
+
+def runs_of_command(run: Run) -> list[Run]:
+    return list(descriptions_of_command(run))
 
 
 def describe(seed: int = 0, dataset: str = "small", group: str = "") -> RunDescription:
@@ -121,7 +125,11 @@ def test_a_copy_under_another_seed_or_time_is_left_out_and_said(tmp_path, caplog
     shutil.copytree(created[0].folder, copy)
     assert runs_of_command(created[1]) == created
     (record,) = caplog.records
-    assert record.getMessage() == f"{copy}: is a copy of {name}, and is left out"
+    named = created[1].folder
+    assert record.getMessage() == f"{copy}: is a copy of a seed of {named}, and is left out"
+    if not copy_name.endswith("seed9"):  # which is refused for its name
+        with pytest.raises(CheckpointError, match=f"^{copy}: is a copy of a seed of "):
+            runs_of_command(Run(copy))
 
 
 def test_a_run_under_the_name_of_another_seed_is_refused(tmp_path):
