@@ -248,3 +248,13 @@ def test_a_run_is_calibrated_with_folders_of_frames(world):
     result = CliRunner().invoke(main, ["calibrate", *arguments])
     assert result.exit_code == 0, result.output
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
+
+
+def test_a_run_is_calibrated_with_folders_of_frames_of_one_name(world, write_frames):
+    (world / "run").mkdir()
+    for day in ("day1", "day2"):
+        write_frames(world / day / "frames", 20)
+    folders = ["day1/frames", "day2/frames", "--fps", "25", "--false-alarms-per-hour", "2"]
+    result = CliRunner().invoke(main, ["calibrate", "run", *folders])
+    assert result.exit_code == 0, result.output
+    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
