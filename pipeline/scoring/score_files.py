@@ -119,7 +119,7 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             files.append(path)
-        elif frame_number(path) is not None:
+        elif frame_number(path) is not None and not _is_of_a_video_file(path):
             of_images.add(path.parent)
     sources: list[VideoSource] = [*files]
     if fps is not None:
@@ -133,6 +133,15 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
         NamedVideo(source, _name_below(folder, path_of(source)))
         for source in sorted(sources, key=path_of)
     ]
+
+
+def _is_of_a_video_file(image: Path) -> bool:
+    """Whether an image is named after a video file, as our plots are: it is no frame of a folder.
+
+    >>> [_is_of_a_video_file(Path(name)) for name in ("gate.mp4.png", "gate.mp4_0001.png")]
+    [True, False]
+    """
+    return Path(image.stem).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _name_below(folder: Path, path: Path) -> Path:

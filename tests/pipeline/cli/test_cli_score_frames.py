@@ -163,6 +163,14 @@ def test_images_beside_a_video_file_are_no_video(world):
     assert files_below(world / "s") == {"a.mp4.csv", "gate.csv"}
 
 
+def test_plots_of_video_files_are_no_frames(world):
+    for _ in range(2):
+        result = score("cameras", "--fps", 25, "--out", "s", "--plot", "cameras/plots")
+        assert result.exit_code == 0, result.output
+        assert files_below(world / "s") == {"a.mp4.csv", "gate.csv"}
+    assert files_below(world / "cameras/plots") == {"a.mp4.png", "gate.png"}
+
+
 def test_frames_in_a_folder_called_like_a_video_are_one_video(world):
     (world / "cameras/gate").rename(world / "cameras/gate.mp4")
     result = score("cameras", "--fps", 25, "--out", "s")
