@@ -201,7 +201,12 @@ def _plan_outputs(
     )
     from pipeline.datasets import load_dataset
     from pipeline.outputs import STDOUT
-    from pipeline.scoring.score_files import VideoOutputs, outputs_in_folders, with_labels
+    from pipeline.scoring.score_files import (
+        VideoOutputs,
+        check_names,
+        outputs_in_folders,
+        with_labels,
+    )
 
     if labels is not None:
         videos = with_labels(videos, load_dataset(labels, allow_outside=True))  # opens none
@@ -222,6 +227,7 @@ def _plan_outputs(
         return [VideoOutputs(videos[0], out, events, plot)]
     if STDOUT in named.values() or not any(named.values()):
         raise click.UsageError("several videos need a folder: give --out FOLDER")
+    check_names(videos)
     planned = [
         outputs_in_folders(video, score_format, scores=out, events=events, plot=plot)
         for video in videos

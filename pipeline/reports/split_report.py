@@ -24,6 +24,7 @@ from pipeline.scoring.snippet_scores import (
     snippet_scores_without,
     stream_dims_of,
 )
+from pipeline.video_writer import VideoWriterError
 
 
 class PageError(LookaroundError, ValueError):
@@ -76,7 +77,8 @@ def write_split_report(
         DatasetError: If there is no test video, or one's anomalous frames are not known.
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
-        OSError: If a page cannot be written.
+        OSError: If a page cannot be written. A preview of a folder of frames that cannot be made
+            (VideoWriterError) is a failure of this video alone.
     """
     split = EvaluatedSplit(
         dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth
@@ -108,6 +110,8 @@ def write_split_report(
             )
         except (PageError, VideoError) as error:
             failures.append(str(error))
+        except VideoWriterError as error:  # which names the preview of a folder of frames
+            failures.append(f"{entry.path}: {error}")
         else:
             summaries.append(summary)
         report(Progress("report", number, len(split.entries), "videos"))

@@ -4,6 +4,10 @@ A stretch is video without interruption: where the source is lost and returns, o
 a new one begins. No snippet spans two stretches, events end with theirs, and the first snippet of
 a stretch is scored without any before it. On a machine that does not keep up whole snippets are
 dropped, counted and told; the stretch goes on after them.
+
+A source is named as unlike the videos of the training once two windows of `LIVE_WINDOW_LEN`
+snippets, one after the other, both are beyond the limit: 5.5 minutes at 25 frames per second. A
+single window of a source like the training is beyond it now and then, as 1 % of such videos are.
 """
 
 import threading
@@ -40,7 +44,7 @@ from pipeline.scoring.live_records import (
     json_line,
     utc_time,
 )
-from pipeline.scoring.live_scores import FeatureValueError, LiveScorer
+from pipeline.scoring.live_scores import LIVE_WINDOW_LEN, FeatureValueError, LiveScorer
 from pipeline.scoring.live_webhook import Webhook
 from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 from pipeline.scoring.scorer import Scorer
@@ -174,7 +178,7 @@ def watch_source(
     """
     model = scorer.checkpoint.model.to(scorer.device).eval()
     check_streams(model, list(scorer.extractor.stream_dims.items()), Path(source.name))
-    live_scorer = LiveScorer(scorer.extractor, model, scorer.device)
+    live_scorer = LiveScorer(scorer.extractor, model, scorer.device, LIVE_WINDOW_LEN)
     live_scorer.warm_up()
     with ExitStack() as stack:
         if webhook is not None:
@@ -213,6 +217,7 @@ class _Watcher:
         self._source, self._scorer, self._tail_policy = source, scorer, tail_policy
         self._events, self._receive = events, receive
         self._distance_limits = distance_limits  # none once the source was found to be beyond them
+        self._was_unlike = False  # in the window before this one
         self._part: int | None = None  # of this connection; None before its first snippet
         self._has_opened = False
         self._notice_at = 0.0
@@ -284,9 +289,16 @@ class _Watcher:
             )
         )
         self._events.add(score, times)
-        if unlike := describe_distance(self._scorer.feature_distance, self._distance_limits):
+        if self.summary.n_scored % LIVE_WINDOW_LEN == 0:
+            self._compare_window()
+
+    def _compare_window(self) -> None:
+        """Name the source once if this window and the one before it are beyond the limits."""
+        unlike = describe_distance(self._scorer.feature_distance, self._distance_limits)
+        if unlike and self._was_unlike:
             self._warn(unlike)
             self._distance_limits = ()
+        self._was_unlike = bool(unlike)
 
     def _drop(self, why: str) -> None:
         self.summary.n_dropped += 1

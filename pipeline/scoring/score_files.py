@@ -6,7 +6,7 @@ file holds all, can be written to stdout, and a web page shows the thumbnail as 
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -89,12 +89,18 @@ def find_videos(paths: Sequence[Path], fps: float | None = None) -> list[NamedVi
         fps: Frames per second of folders of frames.
 
     Raises:
-        OutputError: If a folder holds no video, or two videos have one name for their outputs.
+        OutputError: If a folder holds no video, or a video is named twice.
     """
     found: list[NamedVideo] = []
     for path in paths:
         found += _videos_below(path, fps) if path.is_dir() else [NamedVideo(path, Path(path.name))]
-    _check_names(found)
+    seen: set[Path] = set()
+    for video in found:
+        if video.path.absolute() in seen:
+            raise OutputError(
+                f"{video.path}: is named twice, by itself or by folders that it is in; name it once"
+            )
+        seen.add(video.path.absolute())
     return found
 
 
@@ -113,7 +119,7 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             files.append(path)
-        elif frame_number(path) is not None:
+        elif frame_number(path) is not None and not _is_of_a_video_file(path):
             of_images.add(path.parent)
     sources: list[VideoSource] = [*files]
     if fps is not None:
@@ -127,6 +133,15 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
         NamedVideo(source, _name_below(folder, path_of(source)))
         for source in sorted(sources, key=path_of)
     ]
+
+
+def _is_of_a_video_file(image: Path) -> bool:
+    """Whether an image is named after a video file, as our plots are: it is no frame of a folder.
+
+    >>> [_is_of_a_video_file(Path(name)) for name in ("gate.mp4.png", "gate.mp4_0001.png")]
+    [True, False]
+    """
+    return Path(image.stem).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _name_below(folder: Path, path: Path) -> Path:
@@ -150,7 +165,12 @@ def with_labels(videos: Sequence[NamedVideo], dataset: Dataset) -> list[NamedVid
     return labeled
 
 
-def _check_names(videos: Iterable[NamedVideo]) -> None:
+def check_names(videos: Sequence[NamedVideo]) -> None:
+    """Check before the work that the outputs of several videos in folders have different names.
+
+    Raises:
+        OutputError: If two videos have one name.
+    """
     seen: dict[Path, Path] = {}
     for video in videos:
         if video.name in seen:

@@ -572,6 +572,7 @@ def test_a_camera_unlike_the_training_videos_is_named_once(
     brightness_scorer, write_clip, tmp_path, monkeypatch, limit, n_notices
 ):
     monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
+    monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 3)
     path = str(write_clip(tmp_path / "clip.ts", n_frames=120))
     limited = replace(brightness_scorer, distance_limits=(limit, None))
     with watching(path, limited, stall_seconds=0.5, max_lag_seconds=60) as watch:
@@ -579,6 +580,31 @@ def test_a_camera_unlike_the_training_videos_is_named_once(
     told = [n for n in watch.all(LiveNotice) if "its features are unlike those" in n.text]
     assert len(told) == n_notices
     assert all(notice.is_warning and notice.text.startswith(f"{path}: ") for notice in told)
+
+
+@pytest.mark.parametrize(
+    ("distances", "n_scores_before"),
+    [
+        ([3, 3, 0, 0, 3, 3, 0, 0], None),  # as a camera like the training does in the long run
+        ([0, 0, 3, 3, 3, 3, 0, 0], 6),
+        ([0, 3, 3, 3, 0, 3, 3, 3], 4),  # the means of windows of two count
+    ],
+)
+def test_only_two_windows_in_a_row_unlike_the_training_make_a_camera_unlike_it(
+    brightness_scorer, write_clip, tmp_path, monkeypatch, distances, n_scores_before
+):
+    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 1)
+    monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 2)
+    left = iter([9, *distances])  # the first one is of the warm-up
+    monkeypatch.setattr("pipeline.scoring.live_scores.snippet_distance", lambda *_: next(left))
+    path = str(write_clip(tmp_path / "clip.ts", n_frames=120))
+    limited = replace(brightness_scorer, distance_limits=(1.25, None))
+    with watching(path, limited, stall_seconds=0.5, max_lag_seconds=60) as watch:
+        watch.wait_for(lambda: len(watch.all(LiveScore)) == 8)
+    records = watch.all((LiveScore, LiveNotice))
+    told = ["score" if isinstance(record, LiveScore) else record.text for record in records]
+    n_scores = [told[:index].count("score") for index, text in enumerate(told) if "unlike" in text]
+    assert n_scores == ([] if n_scores_before is None else [n_scores_before])
 
 
 def test_the_model_is_warmed_up_but_remembers_nothing_of_it(scorer):

@@ -74,10 +74,25 @@ def test_several_videos_need_a_folder(world, options):
 
 
 def test_two_videos_whose_outputs_would_have_one_name_are_refused(world):
-    result = score("cameras/a.mp4", "cameras", "--out", "scores")
+    (world / "night").mkdir()
+    shutil.copy(world / "cameras/a.mp4", world / "night")
+    result = score("cameras", "night", "--out", "scores")
     assert result.exit_code == 1
-    assert "its outputs would have the same names as those of" in result.stderr
+    assert "night/a.mp4: its outputs would have the same names as those of" in result.stderr
     assert not (world / "scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "twice"), [("cameras/a.mp4", "a.mp4"), ("cameras/gate", "gate/b.MP4")]
+)
+def test_a_video_that_is_named_twice_is_refused(world, named, twice):
+    (world / "run").mkdir()
+    paths = [named, world / "cameras"]
+    for result in (score(*paths, "--out", "scores"), calibrate("run", *paths)):
+        assert result.exit_code == 1
+        assert f"cameras/{twice}: is named twice" in result.stderr
+    assert not (world / "scores").exists()
+    assert not (world / "run/calibration.json").exists()
 
 
 def test_a_file_where_the_folder_is_to_be_is_refused(world):
@@ -276,6 +291,15 @@ def test_a_normal_video_that_fails_is_left_out_of_the_calibration_with_exit_code
     assert result.exit_code == 3
     assert "1 of 2 videos are scored; failed:" in result.stderr
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 1
+
+
+def test_normal_videos_of_one_name_in_two_folders_are_both_used(world):
+    (world / "run").mkdir()
+    (world / "night").mkdir()
+    shutil.copy(world / "cameras/a.mp4", world / "night")
+    result = calibrate("run", "cameras", "night", "--false-alarms-per-hour", 2)
+    assert result.exit_code == 0, result.output
+    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 3
 
 
 @pytest.mark.parametrize("rate", ["0", "nan", "-1"])

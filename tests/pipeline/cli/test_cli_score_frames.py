@@ -163,6 +163,14 @@ def test_images_beside_a_video_file_are_no_video(world):
     assert files_below(world / "s") == {"a.mp4.csv", "gate.csv"}
 
 
+def test_plots_of_video_files_are_no_frames(world):
+    for _ in range(2):
+        result = score("cameras", "--fps", 25, "--out", "s", "--plot", "cameras/plots")
+        assert result.exit_code == 0, result.output
+        assert files_below(world / "s") == {"a.mp4.csv", "gate.csv"}
+    assert files_below(world / "cameras/plots") == {"a.mp4.png", "gate.png"}
+
+
 def test_frames_in_a_folder_called_like_a_video_are_one_video(world):
     (world / "cameras/gate").rename(world / "cameras/gate.mp4")
     result = score("cameras", "--fps", 25, "--out", "s")
@@ -246,5 +254,15 @@ def test_a_run_is_calibrated_with_folders_of_frames(world):
     (world / "run").mkdir()
     arguments = ["run", "cameras", "--fps", "25", "--false-alarms-per-hour", "2"]
     result = CliRunner().invoke(main, ["calibrate", *arguments])
+    assert result.exit_code == 0, result.output
+    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
+
+
+def test_a_run_is_calibrated_with_folders_of_frames_of_one_name(world, write_frames):
+    (world / "run").mkdir()
+    for day in ("day1", "day2"):
+        write_frames(world / day / "frames", 20)
+    folders = ["day1/frames", "day2/frames", "--fps", "25", "--false-alarms-per-hour", "2"]
+    result = CliRunner().invoke(main, ["calibrate", "run", *folders])
     assert result.exit_code == 0, result.output
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2

@@ -20,6 +20,7 @@ from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import seeds_of
 from pipeline.scoring.calibration import Calibration, write_calibration
 from pipeline.scoring.events import EventRule
+from pipeline.video_writer import VideoWriterError
 
 PROVENANCE = {"extractor": "brightness", "is_pretrained": False}
 # By video: the score of each of its three snippets, and its anomalous frames.
@@ -161,6 +162,22 @@ def test_a_folder_of_frames_has_a_page_that_plays_it(
     page = read_page(tmp_path / "pages/videos/missed.html")
     assert page.by_id("video-data")["data-type"] == "video/mp4"
     assert "at 25 frames per second" in " ".join(page.texts["p"])
+
+
+def test_a_folder_of_frames_without_a_preview_has_no_page_and_is_named(
+    tmp_path, write, dataset, read_page, write_frames, monkeypatch
+):
+    def fail(path, *_, **__):
+        raise VideoWriterError(f"{path}: cannot be written (Generic error)")
+
+    (tmp_path / "missed.mp4").unlink()
+    write_frames(tmp_path / "missed.mp4", 40)
+    monkeypatch.setattr("pipeline.reports.html_player.write_with_sound", fail)
+    written = write()
+    (failure,) = written.failures
+    assert failure.startswith(f"{tmp_path / 'missed.mp4'}: ")
+    assert failure.endswith("preview.mp4: cannot be written (Generic error)")
+    assert read_page(written.index).texts["strong"] == ["gate/false", "right"]
 
 
 @pytest.fixture
