@@ -22,9 +22,6 @@ from pipeline.scoring.snippet_scores import window_scores
 # Snippets that a live score sees: nearly three minutes at 25 frames per second.
 LIVE_WINDOW_LEN = 256
 WARM_UP_SHAPE = (256, 320)  # (H, W)
-# The mean distance of fewer snippets varies more than that of whole videos: 41 seconds at 25 frames
-# per second.
-MIN_DISTANCE_SNIPPETS = 64
 
 
 class FeatureValueError(ValueError):
@@ -57,9 +54,9 @@ class LiveScorer:
         """The mean distance of the last snippets from the training, as that of a video.
 
         Those before `forget` count too, as they are of the same source. None before there are
-        `MIN_DISTANCE_SNIPPETS`.
+        `window_len`: the mean of fewer varies more than that of whole videos.
         """
-        if len(self._distances) < MIN_DISTANCE_SNIPPETS:
+        if len(self._distances) < (self._distances.maxlen or 0):
             return None
         return float(np.mean(self._distances))
 

@@ -571,7 +571,6 @@ def test_an_event_rule_out_of_its_range_is_a_usage_error(command):
 def test_a_camera_unlike_the_training_videos_is_named_once(
     brightness_scorer, write_clip, tmp_path, monkeypatch, limit, n_notices
 ):
-    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
     monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 3)
     path = str(write_clip(tmp_path / "clip.ts", n_frames=120))
     limited = replace(brightness_scorer, distance_limits=(limit, None))
@@ -593,7 +592,6 @@ def test_a_camera_unlike_the_training_videos_is_named_once(
 def test_only_two_windows_in_a_row_unlike_the_training_make_a_camera_unlike_it(
     brightness_scorer, write_clip, tmp_path, monkeypatch, distances, n_scores_before
 ):
-    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 1)
     monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 2)
     left = iter([9, *distances])  # the first one is of the warm-up
     monkeypatch.setattr("pipeline.scoring.live_scores.snippet_distance", lambda *_: next(left))

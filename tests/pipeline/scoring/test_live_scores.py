@@ -100,11 +100,10 @@ def test_after_forgetting_a_snippet_is_scored_as_the_first_of_a_video(
 
 
 def test_the_feature_distance_is_the_mean_over_the_last_snippets_once_there_are_enough(
-    brightness_scorer, clip, read_frames, monkeypatch
+    brightness_scorer, clip, read_frames
 ):
-    monkeypatch.setattr("pipeline.scoring.live_scores.MIN_DISTANCE_SNIPPETS", 3)
     model = brightness_scorer.checkpoint.model
-    live = LiveScorer(brightness_scorer.extractor, model, CPU, window_len=5)
+    live = LiveScorer(brightness_scorer.extractor, model, CPU, window_len=3)
     live.warm_up()  # which must not count
     found = []
     for frames in snippets_of(clip, read_frames):
@@ -114,7 +113,7 @@ def test_the_feature_distance_is_the_mean_over_the_last_snippets_once_there_are_
     values = features_of(brightness_scorer, clip).streams["rgb"]
     each = [snippet_distance(model.input_norm, {"rgb": value}) for value in values]
     assert np.std(each) > 1e-3
-    expected = [np.mean(each[max(0, i - 5) : i]) for i in range(3, len(each) + 1)]
+    expected = [np.mean(each[i - 3 : i]) for i in range(3, len(each) + 1)]
     assert found[:2] == [None, None]
     assert found[2:] == pytest.approx(expected, rel=1e-5)
 
