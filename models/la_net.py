@@ -199,7 +199,7 @@ class LaNet(AnomalyModel):
         if self.config.use_attention:
             attended = self.attention(attended, mask)
         embeddings = self.mlp(attended)
-        # Padded at its start only: a score never depends on later snippets.
+        # Padded at its start only: the convolution never reads later snippets.
         before = F.pad(embeddings.transpose(1, 2), (self.config.causal_len - 1, 0))
         return LaNetOutput(in_float32(self.scorer, before).squeeze(1), embeddings, attended)
 

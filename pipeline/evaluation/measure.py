@@ -215,7 +215,7 @@ class _Measuring:
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
-            resampled=self._resampled(energies),
+            resampled=self._resample(energies),
         )
         return Row("motion energy (baseline)", "control", (measured,))
 
@@ -249,7 +249,7 @@ class _Measuring:
                     scores.append(self._scores(model, features, n_labels, context))
             for metrics, aucs, scores in zip(per_model, resampled, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
-                aucs.append(resample_auc(scores, [truth.labels for truth in self._truths]))
+                aucs.append(self._resample(scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
         measured = tuple(
             Measurement(mean_metrics(metrics), resampled=mean_of(aucs))
@@ -325,12 +325,10 @@ class _Measuring:
             frames=_frame_metrics(self._truths, scores),
             alarms=alarm_metrics(videos, self._rule),
             curves=curves(np.concatenate(scores), self._labels()),
-            resampled=self._resampled(scores),
+            resampled=self._resample(scores) if self._is_compared else None,
         )
 
-    def _resampled(self, scores: FrameScores) -> ResampledAuc | None:
-        if not self._is_compared:
-            return None
+    def _resample(self, scores: FrameScores) -> ResampledAuc:
         return resample_auc(scores, [truth.labels for truth in self._truths])
 
 

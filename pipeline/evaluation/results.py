@@ -79,12 +79,21 @@ class Row:
     n_videos: int | None = None
 
     def lead_over(self, other: "Row") -> Difference | None:
-        """The mean AUC minus another row's, with its interval; None if one was not resampled."""
-        sides = []
-        for row in (self, other):
-            resampled = dict(enumerate(measured.resampled for measured in row.per_seed))
-            sides.append({seed: auc for seed, auc in resampled.items() if auc is not None})
-        return paired_difference(*sides) if all(sides) else None
+        """The mean AUC minus that of a control, with its interval.
+
+        None if the other row is no control, or one of both was not resampled.
+        """
+        if other.kind != "control":
+            return None
+        of_self, of_other = (
+            {
+                seed: measured.resampled
+                for seed, measured in enumerate(row.per_seed)
+                if measured.resampled is not None
+            }
+            for row in (self, other)
+        )
+        return paired_difference(of_self, of_other) if of_self and of_other else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +217,9 @@ def controls_table(evaluation: Evaluation) -> Table:
         f"{model.name} above its controls: points of AUC, {LEVEL:.0%} interval over test videos "
         "and seeds (* excludes 0)"
     )
-    rows = []
-    for row in evaluation.rows:
-        lead = model.lead_over(row) if row.kind == "control" else None
-        if lead is not None:
-            rows.append((row.name, str(lead)))
-    return Table(title, ("", "difference"), tuple(rows))
+    leads = [(row.name, model.lead_over(row)) for row in evaluation.rows]
+    rows = tuple((name, str(lead)) for name, lead in leads if lead is not None)
+    return Table(title, ("", "difference"), rows)
 
 
 def _table(
@@ -277,7 +283,7 @@ def _row_to_json(row: Row, model: Row) -> dict[str, Any]:
             for field in fields(AlarmMetrics)
         }
     values = {"name": row.name, "kind": row.kind, "n_videos": row.n_videos, "metrics": metrics}
-    lead = model.lead_over(row) if row.kind == "control" else None
+    lead = model.lead_over(row)
     return values if lead is None else {**values, "model_lead": asdict(lead)}
 
 

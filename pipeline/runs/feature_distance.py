@@ -58,11 +58,8 @@ def video_distance(norm: Standardize, streams: Mapping[str, NDArray[np.float32]]
         streams: By stream (n_snippets, K, D of the stream), in the model's order; at least one
             snippet.
     """
-    n_snippets = len(next(iter(streams.values())))
-    total = 0.0
-    for index in range(n_snippets):
-        total += snippet_distance(norm, {name: values[index] for name, values in streams.items()})
-    return total / n_snippets
+    side_by_side = torch.from_numpy(np.concatenate(list(streams.values()), axis=2))
+    return float(_distances(norm, side_by_side.flatten(0, 1)).mean(dtype=torch.float64))
 
 
 def distance_limit(snippets: Tensor, videos: NDArray[np.int64]) -> float:

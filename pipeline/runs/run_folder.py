@@ -311,10 +311,12 @@ def descriptions_of_command(run: Run) -> dict[Run, RunDescription]:
             continue
         with suppress(CheckpointError):
             of_other = read_description(other)
-            if of_other.group == description.group:
-                is_own = run_order(other) == (time, of_other.config.seed)
-                found |= {other: of_other} if is_own else {}
-                copies += [] if is_own else [other]
+            if of_other.group != description.group:
+                continue
+            if run_order(other) == (time, of_other.config.seed):
+                found[other] = of_other
+            else:
+                copies.append(other)
     if len(copies) > len(found):  # then this run is the copy
         raise CheckpointError(
             f"{run.folder}: is a copy of a seed of {copies[0].folder.name}; remove it or move it "

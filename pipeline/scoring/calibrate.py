@@ -193,9 +193,7 @@ class _Footage:
         found: set[float] = set()
         for scores, _ in self._videos:
             steps = np.flatnonzero(np.diff(scores))
-            levels = scores[
-                np.concatenate([steps, [len(scores) - 1]])
-            ]  # one for each run of equals
+            levels = scores[np.append(steps, len(scores) - 1)]  # one for each run of equals
             if self._rule.min_seconds > 0:
                 found.update(levels.tolist(), (levels / RELEASE_FRACTION).tolist())
             else:
