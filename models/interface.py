@@ -134,14 +134,18 @@ class ModelConfig:
             way through a file.
         input_noise: Standard deviation of the noise that training adds to standardized features. It
             keeps a model from memorizing a small dataset.
+        window_len: How many snippets are scored together, which is as many as the longest training
+            video has. A longer video is scored in overlapping windows. None where the
+            training videos are not known.
 
     Raises:
         ValueError: If there is no stream or more than `MAX_STREAMS`, a name occurs twice, a width
-            is not in 1 to `MAX_SIZE` or the noise is negative.
+            is not in 1 to `MAX_SIZE`, the noise is negative, or the window is empty.
     """
 
     stream_dims: tuple[tuple[str, int], ...] = (("rgb", 1024), ("flow", 1024))
     input_noise: float = 0.0
+    window_len: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, at_least_0=("input_noise",))
@@ -150,6 +154,8 @@ class ModelConfig:
                 f"stream_dims must name at most {MAX_STREAMS} streams, "
                 f"instead got {len(self.stream_dims)}"
             )
+        if self.window_len is not None and self.window_len < 1:
+            raise ValueError(f"window_len must be at least 1, instead got {self.window_len}")
         names = [name for name, _ in self.stream_dims]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"stream_dims must name each stream once, instead got {names}")

@@ -37,8 +37,9 @@ MAX_RECIPE_BYTES = 1_000_000
 # 1 GB as float32; training holds five times as much.
 MAX_PARAMETERS = 250_000_000
 
-# Neither is a setting: the model is chosen by name, the streams are those of the features.
-_NOT_SETTINGS = ("model_name", "model.stream_dims")
+# None is a setting: the model is chosen by name, the others follow from the training videos.
+_FROM_VIDEOS = ("stream_dims", "window_len")
+_NOT_SETTINGS = ("model_name", *(f"model.{name}" for name in _FROM_VIDEOS))
 
 
 class ConfigError(LookaroundError, ValueError):
@@ -165,14 +166,24 @@ def resolve_config(
     return config
 
 
-def with_streams(config: TrainConfig, stream_dims: tuple[tuple[str, int], ...]) -> TrainConfig:
-    """The same settings for features of these streams.
+def with_streams(
+    config: TrainConfig,
+    stream_dims: tuple[tuple[str, int], ...],
+    *,
+    window_len: int | None = None,
+) -> TrainConfig:
+    """The same settings for features of these streams, and for videos of this length.
+
+    Args:
+        config: Any.
+        stream_dims: As in `ModelConfig`.
+        window_len: As in `ModelConfig`.
 
     Raises:
         ConfigError: If the streams are too many or too wide.
     """
     try:
-        model = dataclasses.replace(config.model, stream_dims=stream_dims)
+        model = dataclasses.replace(config.model, stream_dims=stream_dims, window_len=window_len)
     except ValueError as error:
         raise ConfigError(f"the streams of the features: {error}") from error
     config = dataclasses.replace(config, model=model)
@@ -205,9 +216,10 @@ def with_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 
 def config_to_json(config: TrainConfig) -> dict[str, Any]:
-    """All settings as plain values, which `config_from_json` takes back; without the streams."""
+    """All settings as plain values, which `config_from_json` takes back."""
     values = dataclasses.asdict(config)
-    del values["model"]["stream_dims"]
+    for name in _FROM_VIDEOS:
+        del values["model"][name]
     return values
 
 

@@ -205,6 +205,7 @@ def _random_bags(context: Context, sampler: Any, bag_len: int) -> BagSet:
         n_crops=np.full(n_videos, XD_N_CROPS),
         features=features,
         n_snippets=np.full(n_bags, bag_len),
+        max_snippets=bag_len,
         sampler=sampler,
         stream_dims=(("rgb", width // 2), ("flow", width // 2)),
         provenance={},

@@ -1,9 +1,10 @@
 """Live snippet scores: each snippet is scored when it comes, from itself and those before it.
 
 A score of `pipeline score` sees the whole video, what comes later too; a live score cannot. It is
-the score that `snippet_scores` gives to the last snippet of the stretch so far, or of its last
-`LIVE_WINDOW_LEN` snippets: the last snippet of a video has the same score both ways, the earlier
-ones have not. A snippet that was dropped is not part of the sequence.
+the score that `snippet_scores` gives to the last snippet of the stretch so far, or of as many
+snippets as the model scores together, at most `LIVE_WINDOW_LEN`: the last snippet of a short video
+has the same score both ways, the earlier ones have not. A snippet that was dropped is not part of
+the sequence.
 """
 
 from collections import deque
@@ -17,9 +18,9 @@ from extractors.engine import MAX_FEATURE
 from extractors.features import Extractor
 from models.interface import AnomalyModel
 from pipeline.runs.feature_distance import snippet_distance
-from pipeline.scoring.snippet_scores import window_scores
+from pipeline.scoring.snippet_scores import window_len, window_scores
 
-# Snippets that a live score sees: nearly three minutes at 25 frames per second.
+# The most snippets that a live score sees: nearly three minutes at 25 frames per second.
 LIVE_WINDOW_LEN = 256
 WARM_UP_SHAPE = (256, 320)  # (H, W)
 
@@ -35,7 +36,8 @@ class LiveScorer:
         extractor: Computes the features that the model was trained on.
         model: In evaluation mode, on `device`.
         device: Where the model is.
-        window_len: Snippets that a score sees, its own included, and so does `feature_distance`.
+        max_window_len: The most snippets that a score sees, its own included, and as many as
+            `feature_distance` sees.
     """
 
     def __init__(
@@ -43,18 +45,20 @@ class LiveScorer:
         extractor: Extractor,
         model: AnomalyModel,
         device: torch.device,
-        window_len: int = LIVE_WINDOW_LEN,
+        max_window_len: int = LIVE_WINDOW_LEN,
     ) -> None:
         self._extractor, self._model, self._device = extractor, model, device
-        self._window: deque[Mapping[str, NDArray[np.float32]]] = deque(maxlen=window_len)
-        self._distances: deque[float] = deque(maxlen=window_len)
+        self._window: deque[Mapping[str, NDArray[np.float32]]] = deque(
+            maxlen=min(max_window_len, window_len(model))
+        )
+        self._distances: deque[float] = deque(maxlen=max_window_len)
 
     @property
     def feature_distance(self) -> float | None:
         """The mean distance of the last snippets from the training, as that of a video.
 
         Those before `forget` count too, as they are of the same source. None before there are
-        `window_len`: the mean of fewer varies more than that of whole videos.
+        `max_window_len`: the mean of fewer varies more than that of whole videos.
         """
         if len(self._distances) < (self._distances.maxlen or 0):
             return None

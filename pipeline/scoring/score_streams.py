@@ -38,7 +38,7 @@ from models.interface import AnomalyModel
 from models.layers import Standardize
 from pipeline.runs.feature_distance import snippet_distance
 from pipeline.scoring.frame_scores import Scores
-from pipeline.scoring.snippet_scores import MAX_WINDOW_LEN, StreamScorer
+from pipeline.scoring.snippet_scores import StreamScorer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,6 @@ def score_streams(
     *,
     device: torch.device,
     stride: int,
-    max_window_len: int = MAX_WINDOW_LEN,
     explain: bool = False,
 ) -> Iterator[ScoringEvent]:
     """Score videos, several at a time where the device is fast enough, in bounded memory.
@@ -72,7 +71,6 @@ def score_streams(
         device: Where the model is.
         stride: Frames from the beginning of one snippet to that of the next, a divisor of the
             extractor's snippet length.
-        max_window_len: As in `StreamScorer`.
         explain: As in `StreamScorer`.
 
     Yields:
@@ -93,10 +91,7 @@ def score_streams(
         for event in pool.decode(videos):
             match event:
                 case VideoOpened(path=path):  # perhaps again, after a decoder that failed
-                    passes = [
-                        StreamScorer(model, device, max_window_len, explain=explain)
-                        for _ in range(n_passes)
-                    ]
+                    passes = [StreamScorer(model, device, explain=explain) for _ in range(n_passes)]
                     open_videos[path] = _OpenVideo(event, extractor, passes, model.input_norm)
                 case SnippetDecoded(path=path):
                     video = open_videos[path]

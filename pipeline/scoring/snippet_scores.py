@@ -3,23 +3,22 @@
 `frame_scores.py` goes on from here to frames. Scoring, evaluation, ablations and the selection of
 an epoch all take this path.
 
-A video of more than `MAX_WINDOW_LEN` snippets is scored in windows that overlap by half: the models
-relate snippets to all others of their sequence, which for a whole day needs more memory than there
-is. Where two windows overlap, their scores are blended linearly in the middle half of the overlap,
-so that a model of limited context has the scores of the whole video.
+The models relate snippets to the other snippets of their sequence, near and far. How many those are
+is the model's `window_len`: as many as the longest training video has, for of surroundings farther
+away the model has learned nothing. Up to so many snippets a video is scored as a whole. A longer
+one is scored in windows of that length, each a quarter of it after the one before, and a snippet's
+score is the mean over its windows, where those count most in whose middle it is
+(`score_windows.py`). So a score depends on what happens around it and not on how long the file is:
+nothing reaches it from farther away than a window.
 
-Up to `MAX_WINDOW_LEN` snippets, 2.9 hours at 25 frames per second, a video is scored as a whole.
-Beyond it windows change the scores of the models with attention, which reaches all snippets of a
-sequence: no overlap can undo that. In LA-Net a snippet's place adds at most 1 to an attention
-logit, so the farthest snippet has at least 1 / e of the weight of an equal one nearby, and a window
-averages over other snippets than the video. Measured on 24,576 random snippets of width 1024 with
-untrained models, the largest difference to scoring the whole video was 1.5e-2 for LA-Net, 1.8e-4
-for CLAV-CoMo and 3e-8 for CBCG.
+Scored as a whole instead, hours would have other scores, since a model that was trained on clips of
+half a minute then puts the mean of hours in the place of the mean of half a minute:
+`pipeline/experiments/RESULTS.md` has the figures.
 
 For each snippet of a window memory holds the features of all K crops, 4 K D bytes, and while the
 window is scored 12 to 60 KiB more, for one crop after the other (measured with default models at
 widths of 1024 and 2048). With five crops of width 2048 that is 100 KiB together, and 1.6 GiB for
-the longest window. With a stride, each pass has its own.
+the longest window, of `MAX_WINDOW_LEN` snippets. With a stride, each pass has its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,17 +34,23 @@ from extractors.errors import LookaroundError
 from extractors.features import Features
 from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.extraction.feature_file import FeatureFileError
-from pipeline.scoring.score_windows import WindowBlender, windows
+from pipeline.scoring.score_windows import WindowBlender, hop_len, windows
 
 Streams = Mapping[str, NDArray[np.float32]]  # by stream (n_snippets, K, D)
 Snippet = Mapping[str, NDArray[np.float32]]  # by stream (K, D)
 
-# Snippets that a model is given at once: 2.9 hours of video at 25 frames per second.
+# The most snippets that a model is given at once, whatever it says of itself: 2.9 hours of video at
+# 25 frames per second.
 MAX_WINDOW_LEN = 16384
 
 
 class ScoreValueError(LookaroundError, ValueError):
     """A model gives scores that are not numbers."""
+
+
+def window_len(model: AnomalyModel) -> int:
+    """How many snippets of a video a model is given at once."""
+    return min(model.config.window_len or MAX_WINDOW_LEN, MAX_WINDOW_LEN)
 
 
 def snippet_scores(
@@ -54,22 +59,20 @@ def snippet_scores(
     *,
     device: torch.device,
     context: Streams | None = None,
-    max_window_len: int = MAX_WINDOW_LEN,
 ) -> NDArray[np.float32]:
-    """Score one video's snippets; in windows if there are more than `max_window_len`.
+    """Score one video's snippets; in windows if there are more than the model's `window_len`.
 
     Args:
         model: In evaluation mode, on `device`.
         features: One video's.
         device: Where the model is.
         context: As in `crop_outputs`.
-        max_window_len: Snippets that are scored at once; even.
 
     Returns:
         (n_snippets,) in [0, 1].
     """
-    blender = WindowBlender(max_window_len)
-    for start, stop in windows(features.n_snippets, max_window_len):
+    blender = WindowBlender(window_len(model))
+    for start, stop in windows(features.n_snippets, window_len(model)):
         bags = _bags(_part(features.streams, start, stop), device)
         contexts = None if context is None else _bags(_part(context, start, stop), device)
         blender.add(_mean_scores(model, bags, contexts))
@@ -81,7 +84,6 @@ def snippet_scores_without(
     features: Features,
     *,
     device: torch.device,
-    max_window_len: int = MAX_WINDOW_LEN,
 ) -> dict[str, NDArray[np.float32]]:
     """Score one video's snippets without each part of a model that says what parts it has.
 
@@ -89,16 +91,15 @@ def snippet_scores_without(
         model: In evaluation mode, on `device`.
         features: One video's.
         device: Where the model is.
-        max_window_len: As in `snippet_scores`.
 
     Returns:
         By the name of the part (n_snippets,) in [0, 1]; empty where the model has none.
     """
     blenders: dict[str, WindowBlender] = {}
-    for start, stop in windows(features.n_snippets, max_window_len):
+    for start, stop in windows(features.n_snippets, window_len(model)):
         bags = _bags(_part(features.streams, start, stop), device)
         for name, scores in _scores_without(model, bags).items():
-            blenders.setdefault(name, WindowBlender(max_window_len)).add(scores)
+            blenders.setdefault(name, WindowBlender(window_len(model))).add(scores)
     return {name: blender.scores() for name, blender in blenders.items()}
 
 
@@ -110,7 +111,6 @@ class StreamScorer:
     Args:
         model: In evaluation mode, on `device`.
         device: Where the model is.
-        max_window_len: Snippets that are scored at once; even.
         explain: Also score without each part of the model, for two or three times its computing
             time.
     """
@@ -119,13 +119,12 @@ class StreamScorer:
         self,
         model: AnomalyModel,
         device: torch.device,
-        max_window_len: int = MAX_WINDOW_LEN,
         *,
         explain: bool = False,
     ) -> None:
-        self._model, self._device, self._max_window_len = model, device, max_window_len
-        self._explain = explain
-        self._blender = WindowBlender(max_window_len)
+        self._model, self._device, self._explain = model, device, explain
+        self._window_len = window_len(model)
+        self._blender = WindowBlender(self._window_len)
         self._without: dict[str, WindowBlender] = {}
         self._window: list[Snippet] = []
         self._n_dropped = 0  # snippets before the window
@@ -134,9 +133,9 @@ class StreamScorer:
         """Take the features of the next snippet, by stream (K, D)."""
         # Not before one more snippet comes: the last window must reach the end of the video. One
         # more still, because the tail policy may drop the last snippet.
-        if len(self._window) == self._max_window_len + 1:
-            self._add_window(self._window[: self._max_window_len])
-            hop = self._max_window_len // 2
+        if len(self._window) == self._window_len + 1:
+            self._add_window(self._window[: self._window_len])
+            hop = hop_len(self._window_len)
             del self._window[:hop]
             self._n_dropped += hop
         self._window.append(snippet)
@@ -144,9 +143,9 @@ class StreamScorer:
     def finish(self, n_snippets: int) -> NDArray[np.float32]:
         """(n_snippets,) the scores of the snippets up to a number of them, at most one fewer."""
         del self._window[n_snippets - self._n_dropped :]
-        if len(self._window) > self._max_window_len:
-            self._add_window(self._window[: self._max_window_len])
-            del self._window[: self._max_window_len // 2]
+        if len(self._window) > self._window_len:
+            self._add_window(self._window[: self._window_len])
+            del self._window[: hop_len(self._window_len)]
         self._add_window(self._window)
         return self._blender.scores()
 
@@ -159,7 +158,7 @@ class StreamScorer:
         if self._explain:
             bags = _bags_of_snippets(window, self._device)
             for name, scores in _scores_without(self._model, bags).items():
-                self._without.setdefault(name, WindowBlender(self._max_window_len)).add(scores)
+                self._without.setdefault(name, WindowBlender(self._window_len)).add(scores)
 
 
 def window_scores(

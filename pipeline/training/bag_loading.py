@@ -121,6 +121,7 @@ class _Collection:
         self._video_ids: list[str] = []
         self._labels: list[int] = []
         self._n_crops: list[int] = []
+        self._max_snippets = 0
 
     def add(self, video_id: str, label: int, streams: list[NDArray[np.float32]]) -> None:
         """Take one video; the streams, each (n_snippets, K, D of the stream), make D."""
@@ -137,6 +138,7 @@ class _Collection:
         self._video_ids.append(video_id)
         self._labels.append(label)
         self._n_crops.append(n_crops)
+        self._max_snippets = max(self._max_snippets, len(streams[0]))
 
     def bag_set(self, provenance: Provenance) -> BagSet:
         """Everything that was taken."""
@@ -149,6 +151,7 @@ class _Collection:
             n_crops=n_crops,
             features=features,
             n_snippets=n_snippets,
+            max_snippets=self._max_snippets,
             sampler=self._sampler,
             stream_dims=self._stream_dims,
             provenance=provenance,

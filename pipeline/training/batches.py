@@ -36,6 +36,7 @@ class BagSet:
         n_crops: (n_videos,) how many bags each video has, one per crop.
         features: (n_bags, T, D) float16 or float32, zero beyond a bag's end. Subsets share it.
         n_snippets: (n_bags,) 1 to T, the length of each bag.
+        max_snippets: Snippets of the longest video, before sampling. Subsets share it.
         sampler: How the bags came to their length.
         stream_dims: Name and width of each stream, in the order in which they lie in D.
         provenance: How the features were made.
@@ -53,6 +54,7 @@ class BagSet:
     n_crops: NDArray[np.int64]
     features: Tensor
     n_snippets: NDArray[np.int64]
+    max_snippets: int
     sampler: Sampler
     stream_dims: StreamDims
     provenance: Provenance
@@ -75,6 +77,15 @@ class BagSet:
     def bag_len(self) -> int:
         """T, the most snippets of a bag; a batch is padded to its longest."""
         return self.features.shape[1]
+
+    @property
+    def window_len(self) -> int:
+        """How many snippets a model that is trained on these bags scores together.
+
+        As many as the longest video has: of surroundings farther away the model has learned
+        nothing. Of short videos it is the length of a bag.
+        """
+        return max(self.max_snippets, self.bag_len)
 
     def subset(self, videos: NDArray[np.int64]) -> "BagSet":
         """Only these videos, in this order.

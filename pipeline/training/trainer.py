@@ -63,12 +63,12 @@ class Trainer:
     """A model in training: the model, the average of its weights, and the optimizer.
 
     Args:
-        config: The settings; the streams are taken from the bags.
+        config: The settings; the streams and the length of videos are taken from the bags.
         bags: The training videos.
         device: Where to train.
 
     Attributes:
-        config: With the streams of the bags.
+        config: With the streams of the bags and the window that their longest video makes.
         provenance: How the features were made.
         average: The model with averaged weights, in evaluation mode: what is kept in the end.
 
@@ -82,7 +82,7 @@ class Trainer:
                 f"bags must be {config.sampler} of {config.bag_len}, "
                 f"instead got {bags.sampler} of {bags.bag_len}"
             )
-        self.config = with_streams(config, bags.stream_dims)
+        self.config = with_streams(config, bags.stream_dims, window_len=bags.window_len)
         self._bags, self._device = bags.moved_to(device), device
         self.provenance = bags.provenance
         with _seeded(torch.device("cpu"), config.seed, _INITIAL_WEIGHTS):

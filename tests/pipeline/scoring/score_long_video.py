@@ -63,14 +63,14 @@ def main() -> None:
     LongVideo.n_snippets = int(sys.argv[1])
     module.DecodePool = LongVideo
     sizes = {"embedding_dim": 8, "class_code_dim": 4, "relation_dim": 4, "scorer_dim": 4}
-    model = ClavComo(ClavComoConfig(stream_dims=tuple(STREAM_DIMS.items()), **sizes)).eval()
+    streams, window_len = tuple(STREAM_DIMS.items()), int(sys.argv[2])
+    model = ClavComo(ClavComoConfig(streams, window_len=window_len, **sizes)).eval()
     *_, last = module.score_streams(
         [Path("long.mp4")],
         NoiseExtractor(),
         model,
         device=torch.device("cpu"),
         stride=16,
-        max_window_len=int(sys.argv[2]),
     )
     assert last.scores.n_frames == 16 * LongVideo.n_snippets
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}\n")

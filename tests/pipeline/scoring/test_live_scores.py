@@ -59,15 +59,16 @@ def clip(write_clip, tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clips") / "long.mp4", n_frames=168)
 
 
-@pytest.mark.parametrize("window_len", [256, 4])
+@pytest.mark.parametrize(("max_window_len", "of_model"), [(256, None), (4, None), (256, 4)])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_live_score_is_that_of_the_last_snippet_of_the_video_so_far(
-    brightness_scorer, clip, read_frames, name, window_len
+    brightness_scorer, clip, read_frames, name, max_window_len, of_model
 ):
     torch.manual_seed(0)
     kind = model_class(name)
-    model = kind(kind.config_type(stream_dims=(("rgb", 3),))).eval()
-    live = LiveScorer(brightness_scorer.extractor, model, CPU, window_len)
+    model = kind(kind.config_type(stream_dims=(("rgb", 3),), window_len=of_model)).eval()
+    live = LiveScorer(brightness_scorer.extractor, model, CPU, max_window_len)
+    window_len = of_model or max_window_len
     live.warm_up()
     found = [live.score(frames) for frames in snippets_of(clip, read_frames)]
     features = features_of(brightness_scorer, clip)
@@ -103,7 +104,7 @@ def test_the_feature_distance_is_the_mean_over_the_last_snippets_once_there_are_
     brightness_scorer, clip, read_frames
 ):
     model = brightness_scorer.checkpoint.model
-    live = LiveScorer(brightness_scorer.extractor, model, CPU, window_len=3)
+    live = LiveScorer(brightness_scorer.extractor, model, CPU, max_window_len=3)
     live.warm_up()  # which must not count
     found = []
     for frames in snippets_of(clip, read_frames):

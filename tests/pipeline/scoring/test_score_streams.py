@@ -174,10 +174,10 @@ def test_a_stride_that_does_not_divide_the_snippet_is_refused(
         brightness_scorer.score(counting_clip, stride=stride)
 
 
-def peak_mebibytes(n_snippets: int, max_window_len: int) -> float:
+def peak_mebibytes(n_snippets: int, window_len: int) -> float:
     program = Path(__file__).with_name("score_long_video.py")
     done = subprocess.run(
-        [sys.executable, str(program), str(n_snippets), str(max_window_len)],
+        [sys.executable, str(program), str(n_snippets), str(window_len)],
         cwd=Path(__file__).parents[3],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"},
         check=True,

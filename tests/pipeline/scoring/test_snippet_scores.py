@@ -1,5 +1,7 @@
 """Snippet scores of long sequences: in windows, and as features come."""
 
+import copy
+import dataclasses
 import itertools
 import tracemalloc
 import weakref
@@ -11,12 +13,14 @@ import torch
 from models import MODELS, model_class
 from models.interface import ModelConfig, Output
 from pipeline.config import resolve_config, with_streams
-from pipeline.scoring.score_windows import windows
+from pipeline.scoring.score_windows import WindowBlender, windows
 from pipeline.scoring.snippet_scores import (
+    MAX_WINDOW_LEN,
     ScoreValueError,
     StreamScorer,
     snippet_scores,
     snippet_scores_without,
+    window_len,
 )
 
 CPU = torch.device("cpu")
@@ -34,8 +38,15 @@ def make_features(features_of):
     return make
 
 
-def as_they_come(model, features, max_window_len, n_dropped=0):
-    scorer = StreamScorer(model, CPU, max_window_len)
+def in_windows(model, window_len):
+    """The same model, which scores so many snippets together."""
+    windowed = copy.copy(model)
+    windowed.config = dataclasses.replace(model.config, window_len=window_len)
+    return windowed
+
+
+def as_they_come(model, features, n_dropped=0):
+    scorer = StreamScorer(model, CPU)
     for index in range(features.n_snippets):
         scorer.add({name: values[index] for name, values in features.streams.items()})
     return scorer.finish(features.n_snippets - n_dropped)
@@ -65,19 +76,46 @@ def test_a_model_whose_scores_are_no_numbers_is_refused_in_one_line(make_feature
 
 
 @pytest.mark.parametrize("n_snippets", [1, 2, 7, 8, 9, 12, 13, 16, 17, 40])
-def test_windows_cover_every_snippet_and_overlap_by_half(n_snippets):
+def test_windows_cover_every_snippet_and_begin_a_quarter_of_their_length_apart(n_snippets):
     found = windows(n_snippets, 8)
     assert found[0][0] == 0
     assert found[-1][1] == n_snippets
     for (start, stop), (next_start, next_stop) in itertools.pairwise(found):
-        assert next_start == start + 4
+        assert next_start == start + 2
         assert stop == start + 8 < next_stop
 
 
-@pytest.mark.parametrize("max_window_len", [0, 1, 7])
-def test_a_window_that_has_no_half_is_refused(max_window_len):
-    with pytest.raises(ValueError, match="max_window_len must be even"):
-        windows(3, max_window_len)
+@pytest.mark.parametrize("window_len", [1, 2, 3, 5, 8, 16])
+@pytest.mark.parametrize("n_snippets", [1, 2, 3, 8, 9, 17, 40])
+def test_the_score_of_a_snippet_is_the_mean_over_its_windows_by_its_distance_from_their_ends(
+    n_snippets, window_len
+):
+    rng = np.random.default_rng(n_snippets)
+    blender, places = WindowBlender(window_len), windows(n_snippets, window_len)
+    scores = [rng.random(stop - start).astype(np.float32) for start, stop in places]
+    for of_window in scores:
+        blender.add(of_window)
+    found = blender.scores()
+    for snippet in range(n_snippets):
+        total = total_weight = 0.0
+        for (start, stop), of_window in zip(places, scores, strict=True):
+            if not start <= snippet < stop:
+                continue
+            ends = [snippet + 0.5 - start] if start > 0 else []
+            ends += [stop - snippet - 0.5] if stop < n_snippets else []
+            distance = min(ends, default=window_len) / window_len
+            weight = min(max((distance - 1 / 8) / (3 / 8 - 1 / 8), 0), 1)
+            total += weight * of_window[snippet - start]
+            total_weight += weight
+        assert found[snippet] == pytest.approx(total / total_weight, rel=1e-6)
+
+
+@pytest.mark.parametrize("window_len", [0, -8])
+def test_an_empty_window_is_refused(window_len):
+    with pytest.raises(ValueError, match="window_len must be positive"):
+        windows(3, window_len)
+    with pytest.raises(ValueError, match=f"at least 1, instead got {window_len}"):
+        ModelConfig(window_len=window_len)
 
 
 def test_a_video_of_one_window_is_scored_at_once(make_features):
@@ -85,7 +123,7 @@ def test_a_video_of_one_window_is_scored_at_once(make_features):
         with_streams(resolve_config("clav-como", "none"), (("rgb", 3),)).model
     )
     features = make_features(12)
-    whole = snippet_scores(model.eval(), features, device=CPU, max_window_len=12)
+    whole = snippet_scores(in_windows(model.eval(), 12), features, device=CPU)
     with torch.no_grad():
         per_crop = [
             model(
@@ -103,10 +141,10 @@ def test_features_that_come_one_by_one_give_the_scores_of_all_at_once(
     model_name, n_snippets, make_features
 ):
     config = with_streams(resolve_config(model_name, "none"), (("rgb", 3),))
-    model = model_class(model_name)(config.model).eval()
+    model = in_windows(model_class(model_name)(config.model).eval(), 8)
     features = make_features(n_snippets)
-    expected = snippet_scores(model, features, device=CPU, max_window_len=8)
-    assert as_they_come(model, features, 8).tolist() == expected.tolist()
+    expected = snippet_scores(model, features, device=CPU)
+    assert as_they_come(model, features).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("n_snippets", [2, 8, 9, 10, 13, 30])
@@ -114,19 +152,20 @@ def test_a_last_snippet_that_is_dropped_is_not_scored(n_snippets, make_features)
     features = make_features(n_snippets)
     kept = make_features(n_snippets - 1)
     kept.streams["rgb"][:] = features.streams["rgb"][:-1]
-    expected = snippet_scores(Local(), kept, device=CPU, max_window_len=8)
-    assert as_they_come(Local(), features, 8, n_dropped=1).tolist() == expected.tolist()
+    model = in_windows(Local(), 8)
+    expected = snippet_scores(model, kept, device=CPU)
+    assert as_they_come(model, features, n_dropped=1).tolist() == expected.tolist()
 
 
 def test_windows_of_a_model_of_limited_context_give_the_scores_of_the_whole_video(make_features):
     features = make_features(9000, n_crops=1)
-    whole = snippet_scores(Local(), features, device=CPU, max_window_len=9000)
-    in_windows = snippet_scores(Local(), features, device=CPU, max_window_len=2048)
-    np.testing.assert_allclose(in_windows, whole, atol=1e-3)
+    whole = snippet_scores(Local(), features, device=CPU)
+    blended = snippet_scores(in_windows(Local(), 2048), features, device=CPU)
+    np.testing.assert_allclose(blended, whole, atol=1e-3)
 
 
 def test_a_stream_holds_no_more_than_one_window():
-    scorer = StreamScorer(Local(), CPU, 8)
+    scorer = StreamScorer(in_windows(Local(), 8), CPU)
     most = 0
     for _ in range(100):
         scorer.add({"rgb": np.zeros((1, 3), np.float32)})
@@ -159,43 +198,68 @@ def test_what_a_model_says_of_a_crop_is_not_held_while_the_next_one_is_scored(ma
             self.earlier = (*self.earlier, weakref.ref(embeddings))
             return Output(features[..., 0], embeddings)
 
-    model = Watched()
-    snippet_scores(model, make_features(20, n_crops=4), device=CPU, max_window_len=8)
-    assert len(model.earlier) == 4 * 4
+    model = in_windows(Watched(), 8)
+    snippet_scores(model, make_features(20, n_crops=4), device=CPU)
+    assert len(model.earlier) == 7 * 4  # windows, crops
     assert model.n_alive == 0
 
 
-def test_a_video_of_hours_is_scored_as_a_whole(make_features):
+@pytest.mark.parametrize("window_len", [None, 9000, 10**9])
+def test_a_video_no_longer_than_those_of_the_training_is_scored_as_a_whole(
+    make_features, window_len
+):
     model = untrained("clav-como", *(f"model.{name}=4" for name in SIZES))
     features = make_features(9000, n_crops=1)  # 1.6 hours at 25 frames per second
-    whole = snippet_scores(model, features, device=CPU, max_window_len=9000)
-    assert snippet_scores(model, features, device=CPU).tolist() == whole.tolist()
+    with torch.inference_mode():
+        bag = torch.from_numpy(features.streams["rgb"][:, 0])[None]
+        whole = model(bag, torch.ones(1, 9000).bool()).scores[0]
+    found = snippet_scores(in_windows(model, window_len), features, device=CPU)
+    np.testing.assert_allclose(found, whole.numpy(), atol=1e-6)
+
+
+def test_no_model_is_given_more_than_fits_into_memory():
+    assert window_len(in_windows(Local(), 10**9)) == MAX_WINDOW_LEN
+    assert window_len(Local()) == MAX_WINDOW_LEN
+    assert window_len(in_windows(Local(), 64)) == 64
+
+
+@pytest.mark.parametrize("model_name", list(MODELS))
+def test_an_hour_has_the_same_scores_within_a_day(make_features, features_of, model_name):
+    """What comes more than a window later or earlier does not reach a score, in any model."""
+    model = in_windows(untrained(model_name), 16)
+    hour = make_features(64, n_crops=1).streams["rgb"]
+    elsewhere = 5 + 3 * np.random.default_rng(1).normal(size=(80, 1, 3)).astype(np.float32)
+    alone = snippet_scores(model, features_of({"rgb": hour}), device=CPU)
+    day = np.concatenate([elsewhere, hour, elsewhere])
+    within = snippet_scores(model, features_of({"rgb": day}), device=CPU)[80:144]
+    assert within[16:-16].tolist() == alone[16:-16].tolist()
+    assert within.tolist() != alone.tolist()  # it has other surroundings at its ends
 
 
 @pytest.mark.parametrize("n_snippets", [1, 8, 9, 13, 30])
 def test_scores_without_a_part_of_the_model_come_as_the_scores_do(n_snippets, make_features):
     config = with_streams(resolve_config("clav-como", "none"), (("rgb", 3),))
-    model = model_class("clav-como")(config.model).eval()
+    model = in_windows(model_class("clav-como")(config.model).eval(), 8)
     features = make_features(n_snippets)
-    expected = snippet_scores_without(model, features, device=CPU, max_window_len=8)
+    expected = snippet_scores_without(model, features, device=CPU)
     assert set(expected) == {"context", "motion"}
-    scorer = StreamScorer(model, CPU, 8, explain=True)
+    scorer = StreamScorer(model, CPU, explain=True)
     for index in range(n_snippets):
         scorer.add({"rgb": features.streams["rgb"][index]})
     whole = scorer.finish(n_snippets)
-    assert whole.tolist() == snippet_scores(model, features, device=CPU, max_window_len=8).tolist()
+    assert whole.tolist() == snippet_scores(model, features, device=CPU).tolist()
     found = scorer.without()
     assert {name: scores.tolist() for name, scores in found.items()} == {
         name: scores.tolist() for name, scores in expected.items()
     }
 
 
-def windowed_difference(make_features, model, max_window_len, n_snippets=1200):
+def windowed_difference(make_features, model, window_len, n_snippets=1200):
     """The largest difference between scoring in windows and scoring the whole video."""
     features = make_features(n_snippets, n_crops=1)
-    whole = snippet_scores(model, features, device=CPU, max_window_len=n_snippets)
-    in_windows = snippet_scores(model, features, device=CPU, max_window_len=max_window_len)
-    return float(np.abs(in_windows - whole).max())
+    whole = snippet_scores(model, features, device=CPU)
+    blended = snippet_scores(in_windows(model, window_len), features, device=CPU)
+    return float(np.abs(blended - whole).max())
 
 
 def untrained(model_name, *settings):
@@ -218,10 +282,8 @@ def test_it_is_the_attention_that_makes_windows_of_la_net_differ_and_not_their_o
     make_features,
 ):
     # Without it a score reads seven snippets, which the overlap covers.
-    assert (
-        windowed_difference(make_features, untrained("la-net", "model.use_attention=false"), 64)
-        < 1e-6
-    )
+    without = untrained("la-net", "model.use_attention=false")
+    assert windowed_difference(make_features, without, 64) < 1e-6
     assert windowed_difference(make_features, untrained("la-net"), 64) > 1e-4
 
 

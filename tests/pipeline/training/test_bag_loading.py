@@ -117,6 +117,23 @@ def test_a_disk_without_room_for_the_bags_is_said_before_they_are_read(tmp_path,
         )
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [((3, 2), 3), ((1, 1), 3), ((7, 2), 7), ((2, 10), 10)]
+)
+@pytest.mark.parametrize("sampler", ["bins", "sequence"])
+def test_the_window_of_a_model_is_its_longest_training_video_and_at_least_a_bag(
+    lengths, expected, sampler
+):
+    bags = collect_bags(
+        [Bag(f"v{label}", numbered(n), label) for label, n in enumerate(lengths)],
+        sampler=sampler,
+        bag_len=3,
+        stream_dims=(("rgb", 2),),
+        provenance=PROVENANCE,
+    )
+    assert bags.window_len == expected
+
+
 def test_a_subset_draws_from_its_own_videos_alone():
     bags = make_bags(n_normal=7, n_anomalous=3, n_crops=2).subset(np.array([9, 1, 4]))
     assert bags.video_ids == ("v9", "v1", "v4")

@@ -106,6 +106,18 @@ def test_training_learns_which_snippets_of_new_videos_are_anomalous(tmp_path):
     assert auc(np.concatenate(scores), np.concatenate(labels)) > 0.95
 
 
+@pytest.mark.parametrize("ensemble", ["false", "true"])
+def test_a_checkpoint_knows_how_long_the_longest_training_video_was(tmp_path, ensemble):
+    config = make_config(f"ensemble={ensemble}", "steps=2")
+    bags = make_bags(config)
+    longest = max(len(make_video(np.random.default_rng(0), label=0)[0]), config.bag_len)
+    run = make_run(tmp_path, config)
+    list(train_run(run, bags, CPU))
+    found = load_checkpoint(run.checkpoint_path).model.config.window_len
+    assert found == bags.window_len >= longest
+    assert "window_len" not in run.config_path.read_text()
+
+
 def test_a_finished_run_holds_its_config_its_metrics_and_its_checkpoint(tmp_path):
     config = make_config("seed=4")
     run = make_run(tmp_path, config)
