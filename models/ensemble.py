@@ -1,10 +1,11 @@
-"""A network beside scorers of single snippets that have little to learn, for few training videos.
+"""Networks beside scorers of single snippets that have little to learn, for few training videos.
 
-A few dozen videos do not teach a network which of its features matter, and what it learned by
-heart looks the same in training as what it understood. So its logits are added to those of simple
+A few dozen videos do not teach a network which of its features matter, and what it has memorized
+looks the same in training as what it has understood. What it learns depends on its initial weights.
+So several networks are averaged, and the logits of their mean score are added to those of simple
 scorers, with weights that cross-validation over the training videos has found:
 
-- `network`: any model of this package.
+- `network`: the average of networks of one kind, any model of this package.
 - `linear <stream>`: one weight per feature of one stream (`models.linear_mil`).
 - `distance <stream>`: how unlike the snippets of normal training videos a snippet is.
 - `motion`: how unlike those of a video that does not move its flow features are.
@@ -18,22 +19,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output, stream_columns
+from models.interface import AnomalyModel, BagBatch, Output, stream_columns
 from models.layers import Standardize
 from models.linear_mil import fit_linear_mil
+from models.seed_average import SeedAverage
 
 # Mean squared distances per feature, standardized; below this all are as good as none.
 MIN_SQUARED_DISTANCE = 1e-3
 
 
 class Ensemble(AnomalyModel):
-    """A weighted sum of the standardized logits of a network and of simple scorers.
+    """A weighted sum of the standardized logits of averaged networks and of simple scorers.
 
-    As built it only gives the network's logits, standardized by nothing; `fit_scorers` and then
+    As built it only gives the networks' logits, standardized by nothing; `fit_scorers` and then
     `fuse` make it an ensemble.
 
     Args:
-        network: Trained.
+        networks: Trained, with different seeds; at least one.
         has_motion: Whether the features of a video that does not move are known.
 
     Attributes:
@@ -53,11 +55,12 @@ class Ensemble(AnomalyModel):
     normal_center: Tensor
     still: Tensor
 
-    def __init__(self, network: AnomalyModel, *, has_motion: bool) -> None:
-        super().__init__(network.config)
-        self.network = network
-        self._columns = stream_columns(network.config.stream_dims)
-        streams = [name for name, _ in network.config.stream_dims]
+    def __init__(self, networks: Sequence[AnomalyModel], *, has_motion: bool) -> None:
+        super().__init__(networks[0].config)
+        self.network = SeedAverage(networks)
+        self.n_networks = len(networks)
+        self._columns = stream_columns(self.config.stream_dims)
+        streams = [name for name, _ in self.config.stream_dims]
         if has_motion and "flow" not in streams:
             raise ValueError(f"motion needs a flow stream, instead got {streams}")
         self.has_motion = has_motion
@@ -67,7 +70,7 @@ class Ensemble(AnomalyModel):
             *(f"distance {name}" for name in streams),
             *(["motion"] if has_motion else []),
         )
-        D, M = network.config.feature_dim, len(self.members)
+        D, M = self.config.feature_dim, len(self.members)
         self.register_buffer("weights", torch.eye(M)[0].clone())
         self.register_buffer("bias", torch.zeros(()))
         self.register_buffer("offsets", torch.zeros(M))
@@ -127,7 +130,7 @@ class Ensemble(AnomalyModel):
             context: As in the network's `forward`, where it accepts one.
 
         Returns:
-            (B, T, M) float32 logits as the members give them, and the network's output.
+            (B, T, M) float32 logits as the members give them, and the output of the networks.
         """
         if context is None:
             output = self.network(features, mask)
@@ -148,7 +151,7 @@ class Ensemble(AnomalyModel):
         """Score every snippet; arguments as those of the network's `forward`.
 
         Returns:
-            The network's output with the logits of the ensemble.
+            The output of the networks with the logits of the ensemble.
         """
         logits, output = self.member_logits(features, mask, context=context)
         return dataclasses.replace(output, logits=self._terms(logits).sum(dim=2) + self.bias)
@@ -173,23 +176,13 @@ class Ensemble(AnomalyModel):
         return (logits - self.offsets) / self.scales * self.weights
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
-        """The network's loss terms, for the logits of the ensemble."""
+        """The loss terms of the networks, for the logits of the ensemble."""
         return self.network.losses(output, batch)
 
     @property
     def accepts_context(self) -> bool:
-        """Whether the network does."""
+        """Whether the networks do."""
         return self.network.accepts_context
-
-    def part_scores(self, output: Output) -> dict[str, Tensor]:
-        """Those of the network."""
-        return self.network.part_scores(output)
-
-    def diagnostics(
-        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
-    ) -> dict[str, float]:
-        """Those of the network."""
-        return self.network.diagnostics(videos, training)
 
 
 def _log_distance(standard: Tensor, center: Tensor) -> Tensor:
