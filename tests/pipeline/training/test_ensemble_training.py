@@ -174,6 +174,28 @@ def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, con
     assert asked[5] == (14, set())  # at last the scorers are fitted to all videos
 
 
+def test_the_network_of_a_fold_is_standardized_without_the_videos_that_it_is_validated_on(
+    monkeypatch, config
+):
+    bags = make_bags()
+    bags.features[:2] *= 1000  # both crops of an outlier
+    bags.snippets[torch.from_numpy(bags.snippet_videos == 0)] *= 1000
+    means = {}
+
+    class Recorded(Trainer):
+        def __init__(self, config, bags, device):
+            super().__init__(config, bags, device)
+            means[bags.video_ids] = float(self.average.input_norm.mean.mean())
+
+    network = Trainer(config, bags, CPU).average
+    monkeypatch.setattr(trainer_module, "Trainer", Recorded)
+    fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
+    assert len(means) == 5
+    assert sorted("v0" in videos for videos in means) == [False, True, True, True, True]
+    for videos, mean in means.items():
+        assert (mean > 1000) == ("v0" in videos)
+
+
 def test_a_training_that_was_stopped_ends_with_the_same_ensemble(tmp_path, config):
     whole = make_run(tmp_path / "whole", config)
     list(train_run(whole, make_bags(), CPU, still_flow=STILL))
