@@ -2,10 +2,10 @@
 
 A few dozen videos do not teach a network which of its features matter, and what it has memorized
 looks the same in training as what it has understood. What it learns depends on its initial weights.
-So several networks are averaged, and the logits of their mean score are added to those of simple
-scorers, with weights that cross-validation over the training videos has found:
+So the mean logits of several networks are added to those of simple scorers, with weights that
+cross-validation over the training videos has found:
 
-- `network`: the average of networks of one kind, any model of this package.
+- `network`: networks of one kind, any model of this package.
 - `linear <stream>`: one weight per feature of one stream (`models.linear_mil`).
 - `distance <stream>`: how unlike the snippets of normal training videos a snippet is.
 - `motion`: how unlike those of a video that does not move its flow features are.
@@ -17,12 +17,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.interface import AnomalyModel, BagBatch, Output, stream_columns
 from models.layers import Standardize
 from models.linear_mil import fit_linear_mil
-from models.seed_average import SeedAverage
 
 # Mean squared distances per feature, standardized; below this all are as good as none.
 MIN_SQUARED_DISTANCE = 1e-3
@@ -57,7 +56,7 @@ class Ensemble(AnomalyModel):
 
     def __init__(self, networks: Sequence[AnomalyModel], *, has_motion: bool) -> None:
         super().__init__(networks[0].config)
-        self.network = SeedAverage(networks)
+        self.networks = nn.ModuleList(networks)
         self.n_networks = len(networks)
         self._columns = stream_columns(self.config.stream_dims)
         streams = [name for name, _ in self.config.stream_dims]
@@ -130,12 +129,11 @@ class Ensemble(AnomalyModel):
             context: As in the network's `forward`, where it accepts one.
 
         Returns:
-            (B, T, M) float32 logits as the members give them, and the output of the networks.
+            (B, T, M) float32 logits as the members give them, and the first network's output.
         """
-        if context is None:
-            output = self.network(features, mask)
-        else:
-            output = self.network(features, mask, context=context)
+        options = {} if context is None else {"context": context}
+        outputs: list[Output] = [network(features, mask, **options) for network in self.networks]
+        of_networks = torch.stack([output.logits.float() for output in outputs]).mean(dim=0)
         standard = self.input_norm(features.float())
         linear, distances, motion = [], [], []
         for index, (name, columns) in enumerate(self._columns.items()):
@@ -144,14 +142,14 @@ class Ensemble(AnomalyModel):
             distances.append(_log_distance(part, self.normal_center[columns]))
             if name == "flow" and self.has_motion:
                 motion.append(_log_distance(part, self.still[columns]))
-        logits = [output.logits.float(), *linear, *distances, *motion]
-        return torch.stack(logits, dim=2), output
+        logits = [of_networks, *linear, *distances, *motion]
+        return torch.stack(logits, dim=2), outputs[0]
 
     def forward(self, features: Tensor, mask: Tensor, *, context: Tensor | None = None) -> Output:
         """Score every snippet; arguments as those of the network's `forward`.
 
         Returns:
-            The output of the networks with the logits of the ensemble.
+            The first network's output with the logits of the ensemble.
         """
         logits, output = self.member_logits(features, mask, context=context)
         return dataclasses.replace(output, logits=self._terms(logits).sum(dim=2) + self.bias)
@@ -176,13 +174,19 @@ class Ensemble(AnomalyModel):
         return (logits - self.offsets) / self.scales * self.weights
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
-        """The loss terms of the networks, for the logits of the ensemble."""
-        return self.network.losses(output, batch)
+        """The loss terms of the first network, for the logits of the ensemble."""
+        return self._first.losses(output, batch)
 
     @property
     def accepts_context(self) -> bool:
         """Whether the networks do."""
-        return self.network.accepts_context
+        return self._first.accepts_context
+
+    @property
+    def _first(self) -> AnomalyModel:
+        network = self.networks[0]
+        assert isinstance(network, AnomalyModel)
+        return network
 
 
 def _log_distance(standard: Tensor, center: Tensor) -> Tensor:

@@ -42,12 +42,12 @@ def make_networks(n):
 
 
 @pytest.mark.parametrize("n_networks", [1, 3])
-def test_as_built_its_score_is_the_mean_score_of_its_networks(n_networks):
+def test_as_built_its_logits_are_the_mean_logits_of_its_networks(n_networks):
     networks, batch = make_networks(n_networks), make_batch()
     ensemble = Ensemble(networks, has_motion=False).eval()
     assert ensemble.n_networks == n_networks
-    expected = sum(network(batch.features, batch.mask).scores for network in networks) / n_networks
-    torch.testing.assert_close(ensemble(batch.features, batch.mask).scores, expected)
+    expected = sum(network(batch.features, batch.mask).logits for network in networks) / n_networks
+    torch.testing.assert_close(ensemble(batch.features, batch.mask).logits, expected)
 
 
 def test_it_has_a_scorer_and_a_distance_for_each_stream():
@@ -110,7 +110,9 @@ def test_another_context_reaches_the_network():
     assert ensemble.accepts_context
     other = batch.features.flip(0)
     found = ensemble(batch.features, batch.mask, context=other).logits
-    assert torch.equal(found, ensemble.network(batch.features, batch.mask, context=other).logits)
+    assert torch.equal(
+        found, ensemble.networks[0](batch.features, batch.mask, context=other).logits
+    )
     assert not torch.equal(found, ensemble(batch.features, batch.mask).logits)
 
 

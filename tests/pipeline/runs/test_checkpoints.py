@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite_are_refused_in_one_line(path, value):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["scales", "input_norm.std", "network.input_norm.std"])
+@pytest.mark.parametrize("name", ["scales", "input_norm.std", "networks.0.input_norm.std"])
 def test_an_ensemble_that_would_divide_by_zero_is_refused_in_one_line(path, checkpoint, name):
     ensemble = Ensemble([checkpoint.model], has_motion=False)
     save_checkpoint(path, dataclasses.replace(checkpoint, model=ensemble))

@@ -123,8 +123,8 @@ def test_all_videos_teach_each_network_of_an_ensemble_and_each_ends_as_another(t
     run = make_run(tmp_path, config)
     list(train_run(run, make_bags(), CPU, still_flow=STILL))
     model = load_checkpoint(run.checkpoint_path).model
-    assert model.n_networks == len(model.network.models) == N_NETWORKS
-    found = [network.state_dict() for network in model.network.models]
+    assert model.n_networks == len(model.networks) == N_NETWORKS
+    found = [network.state_dict() for network in model.networks]
     for index, seed in enumerate([0, *(_derived_seed(0, i) for i in range(1, N_NETWORKS))]):
         expected = trained(replace(config, seed=seed), make_bags(), CPU).state_dict()
         for name, tensor in expected.items():
