@@ -12,8 +12,7 @@ from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.checkpoints import load_checkpoint
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds
-from pipeline.scoring.calibration import read_calibration
-from pipeline.scoring.events import EventRule
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 
 FEATURES_FOLDER = Path("features")
@@ -77,15 +76,14 @@ def evaluate(
             training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
         except DatasetError as error:  # a manifest that is gone: linear scorers are left out
             training = error
-    calibration = None if threshold is not None else read_calibration(seeds)
-    rule = EventRule() if calibration is None else calibration.rule
+    rule, calibration = read_rule(seeds, threshold=threshold)
     evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
         dataset,
         features_folder_of(seeds, dataset) if features is None else Path(features),
         choose_device(device),
         controls=controls,
-        rule=rule.with_values(threshold=threshold),
+        rule=rule,
         training=training,
         epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,

@@ -32,7 +32,7 @@ from extractors.snippets import SNIPPET_LEN, n_snippets
 from pipeline.device import describe_device
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.run_folder import Run
-from pipeline.scoring.calibration import Calibration, read_calibration
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.live_connections import Connections
 from pipeline.scoring.live_events import LiveEvents
@@ -127,30 +127,18 @@ def watch(
     parsed = LiveSource.parse(source)
     hook = None if webhook is None else Webhook(webhook, lambda text: receive(LiveNotice(text)))
     seeds = find_seeds(run, runs)
-    calibration = None if threshold is not None else read_calibration(seeds)
-    rule = _event_rule(calibration, receive).with_values(
-        threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+    rule, calibration = read_rule(
+        seeds, threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
     )
+    calibrated = () if calibration is None else calibration.notices(SNIPPET_LEN, is_live=True)
     scorer = Scorer.load(
         seeds, device=device, weights=weights, flow_weights=flow_weights, calibration=calibration
     )
     device_text = describe_device(scorer.device)
-    for text in (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices):
+    loaded = (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices)
+    for text in (*loaded, *calibrated):
         receive(LiveNotice(text, is_warning=False))
     return watch_source(parsed, scorer, rule, receive, webhook=hook, stop=stop)
-
-
-def _event_rule(calibration: Calibration | None, receive: Receive) -> EventRule:
-    """The rule of a calibration, which is told; the default rule where there is none."""
-    if calibration is None:
-        return EventRule()
-    lines = [f"calibrated {line}" for line in calibration.describe().splitlines()[:1]]
-    if calibration.stride != SNIPPET_LEN:
-        lines.append(f"it was calibrated with stride {calibration.stride}, this is {SNIPPET_LEN}")
-    lines.append("it was calibrated with whole videos: expect another rate of events live")
-    for line in lines:
-        receive(LiveNotice(line, is_warning=False))
-    return calibration.rule
 
 
 def watch_source(
