@@ -1,7 +1,7 @@
 """A trained run and the extractor of its features, loaded once to score any number of videos."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
@@ -25,6 +25,7 @@ from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.seeds import Seeds, load_average
 from pipeline.scoring.calibration import Calibration, distance_limits
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
 from pipeline.scoring.snippet_scores import check_streams
@@ -50,6 +51,7 @@ class Scorer:
         distance_limits: From which distance of its features on a video is unlike those of the
             training and of the calibration; None where that is not known.
         seeds: Which seeds of how many score together, for people; "" for a run that is alone.
+        rule: When a score is an event: that of the run's calibration, else the default.
     """
 
     checkpoint: Checkpoint
@@ -57,6 +59,7 @@ class Scorer:
     device: torch.device
     distance_limits: tuple[float | None, ...] = ()
     seeds: str = ""
+    rule: EventRule = field(default_factory=EventRule)
 
     @classmethod
     def load(
@@ -75,8 +78,8 @@ class Scorer:
             device: As in `score`.
             weights: As in `score`.
             flow_weights: As in `score`.
-            calibration: The run's, for how far its footage lay from the training videos; None
-                where it does not count.
+            calibration: The run's, for the rule of events and for how far its footage lay from the
+                training videos; None where it does not count.
         """
         checkpoint = load_average(seeds.finished)
         chosen = choose_device(device)
@@ -84,7 +87,8 @@ class Scorer:
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
         limits = distance_limits(seeds, calibration)
-        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(seeds))
+        rule = EventRule() if calibration is None else calibration.rule
+        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(seeds), rule)
 
     @property
     def note(self) -> str:
@@ -152,7 +156,7 @@ class Scorer:
                 case FramesDecoded():
                     counter.count(event)
                 case VideoScored(path=path, scores=scores, n_missing=n_missing):
-                    receive(path, scores)
+                    receive(path, replace(scores, rule=self.rule))
                     missing = f"{n_missing} frames could not be decoded" if n_missing else ""
                     said = "; ".join(filter(None, (missing, self.warning(scores))))
                     counter.end(path, f"{path}: {said}" if said else "")
