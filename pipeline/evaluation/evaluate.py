@@ -90,7 +90,7 @@ def evaluate(
         ground_truth=ground_truth,
         report=report,
     )
-    return replace(evaluation, is_calibrated=calibration is not None)
+    return replace(evaluation, calibration=calibration)
 
 
 def features_folder_of(seeds: Seeds, dataset: Dataset) -> Path:
