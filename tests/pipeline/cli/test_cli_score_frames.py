@@ -260,9 +260,18 @@ def test_a_run_is_calibrated_with_folders_of_frames(world):
 
 def test_a_run_is_calibrated_with_folders_of_frames_of_one_name(world, write_frames):
     (world / "run").mkdir()
-    for day in ("day1", "day2"):
-        write_frames(world / day / "frames", 20)
+    for first, day in enumerate(("day1", "day2")):
+        write_frames(world / day / "frames", 20, first=first)
     folders = ["day1/frames", "day2/frames", "--fps", "25", "--false-alarms-per-hour", "2"]
     result = CliRunner().invoke(main, ["calibrate", "run", *folders])
     assert result.exit_code == 0, result.output
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
+
+
+def test_frames_in_two_folders_that_are_links_to_one_are_refused(world):
+    (world / "run").mkdir()
+    (world / "again").symlink_to("cameras/gate")
+    folders = ["cameras/gate", "again", "--fps", "25"]
+    refused = CliRunner().invoke(main, ["calibrate", "run", *folders])
+    assert refused.exit_code == 1
+    assert "again: has the same content as cameras/gate" in refused.stderr
