@@ -119,7 +119,7 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             files.append(path)
-        elif frame_number(path) is not None and not _is_of_a_video_file(path):
+        elif _is_a_frame(path):
             of_images.add(path.parent)
     sources: list[VideoSource] = [*files]
     if fps is not None:
@@ -135,13 +135,14 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     ]
 
 
-def _is_of_a_video_file(image: Path) -> bool:
-    """Whether an image is named after a video file, as our plots are: it is no frame of a folder.
+def _is_a_frame(path: Path) -> bool:
+    """Whether a file is named as a frame of a folder: not after a video file, as our plots are.
 
-    >>> [_is_of_a_video_file(Path(name)) for name in ("gate.mp4.png", "gate.mp4_0001.png")]
-    [True, False]
+    >>> [_is_a_frame(Path(name)) for name in ("12.png", "gate.mp4.png", "gate.mp4_0001.png")]
+    [True, False, True]
     """
-    return Path(image.stem).suffix.lower() in VIDEO_SUFFIXES
+    is_of_a_video_file = Path(path.stem).suffix.lower() in VIDEO_SUFFIXES
+    return frame_number(path) is not None and not is_of_a_video_file
 
 
 def _name_below(folder: Path, path: Path) -> Path:
@@ -201,20 +202,19 @@ def outputs_in_folders(
 ) -> VideoOutputs:
     """The outputs of one of several videos: each in a folder, named by the video.
 
-    >>> video = NamedVideo(Path("a/b.mp4"), Path("b.mp4"))
-    >>> outputs_in_folders(video, "csv", scores=Path("s"), events=None, plot=None).files
-    [PosixPath('s/b.mp4.csv')]
+    No plot is named as a frame: plots below a folder that is searched would be its next video.
+
+    >>> video = NamedVideo(Path("a/01"), Path("01"))
+    >>> outputs_in_folders(video, "csv", scores=Path("s"), events=None, plot=Path("p")).files
+    [PosixPath('s/01.csv'), PosixPath('p/01.plot.png')]
     """
 
     def place(folder: Path | None, suffix: str) -> Path | None:
         return None if folder is None else folder / f"{video.name}{suffix}"
 
-    return VideoOutputs(
-        video,
-        place(scores, f".{score_format}"),
-        place(events, ".events.json"),
-        place(plot, ".png"),
-    )
+    plot_suffix = ".plot.png" if _is_a_frame(Path(f"{video.name}.png")) else ".png"
+    found = place(scores, f".{score_format}"), place(events, ".events.json")
+    return VideoOutputs(video, *found, place(plot, plot_suffix))
 
 
 def write_video_outputs(

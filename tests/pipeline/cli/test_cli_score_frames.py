@@ -171,6 +171,17 @@ def test_plots_of_video_files_are_no_frames(world):
     assert files_below(world / "cameras/plots") == {"a.mp4.png", "gate.png"}
 
 
+def test_plots_of_folders_of_frames_are_no_frames_either(world, write_frames):
+    for name in ("01", "02", "night/cam3"):
+        write_frames(world / "testing" / name, 20)
+    for _ in range(2):
+        result = score("testing", "--fps", 25, "--out", "s", "--plot", "testing/plots")
+        assert result.exit_code == 0, result.output
+        assert files_below(world / "s") == {"01.csv", "02.csv", "night/cam3.csv"}
+    plots = {"01.plot.png", "02.plot.png", "night/cam3.plot.png"}
+    assert files_below(world / "testing/plots") == plots
+
+
 def test_frames_in_a_folder_called_like_a_video_are_one_video(world):
     (world / "cameras/gate").rename(world / "cameras/gate.mp4")
     result = score("cameras", "--fps", 25, "--out", "s")
