@@ -5,9 +5,7 @@ a new one begins. No snippet spans two stretches, events end with theirs, and th
 a stretch is scored without any before it. On a machine that does not keep up whole snippets are
 dropped, counted and told; the stretch goes on after them.
 
-A source is named as unlike the videos of the training once two windows of `LIVE_WINDOW_LEN`
-snippets, one after the other, both are beyond the limit: 5.5 minutes at 25 frames per second. A
-single window of a source like the training is beyond it now and then, as 1 % of such videos are.
+A source is named once as unlike the videos of the training: `live_distance.py` says when.
 """
 
 import threading
@@ -35,6 +33,7 @@ from pipeline.runs.run_folder import Run
 from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.events import EventRule
 from pipeline.scoring.live_connections import Connections
+from pipeline.scoring.live_distance import UnlikeWindows
 from pipeline.scoring.live_events import LiveEvents
 from pipeline.scoring.live_records import (
     LiveEvent,
@@ -205,7 +204,7 @@ class _Watcher:
         self._source, self._scorer, self._tail_policy = source, scorer, tail_policy
         self._events, self._receive = events, receive
         self._distance_limits = distance_limits  # none once the source was found to be beyond them
-        self._was_unlike = False  # in the window before this one
+        self._unlike_windows = UnlikeWindows()
         self._part: int | None = None  # of this connection; None before its first snippet
         self._has_opened = False
         self._notice_at = 0.0
@@ -281,12 +280,11 @@ class _Watcher:
             self._compare_window()
 
     def _compare_window(self) -> None:
-        """Name the source once if this window and the one before it are beyond the limits."""
+        """Name the source once if enough windows are beyond the limits."""
         unlike = describe_distance(self._scorer.feature_distance, self._distance_limits)
-        if unlike and self._was_unlike:
+        if self._unlike_windows.add(is_unlike=bool(unlike)):
             self._warn(unlike)
             self._distance_limits = ()
-        self._was_unlike = bool(unlike)
 
     def _drop(self, why: str) -> None:
         self.summary.n_dropped += 1

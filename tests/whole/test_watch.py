@@ -585,13 +585,15 @@ def test_a_camera_unlike_the_training_videos_is_named_once(
     ("distances", "n_scores_before"),
     [
         ([3, 3, 0, 0, 3, 3, 0, 0], None),  # as a camera like the training does in the long run
-        ([0, 0, 3, 3, 3, 3, 0, 0], 6),
+        ([0, 0, 3, 3, 3, 3, 0, 0], None),
+        ([0, 0, 3, 3, 3, 3, 3, 3], 8),
         ([0, 3, 3, 3, 0, 3, 3, 3], 4),  # the means of windows of two count
     ],
 )
-def test_only_two_windows_in_a_row_unlike_the_training_make_a_camera_unlike_it(
+def test_only_the_first_two_windows_or_three_later_in_a_row_make_a_camera_unlike_the_training(
     brightness_scorer, write_clip, tmp_path, monkeypatch, distances, n_scores_before
 ):
+    monkeypatch.setattr("pipeline.scoring.live_distance.N_LATER_WINDOWS", 3)
     monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 2)
     left = iter([9, *distances])  # the first one is of the warm-up
     monkeypatch.setattr("pipeline.scoring.live_scores.snippet_distance", lambda *_: next(left))
