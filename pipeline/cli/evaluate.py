@@ -20,7 +20,7 @@ from pipeline.cli.shared import (
     videos_option,
     warn,
 )
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 
 if TYPE_CHECKING:
     from pipeline.datasets.catalog import Dataset
@@ -240,8 +240,8 @@ def _show(evaluation: Evaluation, seeds: Seeds, json_path: Path | None, plot: Pa
             click.echo(format_table(table.title, table.header, table.rows) + "\n")
     if unbeaten := describe_unbeaten(as_json(evaluation)["rows"]):
         click.echo(unbeaten)
-    if not evaluation.is_pretrained:
-        click.echo(RANDOM_WEIGHTS_NOTE)
+    if note := weights_note(evaluation.is_pretrained):
+        click.echo(note)
     for left_out in evaluation.left_out if is_quiet() else ():
         warn(f"{left_out.name}: left out: {left_out.reason}")
     if json_path is not None:

@@ -245,7 +245,7 @@ def _score_all(
     if stride < SNIPPET_LEN:
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
-    writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+    writer = MediaWriter(media, describe_run(scorer.checkpoint), rule)
     explain = media.report is not None or any(each.events for each in outputs)
     incomplete: list[str] = []
 

@@ -127,7 +127,7 @@ class Evaluation:
             comparable only if it is equal.
         rule: When a score was an event.
         seeds: Of the training runs.
-        is_pretrained: False if the features are of random weights.
+        is_pretrained: False if the features are of random weights; None if that is not known.
         rows: One per system; the model itself first.
         left_out: Rows that could not be measured.
         ground_truth: How frame labels were made: `annotation`, cut to each video's true length, or
@@ -145,7 +145,7 @@ class Evaluation:
     labels_sha256: str
     rule: EventRule
     seeds: tuple[int, ...]
-    is_pretrained: bool
+    is_pretrained: bool | None
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
     ground_truth: str = ANNOTATION

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.decoding.frame_folder import VideoSource, path_of
+from pipeline.notes import weights_note
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
 from pipeline.reports.html_page import (
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "events.js", "helpers.js", "player.js", "report.js")
 STYLES = ("uplot/uPlot.min.css", "report.css")
+
+# By whether they are known to be pretrained.
+WEIGHTS = {True: "pretrained", False: "random, not pretrained", None: "not known to be pretrained"}
 
 # Runs of the small curve in an index.
 INDEX_CURVE_RUNS = 240
@@ -111,15 +115,10 @@ class ReportSummary:
         return float(self.curve.scores.max())
 
 
-def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
-    """Collect what a reader of a report must know about a trained model.
-
-    Args:
-        checkpoint: The model that scored the video.
-        note: A warning for the head of the report.
-    """
+def describe_run(checkpoint: "Checkpoint") -> RunFacts:
+    """Collect what a reader of a report must know about the model that scored the video."""
     provenance = checkpoint.provenance
-    weights = "pretrained" if checkpoint.is_pretrained else "random, not pretrained"
+    weights = WEIGHTS[checkpoint.is_pretrained]
     n_averaged = checkpoint.n_averaged
     seeds = f"{n_averaged} seeds averaged" if n_averaged > 1 else f"seed {checkpoint.seed}"
     facts = (
@@ -130,7 +129,7 @@ def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
         ("Crops per frame", str(provenance.get("crops", "unknown"))),
     )
     settings = tuple((key, str(value)) for key, value in provenance.items())
-    return RunFacts(facts, settings, note)
+    return RunFacts(facts, settings, weights_note(checkpoint.is_pretrained))
 
 
 def write_report(

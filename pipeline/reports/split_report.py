@@ -11,7 +11,6 @@ from extractors.errors import LookaroundError
 from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.split_videos import EvaluatedSplit, SplitVideo
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_index import INDEX_NAME, write_index
 from pipeline.reports.html_report import ReportSummary, RunFacts, describe_run, write_report
@@ -85,7 +84,7 @@ def write_split_report(
         dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth
     )
     model = checkpoint.model.to(device).eval()
-    run = describe_run(checkpoint, "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE)
+    run = describe_run(checkpoint)
     summaries, failures = [], []
     for number, video in enumerate(split, start=1):
         path = split.path(video.entry)

@@ -17,7 +17,7 @@ from extractors.snippets import SNIPPET_LEN
 from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError
@@ -92,12 +92,12 @@ class Scorer:
 
     @property
     def note(self) -> str:
-        """That the extractor's weights are random, for a plot or a report; "" if they are not."""
-        return "" if self.checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE
+        """What a plot must say of the extractor's weights, such as that they are random; or ""."""
+        return weights_note(self.checkpoint.is_pretrained)
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of the scores: seeds, random weights, another precision."""
+        """What a user should know of the scores: seeds, weights, another precision."""
         _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
         return [notice for notice in (self.seeds, self.note, precision) if notice]
 

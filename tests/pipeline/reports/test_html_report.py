@@ -209,7 +209,7 @@ def test_a_run_is_described_by_its_checkpoint():
     config = ClavComoConfig()
     provenance = {"extractor": "i3d", "flow_method": "dis", "crops": 5, "is_pretrained": False}
     checkpoint = Checkpoint(ClavComo(config), "clav-como", provenance, "cameras", seed=3, step=400)
-    run = describe_run(checkpoint, "a note")
+    run = describe_run(checkpoint)
     assert dict(run.facts) == {
         "Model": "clav-como",
         "Trained on": "cameras, 400 steps, seed 3",
@@ -218,7 +218,21 @@ def test_a_run_is_described_by_its_checkpoint():
         "Crops per frame": "5",
     }
     assert ("is_pretrained", "False") in run.provenance
-    assert run.note == "a note"
+    assert run.note == "random weights: not pretrained"
+
+
+@pytest.mark.parametrize(
+    ("provenance", "weights", "note"),
+    [
+        ({"is_pretrained": True}, "pretrained", ""),
+        ({}, "not known to be pretrained", "weights not known to be pretrained"),
+    ],
+)
+def test_a_report_says_what_is_known_of_the_weights(provenance, weights, note):
+    model = ClavComo(ClavComoConfig())
+    run = describe_run(Checkpoint(model, "clav-como", provenance, "cameras", seed=3, step=400))
+    assert dict(run.facts)["Features"] == f"unknown, weights: {weights}"
+    assert run.note == note
 
 
 def test_a_report_that_cannot_be_made_leaves_nothing(tmp_path, scores, run_facts):
