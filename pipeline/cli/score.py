@@ -32,7 +32,6 @@ from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.reports.media_outputs import MediaOutputs
-    from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
     from pipeline.scoring.score_files import NamedVideo, ScoreFormat, VideoOutputs
     from pipeline.scoring.scorer import Scorer, VideoFailure
@@ -158,13 +157,14 @@ def score(
             device=device,
             weights=weights,
             flow_weights=flow_weights,
+            rule=rule,
             calibration=calibration,
         )
         say(f"run: {seeds.named.folder}\ndevice: {describe_device(scorer.device)}")
         calibrated = [] if calibration is None else calibration.notices(stride)
         for notice in (*scorer.notices, *calibrated):
             say(notice)
-        failures, incomplete = _score_all(scorer, outputs, score_format, stride, rule, media)
+        failures, incomplete = _score_all(scorer, outputs, score_format, stride, media)
         _end(failures, incomplete, len(outputs))
 
 
@@ -229,7 +229,6 @@ def _score_all(
     outputs: list[VideoOutputs],
     score_format: ScoreFormat,
     stride: int,
-    rule: EventRule,
     media: MediaOutputs,
 ) -> tuple[list[VideoFailure], list[str]]:
     """Score all videos and write the outputs of each; Ctrl-C says which are left.
@@ -245,14 +244,14 @@ def _score_all(
     if stride < SNIPPET_LEN:
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
-    writer = MediaWriter(media, describe_run(scorer.checkpoint), rule)
+    writer = MediaWriter(media, describe_run(scorer.checkpoint))
     explain = media.report is not None or any(each.events for each in outputs)
     incomplete: list[str] = []
 
     def write(video: Path, scores: Scores) -> None:
         warning = scorer.warning(scores)
         failed = write_video_outputs(
-            left[video], scores, score_format=score_format, rule=rule, note=scorer.note
+            left[video], scores, score_format=score_format, note=scorer.note
         )
         failed += writer.write(left[video].video, scores, warning=warning, report=report)
         incomplete.extend(f"{video}: {failure}" for failure in failed)

@@ -88,10 +88,10 @@ def write_split_report(
     summaries, failures = [], []
     for number, video in enumerate(split, start=1):
         path = split.path(video.entry)
-        scores = _score(model, video, path, device)
+        scores = _score(model, video, path, device, rule)
         warning = describe_distance(scores.feature_distance, distance_limits)
         try:
-            summaries.append(_write_page(folder, video, path, scores, run, rule, warning))
+            summaries.append(_write_page(folder, video, path, scores, run, warning))
         except PageError as error:
             failures.append(str(error))
         report(Progress("report", number, len(split.entries), "videos"))
@@ -100,7 +100,9 @@ def write_split_report(
     return SplitReport(index, tuple(failures))
 
 
-def _score(model: AnomalyModel, video: SplitVideo, path: Path, device: torch.device) -> Scores:
+def _score(
+    model: AnomalyModel, video: SplitVideo, path: Path, device: torch.device, rule: EventRule
+) -> Scores:
     """Score a video from its features, which are in the file `path`, with all that a page shows."""
     features = video.features
     check_streams(model, stream_dims_of(features), path)
@@ -108,6 +110,7 @@ def _score(model: AnomalyModel, video: SplitVideo, path: Path, device: torch.dev
         scores_of_video(snippet_scores(model, features, device=device), features),
         without=snippet_scores_without(model, features, device=device),
         feature_distance=video_distance(model.input_norm, features.streams),
+        rule=rule,
     )
 
 
@@ -117,7 +120,6 @@ def _write_page(
     path: Path,
     scores: Scores,
     run: RunFacts,
-    rule: EventRule,
     warning: str,
 ) -> ReportSummary:
     """Write the page of a video, whose features are in the file `path`.
@@ -136,7 +138,6 @@ def _write_page(
             video.source,
             scores,
             run,
-            rule,
             name=Path(video.entry.video_id),
             truth=_intervals(video),
             index=folder / INDEX_NAME,

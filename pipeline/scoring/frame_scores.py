@@ -43,7 +43,8 @@ class Scores:
             without this part; empty where that was not computed.
         feature_distance: How far the video's features lie from those that the run was trained on,
             as in `pipeline/runs/feature_distance.py`; None where that was not computed.
-        rule: When a score is an event: the rule that the run is calibrated for, else the default.
+        rule: When a score is an event: the rule that the run is calibrated for, or that the user
+            gave, else the default.
 
     Raises:
         ValueError: If the shapes, the number of scores or their range are not as above.

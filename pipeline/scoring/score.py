@@ -7,7 +7,7 @@ from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds, latest_run, seeds_of
-from pipeline.scoring.calibration import read_calibration
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.scorer import Scorer
 
@@ -58,12 +58,14 @@ def score(
     if fps is None:
         check_not_a_folder(path_of(source))
     seeds = find_seeds(run, runs)
+    rule, calibration = read_rule(seeds)
     scorer = Scorer.load(
         seeds,
         device=device,
         weights=weights,
         flow_weights=flow_weights,
-        calibration=read_calibration(seeds),
+        rule=rule,
+        calibration=calibration,
     )
     return scorer.score(source, stride=stride, report=report)
 

@@ -20,7 +20,7 @@ from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.outputs import OutputError, resolved, write_output
 from pipeline.printable import printable
-from pipeline.scoring.events import EventRule, Interval, describe_events, true_runs
+from pipeline.scoring.events import Interval, true_runs
 from pipeline.scoring.frame_scores import CSV_HEADER, Scores, csv_bytes
 from pipeline.scoring.thumbnails import make_thumbnails
 
@@ -222,7 +222,6 @@ def write_video_outputs(
     scores: Scores,
     *,
     score_format: ScoreFormat,
-    rule: EventRule,
     note: str = "",
 ) -> list[str]:
     """Write what is wanted of one video; each file appears whole or not at all.
@@ -231,7 +230,6 @@ def write_video_outputs(
         outputs: Where to.
         scores: The video's.
         score_format: Of the scores.
-        rule: When a score is an event.
         note: A warning for the plot.
 
     Returns:
@@ -246,7 +244,7 @@ def write_video_outputs(
         write_output(path, format_scores(scores, score_format))
 
     def write_events(path: Path) -> None:
-        write_output(path, events_json(scores, rule, video_name=video_name, video=video.source))
+        write_output(path, events_json(scores, video_name=video_name, video=video.source))
 
     def write_plot(path: Path) -> None:
         truth = video.truth(scores.n_frames) or ()
@@ -308,7 +306,7 @@ def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
     )
 
 
-def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: VideoSource) -> bytes:
+def events_json(scores: Scores, *, video_name: str, video: VideoSource) -> bytes:
     """The events of a video as JSON: the rule, and each event as the fields of `Event`.
 
     Each also has `thumbnail`, the frame of its peak as a data URI, null if it cannot be decoded;
@@ -319,7 +317,7 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Vide
     Raises:
         VideoError: If the video cannot be read.
     """
-    events = describe_events(scores.per_frame, scores.timestamps, rule)
+    events = scores.events()
     thumbnails = make_thumbnails(video, scores, [event.peak_frame for event in events])
     without = scores.per_frame_without
     uri_of = {thumbnail.frame: thumbnail.data_uri for thumbnail in thumbnails}
@@ -328,7 +326,7 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Vide
             "format": EVENTS_FORMAT,
             "format_version": FORMAT_VERSION,
             "video": printable(video_name),
-            "rule": {**asdict(rule), "release": rule.release},
+            "rule": {**asdict(scores.rule), "release": scores.rule.release},
             "events": [
                 {
                     **asdict(event),

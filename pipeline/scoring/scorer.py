@@ -51,7 +51,7 @@ class Scorer:
         distance_limits: From which distance of its features on a video is unlike those of the
             training and of the calibration; None where that is not known.
         seeds: Which seeds of how many score together, for people; "" for a run that is alone.
-        rule: When a score is an event: that of the run's calibration, else the default.
+        rule: When a score is an event; the scores carry it.
     """
 
     checkpoint: Checkpoint
@@ -69,6 +69,7 @@ class Scorer:
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
+        rule: EventRule | None = None,
         calibration: Calibration | None = None,
     ) -> "Scorer":
         """Load a run and its extractor; other arguments and errors as those of `score`.
@@ -78,8 +79,9 @@ class Scorer:
             device: As in `score`.
             weights: As in `score`.
             flow_weights: As in `score`.
-            calibration: The run's, for the rule of events and for how far its footage lay from the
-                training videos; None where it does not count.
+            rule: When a score is an event, as from `read_rule`; None for the default.
+            calibration: The run's, for how far its footage lay from the training videos; None
+                where it does not count.
         """
         checkpoint = load_average(seeds.finished)
         chosen = choose_device(device)
@@ -87,8 +89,8 @@ class Scorer:
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
         limits = distance_limits(seeds, calibration)
-        rule = EventRule() if calibration is None else calibration.rule
-        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(seeds), rule)
+        told = _describe_seeds(seeds)
+        return cls(checkpoint, extractor, chosen, limits, told, rule or EventRule())
 
     @property
     def note(self) -> str:

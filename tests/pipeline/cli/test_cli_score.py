@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.score_files import write_video_outputs
 from pipeline.scoring.scorer import Scorer
 
@@ -27,7 +28,11 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
     shutil.copy(counting_clip, tmp_path / "cameras/gate/b.MP4")
     (tmp_path / "cameras/notes.txt").write_text("no video")
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: brightness_scorer))
+    monkeypatch.setattr(
+        Scorer,
+        "load",
+        lambda run, rule=None, **options: replace(brightness_scorer, rule=rule or EventRule()),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pipeline
 from extractors.decoding.video import Video, VideoError
 from pipeline.cli import main
 from pipeline.reports.html_player import PREVIEW_WIDTH_PX
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.scorer import Scorer
 
 
@@ -27,7 +29,11 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
     for number, frame in enumerate(frames_of(counting_clip)):
         Image.fromarray(frame).save(tmp_path / f"cameras/gate/frame{number:03d}.png")
-    monkeypatch.setattr(Scorer, "load", lambda run, **options: brightness_scorer)
+    monkeypatch.setattr(
+        Scorer,
+        "load",
+        lambda run, rule=None, **options: replace(brightness_scorer, rule=rule or EventRule()),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

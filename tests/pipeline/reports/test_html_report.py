@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -138,8 +139,8 @@ def test_the_thumbnails_show_their_frames(report, read_number):
 def test_the_slider_begins_at_the_threshold_of_the_rule(
     tmp_path, counting_clip, scores, run_facts, read_page
 ):
-    rule = EventRule(0.37, merge_seconds=2.5, min_seconds=0.5)
-    write_report(tmp_path / "report.html", counting_clip, scores, run_facts, rule)
+    ruled = replace(scores, rule=EventRule(0.37, merge_seconds=2.5, min_seconds=0.5))
+    write_report(tmp_path / "report.html", counting_clip, ruled, run_facts)
     page = read_page(tmp_path / "report.html")
     assert page.by_id("threshold")["value"] == "0.37"
     assert page.data["rule"] == {
