@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from extractors.snippets import SNIPPET_LEN
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import Curves, FrameMetrics
@@ -197,7 +198,11 @@ def metrics_table(evaluation: Evaluation) -> Table:
 def alarms_table(evaluation: Evaluation) -> Table:
     """The alarms at the threshold, of the rows that have scores in [0, 1]."""
     rule = evaluation.rule
-    calibrated = " (calibrated)" if evaluation.calibration else ""
+    calibrated = ""
+    if evaluation.calibration is not None:
+        stride = evaluation.calibration.stride
+        with_other = f" with stride {stride}" if stride != SNIPPET_LEN else ""
+        calibrated = f" (calibrated{with_other})"
     title = (
         f"alarms at {rule.threshold:g}{calibrated}, released below {rule.release:g}, "
         f"merged within {rule.merge_seconds:g} s"
