@@ -31,7 +31,6 @@ from pipeline.device import describe_device
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.run_folder import Run
 from pipeline.scoring.calibration import read_rule
-from pipeline.scoring.events import EventRule
 from pipeline.scoring.live_connections import Connections
 from pipeline.scoring.live_distance import UnlikeWindows
 from pipeline.scoring.live_events import LiveEvents
@@ -131,19 +130,23 @@ def watch(
     )
     calibrated = () if calibration is None else calibration.notices(SNIPPET_LEN, is_live=True)
     scorer = Scorer.load(
-        seeds, device=device, weights=weights, flow_weights=flow_weights, calibration=calibration
+        seeds,
+        device=device,
+        weights=weights,
+        flow_weights=flow_weights,
+        rule=rule,
+        calibration=calibration,
     )
     device_text = describe_device(scorer.device)
     loaded = (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices)
     for text in (*loaded, *calibrated):
         receive(LiveNotice(text, is_warning=False))
-    return watch_source(parsed, scorer, rule, receive, webhook=hook, stop=stop)
+    return watch_source(parsed, scorer, receive, webhook=hook, stop=stop)
 
 
 def watch_source(
     source: LiveSource,
     scorer: Scorer,
-    rule: EventRule,
     receive: Receive,
     *,
     webhook: Webhook | None = None,
@@ -155,8 +158,7 @@ def watch_source(
 
     Args:
         source: What to read.
-        scorer: The run and its extractor.
-        rule: When a score is an event.
+        scorer: The run, its extractor and its rule of events.
         receive: As in `watch`.
         webhook: What posts each event; None for nothing. It is entered and left here.
         stop: As in `watch`.
@@ -176,7 +178,7 @@ def watch_source(
                 webhook.post(json_line(event))
             receive(event)
 
-        events = LiveEvents(source.name, rule, tell)
+        events = LiveEvents(source.name, scorer.rule, tell)
         watcher = _Watcher(
             source,
             live_scorer,

@@ -88,9 +88,14 @@ class Scorer:
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        limits = distance_limits(seeds, calibration)
-        told = _describe_seeds(seeds)
-        return cls(checkpoint, extractor, chosen, limits, told, rule or EventRule())
+        return cls(
+            checkpoint,
+            extractor,
+            chosen,
+            distance_limits=distance_limits(seeds, calibration),
+            seeds=_describe_seeds(seeds),
+            rule=rule or EventRule(),
+        )
 
     @property
     def note(self) -> str:

@@ -232,7 +232,10 @@ class Watch:
         self.error: BaseException | None = None
         self.summary = None
         self.stop = threading.Event()
-        self.arguments = LiveSource.parse(source), scorer, EventRule(0.5, merge_seconds=0.1)
+        self.arguments = (
+            LiveSource.parse(source),
+            replace(scorer, rule=EventRule(0.5, merge_seconds=0.1)),
+        )
         self.options = options
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
@@ -440,7 +443,7 @@ def test_a_file_that_grows_again_or_is_replaced_is_a_new_stretch(scorer, tmp_pat
 @pytest.fixture
 def command(scorer, monkeypatch, tmp_path):
     """Run `pipeline watch` and press Ctrl-C after some snippets."""
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: scorer))
+    monkeypatch.setattr(Scorer, "load", lambda run, rule, **options: replace(scorer, rule=rule))
     monkeypatch.chdir(tmp_path)
 
     n_calls = 0
@@ -612,6 +615,6 @@ def test_the_model_is_warmed_up_but_remembers_nothing_of_it(scorer):
     forward = scorer.checkpoint.model.forward
     scorer.checkpoint.model.forward = lambda x, mask: seen.append(x.shape[1]) or forward(x, mask)
     with pytest.raises(LiveSourceError):
-        watch_source(LiveSource("file", "/missing", "missing"), scorer, EventRule(), print)
+        watch_source(LiveSource("file", "/missing", "missing"), scorer, print)
     assert set(seen) == {1}
     assert torch.is_tensor(scorer.checkpoint.model.input_norm(torch.zeros(1, 1, 3)))

@@ -184,7 +184,9 @@ def test_watch_reads_the_calibration_and_each_description_once(
     runs, reads, each_once, monkeypatch, counting_clip
 ):
     rules = []
-    monkeypatch.setattr(live, "watch_source", lambda _, __, rule, ___, **____: rules.append(rule))
+    monkeypatch.setattr(
+        live, "watch_source", lambda _, scorer, *__, **___: rules.append(scorer.rule)
+    )
     pipeline.watch(str(counting_clip), print, run=runs[1].folder)
     assert [rule.threshold for rule in rules] == [0.625]
     assert reads == each_once
