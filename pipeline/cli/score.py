@@ -153,12 +153,7 @@ def score(
             seeds, threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
         )
         scorer = Scorer.load(
-            seeds,
-            device=device,
-            weights=weights,
-            flow_weights=flow_weights,
-            rule=rule,
-            calibration=calibration,
+            seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
         )
         say(f"run: {seeds.named.folder}\ndevice: {describe_device(scorer.device)}")
         calibrated = [] if calibration is None else calibration.notices(stride)

@@ -130,12 +130,7 @@ def watch(
     )
     calibrated = () if calibration is None else calibration.notices(SNIPPET_LEN, is_live=True)
     scorer = Scorer.load(
-        seeds,
-        device=device,
-        weights=weights,
-        flow_weights=flow_weights,
-        rule=rule,
-        calibration=calibration,
+        seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
     )
     device_text = describe_device(scorer.device)
     loaded = (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices)

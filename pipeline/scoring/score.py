@@ -60,12 +60,7 @@ def score(
     seeds = find_seeds(run, runs)
     rule, calibration = read_rule(seeds)
     scorer = Scorer.load(
-        seeds,
-        device=device,
-        weights=weights,
-        flow_weights=flow_weights,
-        rule=rule,
-        calibration=calibration,
+        seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
     )
     return scorer.score(source, stride=stride, report=report)
 

@@ -65,23 +65,23 @@ class Scorer:
     def load(
         cls,
         seeds: Seeds,
+        rule: EventRule | None = None,
+        calibration: Calibration | None = None,
         *,
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
-        rule: EventRule | None = None,
-        calibration: Calibration | None = None,
     ) -> "Scorer":
         """Load a run and its extractor; other arguments and errors as those of `score`.
 
         Args:
             seeds: Of the run; their scores are averaged.
-            device: As in `score`.
-            weights: As in `score`.
-            flow_weights: As in `score`.
             rule: When a score is an event, as from `read_rule`; None for the default.
             calibration: The run's, for how far its footage lay from the training videos; None
                 where it does not count.
+            device: As in `score`.
+            weights: As in `score`.
+            flow_weights: As in `score`.
         """
         checkpoint = load_average(seeds.finished)
         chosen = choose_device(device)

@@ -443,7 +443,7 @@ def test_a_file_that_grows_again_or_is_replaced_is_a_new_stretch(scorer, tmp_pat
 @pytest.fixture
 def command(scorer, monkeypatch, tmp_path):
     """Run `pipeline watch` and press Ctrl-C after some snippets."""
-    monkeypatch.setattr(Scorer, "load", lambda run, rule, **options: replace(scorer, rule=rule))
+    monkeypatch.setattr(Scorer, "load", lambda run, rule, *_, **__: replace(scorer, rule=rule))
     monkeypatch.chdir(tmp_path)
 
     n_calls = 0

@@ -31,7 +31,7 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     monkeypatch.setattr(
         Scorer,
         "load",
-        lambda run, rule=None, **options: replace(brightness_scorer, rule=rule or EventRule()),
+        lambda run, rule=None, *_, **__: replace(brightness_scorer, rule=rule or EventRule()),
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -337,7 +337,7 @@ def test_a_rate_of_false_alarms_that_is_none_is_a_usage_error(world, rate):
 def strict_limit(brightness_scorer, monkeypatch):
     """The run of `world` with a limit of the features' distance that every video exceeds."""
     strict = replace(brightness_scorer, distance_limits=(1e-6, None))
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: strict))
+    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, *_, **__: strict))
 
 
 @pytest.mark.parametrize("flags", [[], ["--quiet"]])

@@ -32,7 +32,7 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     monkeypatch.setattr(
         Scorer,
         "load",
-        lambda run, rule=None, **options: replace(brightness_scorer, rule=rule or EventRule()),
+        lambda run, rule=None, *_, **__: replace(brightness_scorer, rule=rule or EventRule()),
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
