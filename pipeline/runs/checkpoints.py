@@ -62,9 +62,13 @@ class Checkpoint:
     n_averaged: int = 1
 
     @property
-    def is_pretrained(self) -> bool:
-        """Whether the features came from trained weights and not from random ones."""
-        return self.provenance.get("is_pretrained") is True
+    def is_pretrained(self) -> bool | None:
+        """Whether the features came from trained weights or random ones; None if it is not known.
+
+        Features that another program made need not say it.
+        """
+        value = self.provenance.get("is_pretrained")
+        return value if isinstance(value, bool) else None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -94,7 +94,12 @@ def test_a_checkpoint_rebuilds_its_model_with_nothing_else(path, checkpoint):
 
 @pytest.mark.parametrize(
     ("provenance", "expected"),
-    [({"is_pretrained": True}, True), ({"is_pretrained": False}, False), ({}, False)],
+    [
+        ({"is_pretrained": True}, True),
+        ({"is_pretrained": False}, False),
+        ({}, None),
+        ({"is_pretrained": "yes"}, None),
+    ],
 )
 def test_semantics_are_claimed_only_where_the_features_say_so(checkpoint, provenance, expected):
     made = Checkpoint(checkpoint.model, "clav-como", provenance, "small", seed=0, step=1)
