@@ -1,14 +1,16 @@
 """Train a model from features and video-level labels: the function behind `pipeline train`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from pipeline.config import ConfigError, resolve_config, with_seed, with_streams
+from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed, with_streams
 from pipeline.datasets import DATASETS, load_dataset
+from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_device, describe_device
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
@@ -90,45 +92,101 @@ def train(
     chosen = choose_device(device)
     if tensorboard:
         require_tensorboard()
-    with ExitStack() as stack:
-        if resume:
-            to_train = unfinished_runs(Path(runs), dataset=loaded.name, model_name=model)
-            stack.enter_context(owned(to_train))  # before minutes of reading
-            description = read_description(to_train[0])
-            config, has_motion = description.config, description.has_motion
-            needs_still = config.ensemble if has_motion is None else has_motion
-        else:
-            n_videos = len(loaded.split("train"))
-            config = resolve_config(
-                model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
+    source = _Source(dataset, loaded, chosen, weights, flow_weights, report)
+    if resume:
+        opened = _resumed_runs(source, model, Path(features), Path(runs))
+    else:
+        n_videos = len(loaded.split("train"))
+        config = resolve_config(
+            model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
+        )
+        opened = _new_runs(source, with_seed(config, seed), Path(features), Path(runs), seeds)
+    with opened as (to_train, inputs):
+        for run in to_train:
+            records = train_run(
+                run,
+                inputs.bags,
+                chosen,
+                held_out=inputs.held_out,
+                still_flow=inputs.still_flow,
+                report=report,
             )
-            config, needs_still = with_seed(config, seed), config.ensemble
-        bags, held_out = training_bags(loaded, Path(features), config)
+            _train(run, records, inputs.n_epochs, tensorboard, report)
+    return to_train[-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """What all runs of one command are trained on, as `train_run` takes it."""
+
+    bags: BagSet
+    held_out: BagSet | None
+    still_flow: Tensor | None
+    n_epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A dataset as the caller named it and as it was loaded, and what else reading it takes."""
+
+    name_or_csv: str | Path
+    dataset: Dataset
+    device: torch.device
+    weights: str | None
+    flow_weights: str | None
+    report: ReportProgress
+
+    def read(self, features: Path, config: TrainConfig, *, wants_still: bool) -> _Inputs:
+        """Read the bags, and compute the features of a still video where they are wanted."""
+        bags, held_out = training_bags(self.dataset, features, config)
         with_streams(config, bags.stream_dims)  # refuses what cannot be built
-        for note in _notes(bags, chosen):
-            report(Progress("train", 0, config.n_epochs, "epochs", message=note))
-        still = None
-        if needs_still:
-            still = still_flow_features(bags, chosen, weights=weights, flow_weights=flow_weights)
-        if not resume:
-            source = str(dataset) if dataset in DATASETS else str(Path(dataset).absolute())
-            folder, provenance = Path(features).absolute(), bags.provenance
-            first = RunDescription(
-                loaded.name, source, folder, provenance, config, has_motion=still is not None
+        for note in _notes(bags, self.device):
+            self.report(Progress("train", 0, config.n_epochs, "epochs", message=note))
+        still_flow = None
+        if wants_still:
+            still_flow = still_flow_features(
+                bags, self.device, weights=self.weights, flow_weights=self.flow_weights
             )
-            to_train = create_runs(Path(runs), _of_seeds(first, seeds))
-            stack.enter_context(owned(to_train))
-        elif description.has_motion and still is None:
+        return _Inputs(bags, held_out, still_flow, config.n_epochs)
+
+
+@contextmanager
+def _resumed_runs(
+    source: _Source, model: str, features: Path, runs: Path
+) -> Iterator[tuple[list[Run], _Inputs]]:
+    """The unfinished runs of the latest command, and what they began with."""
+    to_train = unfinished_runs(runs, dataset=source.dataset.name, model_name=model)
+    with owned(to_train):  # before minutes of reading
+        description = read_description(to_train[0])
+        config, has_motion = description.config, description.has_motion
+        wants_still = config.ensemble if has_motion is None else has_motion
+        inputs = source.read(features, config, wants_still=wants_still)
+        if has_motion and inputs.still_flow is None:
             raise CheckpointError(
                 f"{to_train[0].folder}: began with the distance from a still video, which needs "
                 "the extractor's weights; name them with --weights"
             )
-        for run in to_train:
-            records = train_run(
-                run, bags, chosen, held_out=held_out, still_flow=still, report=report
-            )
-            _train(run, records, config.n_epochs, tensorboard, report)
-    return to_train[-1]
+        yield to_train, inputs
+
+
+@contextmanager
+def _new_runs(
+    source: _Source, config: TrainConfig, features: Path, runs: Path, n_seeds: int | None
+) -> Iterator[tuple[list[Run], _Inputs]]:
+    """New runs, one for each seed from the config's on, and what they are trained on."""
+    inputs = source.read(features, config, wants_still=config.ensemble)
+    name = source.name_or_csv
+    first = RunDescription(
+        dataset=source.dataset.name,
+        dataset_source=str(name) if name in DATASETS else str(Path(name).absolute()),
+        features_folder=features.absolute(),
+        provenance=inputs.bags.provenance,
+        config=config,
+        has_motion=inputs.still_flow is not None,
+    )
+    to_train = create_runs(runs, _of_seeds(first, n_seeds))
+    with owned(to_train):
+        yield to_train, inputs
 
 
 def _notes(bags: BagSet, device: torch.device) -> list[str]:
