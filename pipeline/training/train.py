@@ -45,7 +45,7 @@ def train(
     device: str = "auto",
     weights: str | None = None,
     flow_weights: str | None = None,
-    features: Path | str = "features",
+    features: Path | str | None = None,
     runs: Path | str = "runs",
     resume: bool = False,
     tensorboard: bool = False,
@@ -67,7 +67,8 @@ def train(
             a file of your own. Only an ensemble with a flow stream reads them: it asks the
             extractor for the features of a still video.
         flow_weights: The same for a flow method that is a network.
-        features: Folder of feature files, as `pipeline extract` writes it.
+        features: Folder of feature files, as `pipeline extract` writes it; by default `features`
+            or, where runs are resumed, the folder that they began with.
         runs: Folder of training runs.
         resume: Continue the latest unfinished runs of this dataset and model with the settings that
             they began with; `recipe`, `settings`, `seed` and `seeds` are then not read.
@@ -94,13 +95,15 @@ def train(
         require_tensorboard()
     source = _Source(dataset, loaded, chosen, weights, flow_weights, report)
     if resume:
-        opened = _resumed_runs(source, model, Path(features), Path(runs))
+        named = None if features is None else Path(features)
+        opened = _resumed_runs(source, model, named, Path(runs))
     else:
         n_videos = len(loaded.split("train"))
         config = resolve_config(
             model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
         )
-        opened = _new_runs(source, with_seed(config, seed), Path(features), Path(runs), seeds)
+        folder = Path("features" if features is None else features)
+        opened = _new_runs(source, with_seed(config, seed), folder, Path(runs), seeds)
     with opened as (to_train, inputs):
         for run in to_train:
             records = train_run(
@@ -152,7 +155,7 @@ class _Source:
 
 @contextmanager
 def _resumed_runs(
-    source: _Source, model: str, features: Path, runs: Path
+    source: _Source, model: str, features: Path | None, runs: Path
 ) -> Iterator[tuple[list[Run], _Inputs]]:
     """The unfinished runs of the latest command, and what they began with."""
     to_train = unfinished_runs(runs, dataset=source.dataset.name, model_name=model)
@@ -160,7 +163,8 @@ def _resumed_runs(
         description = read_description(to_train[0])
         config, has_motion = description.config, description.has_motion
         wants_still = config.ensemble if has_motion is None else has_motion
-        inputs = source.read(features, config, wants_still=wants_still)
+        folder = features or description.features_folder
+        inputs = source.read(folder, config, wants_still=wants_still)
         if has_motion and inputs.still_flow is None:
             raise CheckpointError(
                 f"{to_train[0].folder}: began with the distance from a still video, which needs "

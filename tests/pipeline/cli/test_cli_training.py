@@ -393,6 +393,33 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     assert f"{options[0]} cannot be given with --resume" in result.stderr
 
 
+def test_a_run_is_resumed_on_the_features_that_it_began_with_unless_others_are_named(
+    tmp_path, make_world, assert_one_line_error
+):
+    make_world(tmp_path)
+    (tmp_path / "features").rename(tmp_path / "elsewhere")
+    assert train(tmp_path, "--features", "elsewhere").exit_code == 0
+    (folder,) = run_folders(tmp_path)
+    expected = (folder / "checkpoint.safetensors").read_bytes()
+
+    def stop():
+        (folder / "checkpoint.safetensors").unlink()
+
+    make_world(tmp_path, n_snippets=9)  # other features, in the folder of the default
+    stop()
+    resumed = run(tmp_path, "train", "small.csv", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert (folder / "checkpoint.safetensors").read_bytes() == expected
+    stop()
+    named = run(tmp_path, "train", "small.csv", "--resume", "--features", "features")
+    assert named.exit_code == 0, named.output
+    assert (folder / "checkpoint.safetensors").read_bytes() != expected
+    stop()
+    shutil.rmtree(tmp_path / "elsewhere")
+    lost = run(tmp_path, "train", "small.csv", "--resume")
+    assert_one_line_error(lost, str(tmp_path / "elsewhere"), "name another folder with --features")
+
+
 def test_an_ensemble_is_not_resumed_without_the_features_of_a_still_video(
     tmp_path, make_world, assert_one_line_error
 ):
