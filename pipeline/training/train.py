@@ -12,6 +12,7 @@ from pipeline.config import ConfigError, TrainConfig, resolve_config, with_seed,
 from pipeline.datasets import DATASETS, load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_device, describe_device
+from pipeline.extraction.available_features import count_with_features
 from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import CheckpointError
@@ -98,11 +99,11 @@ def train(
         named = None if features is None else Path(features)
         opened = _resumed_runs(source, model, named, Path(runs))
     else:
-        n_videos = len(loaded.split("train"))
+        folder = Path("features" if features is None else features)
+        n_videos = count_with_features(loaded, "train", folder)
         config = resolve_config(
             model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
         )
-        folder = Path("features" if features is None else features)
         opened = _new_runs(source, with_seed(config, seed), folder, Path(runs), seeds)
     with opened as (to_train, inputs):
         for run in to_train:

@@ -393,6 +393,18 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     assert f"{options[0]} cannot be given with --resume" in result.stderr
 
 
+def test_only_training_videos_that_have_features_count_as_many(tmp_path, monkeypatch, make_world):
+    monkeypatch.setattr("pipeline.config.FEW_VIDEOS", 6)
+    make_world(tmp_path)
+    for n_missing, sampler in ((0, "bins"), (1, "sequence")):
+        for index in range(n_missing):
+            (tmp_path / f"features/small/{index}.h5").unlink()
+        assert train(tmp_path).exit_code == 0
+        config = json.loads((run_folders(tmp_path)[-1] / "config.json").read_text())["train"]
+        assert config["sampler"] == sampler
+        assert config["ensemble"] == bool(n_missing)
+
+
 def test_a_run_is_resumed_on_the_features_that_it_began_with_unless_others_are_named(
     tmp_path, make_world, assert_one_line_error
 ):
