@@ -37,6 +37,15 @@ class Fusion:
     scales: NDArray[np.float64]
 
 
+def can_cross_validate(labels: NDArray[np.int64]) -> bool:
+    """Whether there are two videos of either class, one to learn from and one to validate on.
+
+    Args:
+        labels: (n_videos,) 0 or 1.
+    """
+    return bool(np.bincount(labels, minlength=2).min() >= 2)
+
+
 def matched_folds(
     appearances: NDArray[np.floating], labels: NDArray[np.int64], *, seed: int
 ) -> NDArray[np.int64]:

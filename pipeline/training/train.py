@@ -1,5 +1,6 @@
 """Train a model from features and video-level labels: the function behind `pipeline train`."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,11 +26,14 @@ from pipeline.runs.run_folder import (
 )
 from pipeline.runs.run_lock import owned
 from pipeline.training.batches import BagSet
+from pipeline.training.cross_validation import can_cross_validate
 from pipeline.training.ensemble_training import still_flow_features
 from pipeline.training.run_training import train_run
 from pipeline.training.tensorboard import require_tensorboard, with_tensorboard
 from pipeline.training.trainer import EpochRecord
 from pipeline.training.validation import training_bags
+
+logger = logging.getLogger(__name__)
 
 # An ensemble is trained on few videos, in a minute or two per seed.
 SEEDS_OF_ENSEMBLE = 3
@@ -128,6 +132,11 @@ class _Inputs:
     still_flow: Tensor | None
     n_epochs: int
 
+    @property
+    def can_be_ensemble(self) -> bool:
+        """Whether simple scorers can be weighted beside a network."""
+        return can_cross_validate(self.bags.labels.numpy())
+
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -146,12 +155,19 @@ class _Source:
         with_streams(config, bags.stream_dims)  # refuses what cannot be built
         for note in _notes(bags, self.device):
             self.report(Progress("train", 0, config.n_epochs, "epochs", message=note))
-        still_flow = None
-        if wants_still:
+        inputs = _Inputs(bags, held_out, None, config.n_epochs)
+        if config.ensemble and not inputs.can_be_ensemble:
+            logger.warning(
+                "%s: fewer than two training videos of a class, so that nothing can be "
+                "cross-validated: the network is trained without simple scorers beside it",
+                self.dataset.name,
+            )
+        elif wants_still:
             still_flow = still_flow_features(
                 bags, self.device, weights=self.weights, flow_weights=self.flow_weights
             )
-        return _Inputs(bags, held_out, still_flow, config.n_epochs)
+            inputs = replace(inputs, still_flow=still_flow)
+        return inputs
 
 
 @contextmanager
@@ -166,7 +182,7 @@ def _resumed_runs(
         wants_still = config.ensemble if has_motion is None else has_motion
         folder = features or description.features_folder
         inputs = source.read(folder, config, wants_still=wants_still)
-        if has_motion and inputs.still_flow is None:
+        if has_motion and inputs.can_be_ensemble and inputs.still_flow is None:
             raise CheckpointError(
                 f"{to_train[0].folder}: began with the distance from a still video, which needs "
                 "the extractor's weights; name them with --weights"
@@ -189,7 +205,13 @@ def _new_runs(
         config=config,
         has_motion=inputs.still_flow is not None,
     )
-    to_train = create_runs(runs, _of_seeds(first, n_seeds))
+    if n_seeds is None:
+        n_seeds = SEEDS_OF_ENSEMBLE if config.ensemble and inputs.can_be_ensemble else 1
+    of_seeds = [
+        replace(first, config=with_seed(config, seed))
+        for seed in range(config.seed, config.seed + n_seeds)
+    ]
+    to_train = create_runs(runs, of_seeds)
     with owned(to_train):
         yield to_train, inputs
 
@@ -197,14 +219,6 @@ def _new_runs(
 def _notes(bags: BagSet, device: torch.device) -> list[str]:
     is_pretrained = bags.provenance.get("is_pretrained") is True
     return [f"device: {describe_device(device)}", *([] if is_pretrained else [RANDOM_WEIGHTS_NOTE])]
-
-
-def _of_seeds(first: RunDescription, n_seeds: int | None) -> list[RunDescription]:
-    config = first.config
-    if n_seeds is None:
-        n_seeds = SEEDS_OF_ENSEMBLE if config.ensemble else 1
-    seeds = range(config.seed, config.seed + n_seeds)
-    return [replace(first, config=with_seed(config, seed)) for seed in seeds]
 
 
 def _train(

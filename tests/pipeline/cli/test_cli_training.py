@@ -405,6 +405,24 @@ def test_only_training_videos_that_have_features_count_as_many(tmp_path, monkeyp
         assert config["ensemble"] == bool(n_missing)
 
 
+@pytest.mark.parametrize(("options", "n_seeds"), [((), 1), (("--seeds", 3), 3)])
+def test_where_the_network_is_alone_one_seed_is_the_default_and_it_is_said_once(
+    tmp_path, monkeypatch, make_world, caplog, options, n_seeds
+):
+    make_world(tmp_path)
+    for index in (1, 3):
+        (tmp_path / f"features/small/{index}.h5").unlink()
+    monkeypatch.setattr("pipeline.training.train.still_flow_features", lambda *_, **__: 1 / 0)
+    settings = [text for setting in SMALL for text in ("--set", setting)]
+    result = run(tmp_path, "train", "small.csv", *settings, *options)
+    assert result.exit_code == 0, result.output
+    assert caplog.text.count("fewer than two training videos of a class") == 1
+    folders = run_folders(tmp_path)
+    assert len(folders) == n_seeds
+    for folder in folders:
+        assert "the network scores alone" in (folder / "README.md").read_text()
+
+
 def test_a_run_is_resumed_on_the_features_that_it_began_with_unless_others_are_named(
     tmp_path, make_world, assert_one_line_error
 ):
