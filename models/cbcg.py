@@ -48,7 +48,8 @@ class CbcgConfig(ModelConfig):
         embedding_dim: E, width of what both branches read.
         cluster_dim: Width in which snippets are clustered.
         dropout: Of the encoder, in [0, 1).
-        top_k_divisor: The bag loss and the clustering's start take one in so many snippets.
+        top_k_divisor: The bag loss and the clustering's start take the k = n // top_k_divisor
+            highest of a bag's n snippets, at least one.
         max_fraction: At most this fraction of an anomalous bag joins the anomalous cluster, its
             highest snippet first, which always does; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
