@@ -58,6 +58,7 @@ def measure(
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
     training: Dataset | DatasetError | None = None,
+    training_features: Path | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -79,6 +80,7 @@ def measure(
         best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
             train split. `dataset` if None; why it cannot be read if an error.
+        training_features: Holds the features of `training`; `features_folder` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
             features: the convention of their release if they were imported, else `annotation`.
@@ -103,7 +105,7 @@ def measure(
         plan.append(("motion energy", measuring.motion_energy_row))
         problem = training if isinstance(training, DatasetError) else None
         fitted_to = training if isinstance(training, Dataset) else dataset
-        linear = LinearBaselines(fitted_to, features_folder, checkpoints[0])
+        linear = LinearBaselines(fitted_to, training_features or features_folder, checkpoints[0])
         for name in linear.names:
             plan.append((name, partial(measuring.linear_row, linear, name, problem)))
         if measuring.models[0].accepts_context and len(measuring.split.entries) > 1:

@@ -14,7 +14,7 @@ from pipeline.datasets import DATASETS, load_dataset
 from pipeline.datasets.catalog import Dataset
 from pipeline.device import choose_device, describe_device
 from pipeline.extraction.available_features import count_with_features
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import (
@@ -217,8 +217,8 @@ def _new_runs(
 
 
 def _notes(bags: BagSet, device: torch.device) -> list[str]:
-    is_pretrained = bags.provenance.get("is_pretrained") is True
-    return [f"device: {describe_device(device)}", *([] if is_pretrained else [RANDOM_WEIGHTS_NOTE])]
+    note = weights_note(bags.provenance.get("is_pretrained"))
+    return [f"device: {describe_device(device)}", *([note] if note else [])]
 
 
 def _train(
