@@ -129,8 +129,8 @@ def resolve_config(
     Args:
         model_name: Key of `MODELS`.
         dataset_name: Chooses the recipe `<model>-<dataset>.toml`, where there is one.
-        n_videos: Training videos; below `FEW_VIDEOS` a dataset without a recipe of its own has
-            `few_videos/<model>.toml`. None for the defaults.
+        n_videos: Training videos that have features; below `FEW_VIDEOS` a dataset without a recipe
+            of its own has `few_videos/<model>.toml`. None for the defaults.
         recipe: A TOML file whose settings win over that recipe's.
         settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
 

@@ -11,6 +11,12 @@ from pipeline.printable import printable
 logger = logging.getLogger(__name__)
 
 
+def count_with_features(dataset: Dataset, split: Split, features_folder: Path) -> int:
+    """How many videos of a split have features."""
+    folder = features_folder / dataset.name
+    return sum(feature_path(folder, each.video_id).exists() for each in dataset.split(split))
+
+
 def entries_with_features(
     dataset: Dataset, split: Split, features_folder: Path
 ) -> tuple[VideoEntry, ...]:

@@ -21,7 +21,12 @@ from pipeline.evaluation.metrics import ranking_auc
 from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
 from pipeline.training.batches import BagSet
-from pipeline.training.cross_validation import fuse, matched_folds, video_scores
+from pipeline.training.cross_validation import (
+    can_cross_validate,
+    fuse,
+    matched_folds,
+    video_scores,
+)
 from pipeline.training.trainer import DivergedError, trained
 
 logger = logging.getLogger(__name__)
@@ -73,15 +78,13 @@ def fit_ensemble(
 
     Returns:
         The ensemble in evaluation mode, on the CPU, and a record of each member. With fewer than
-        two videos of a class there is nothing to validate on: the network, no record, and a warning
-        in the log.
+        two videos of a class there is nothing to validate on: the network, and no record.
 
     Raises:
         DivergedError: If a loss becomes infinite or NaN; it names the fold or the network.
     """
     labels = bags.labels.numpy()
-    if min(np.bincount(labels, minlength=2)) < 2:
-        logger.warning("fewer than two videos of a class: the network scores by itself")
+    if not can_cross_validate(labels):
         return network, []
     folds = matched_folds(_appearances(bags), labels, seed=config.seed)
     n_to_train = int(folds.max()) + N_NETWORKS
