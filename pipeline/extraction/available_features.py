@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.datasets import DATASETS
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
+from pipeline.extraction.feature_file import DamagedFileError, read_header
 from pipeline.extraction.feature_paths import FeatureFileError, feature_path
 from pipeline.printable import printable
 
@@ -21,7 +22,8 @@ def entries_with_features(
 
     Raises:
         DatasetError: If the dataset has no video in the split.
-        FeatureFileError: If none of its videos has features.
+        FeatureFileError: If none of its videos has features, or if features were extracted from a
+            file of another size than that of their video.
     """
     folder = features_folder / dataset.name
     entries = dataset.split(split)
@@ -30,7 +32,9 @@ def entries_with_features(
     there: list[VideoEntry] = []
     absent: list[str] = []
     for entry in entries:
-        if feature_path(folder, entry.video_id).exists():
+        path = feature_path(folder, entry.video_id)
+        if path.exists():
+            _check_source(path, entry)
             there.append(entry)
         else:
             absent.append(entry.video_id)
@@ -48,3 +52,22 @@ def entries_with_features(
             *(folder, len(absent), len(entries), split, printable(absent[0]), command),
         )
     return tuple(there)
+
+
+def _check_source(path: Path, entry: VideoEntry) -> None:
+    """Refuse features of a file that had the same name: another dataset's, or a replaced video.
+
+    Only the size is compared, and only where the video is there and is a file: the content is
+    compared by an extraction.
+    """
+    try:
+        n_bytes = entry.path.stat().st_size if entry.path.is_file() else None
+        source = None if n_bytes is None else read_header(path).source
+    except DamagedFileError:
+        return  # reported by who reads the features
+    if source is not None and n_bytes != source.n_bytes:
+        raise FeatureFileError(
+            f"{path}: was extracted from a file of {source.n_bytes} bytes, but {entry.path} has "
+            f"{n_bytes}; extract it again, or give the folder of its features with --features "
+            "(datasets of one name need folders of their own)"
+        )

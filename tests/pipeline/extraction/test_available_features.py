@@ -1,0 +1,56 @@
+"""Which videos have features, and whether they are those of these videos."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extraction.available_features import entries_with_features
+from pipeline.extraction.feature_file import FeatureFileError
+
+
+@pytest.fixture
+def extracted(tmp_path, write_file):
+    """A dataset of one video of seven bytes, whose features say so."""
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"7 bytes")
+    write_file(tmp_path / "features/cameras/a.h5", video_id="a")
+    return Dataset("cameras", (VideoEntry("a", video, "train", 0),))
+
+
+def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp_path):
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+    (tmp_path / "a.mp4").unlink()
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+
+
+def test_features_of_a_file_that_was_replaced_since_are_refused(extracted, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"another video")
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(extracted, "train", tmp_path / "features")
+    assert str(caught.value) == (
+        f"{tmp_path}/features/cameras/a.h5: was extracted from a file of 7 bytes, but "
+        f"{tmp_path}/a.mp4 has 13; extract it again, or give the folder of its features with "
+        "--features (datasets of one name need folders of their own)"
+    )
+
+
+def test_features_of_another_dataset_with_the_same_names_are_refused(extracted, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    video = tmp_path / "elsewhere/a.mp4"
+    video.write_bytes(b"of another camera")
+    other = replace(extracted, entries=(VideoEntry("a", video, "train", 1),))
+    with pytest.raises(FeatureFileError, match=r"a\.h5: was extracted from a file of 7 bytes"):
+        entries_with_features(other, "train", tmp_path / "features")
+
+
+def test_features_of_a_folder_of_frames_are_found(extracted, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    of_frames = replace(extracted, entries=(VideoEntry("a", frames, "train", 0, fps=25),))
+    assert entries_with_features(of_frames, "train", tmp_path / "features") == of_frames.entries
+
+
+def test_damaged_features_are_left_to_those_who_read_them(extracted, tmp_path):
+    (tmp_path / "features/cameras/a.h5").write_bytes(b"damaged")
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
