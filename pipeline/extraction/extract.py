@@ -34,7 +34,7 @@ AUTO = "auto"
 def extract(
     dataset: str | Path | Dataset,
     *,
-    videos: Path | None = None,
+    videos: str | Path | None = None,
     allow_outside: bool = False,
     fps: float | None = None,
     features: str | Path = "features",
@@ -42,8 +42,8 @@ def extract(
     extractor: str | None = None,
     flow: str | None = None,
     crops: int | None = None,
-    weights: str | None = None,
-    flow_weights: str | None = None,
+    weights: str | Path | None = None,
+    flow_weights: str | Path | None = None,
     precision: str = AUTO,
     device: str = AUTO,
     retry_failed: bool = False,
@@ -108,8 +108,8 @@ def extract(
         extractor=extractor,
         flow=flow,
         crops=crops,
-        weights=weights,
-        flow_weights=flow_weights,
+        weights=None if weights is None else str(weights),
+        flow_weights=None if flow_weights is None else str(flow_weights),
         precision=None if precision == AUTO else precision,
     )
     if engine not in ("local", "ray"):
