@@ -7,6 +7,7 @@ from pipeline.datasets import DATASETS
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
 from pipeline.extraction.feature_file import DamagedFileError, read_header
 from pipeline.extraction.feature_paths import FeatureFileError, feature_path
+from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.printable import printable
 
 logger = logging.getLogger(__name__)
@@ -58,13 +59,16 @@ def _check_source(path: Path, entry: VideoEntry) -> None:
     """Refuse features of a file that had the same name: another dataset's, or a replaced video.
 
     Only the size is compared, and only where the video is there and is a file: the content is
-    compared by an extraction.
+    compared by an extraction. Imported features are of files of their release.
     """
+    if not entry.path.is_file():
+        return
     try:
-        n_bytes = entry.path.stat().st_size if entry.path.is_file() else None
-        source = None if n_bytes is None else read_header(path).source
+        header = read_header(path)
     except DamagedFileError:
         return  # reported by who reads the features
+    source = None if IMPORTED_FROM in header.provenance else header.source
+    n_bytes = entry.path.stat().st_size
     if source is not None and n_bytes != source.n_bytes:
         raise FeatureFileError(
             f"{path}: was extracted from a file of {source.n_bytes} bytes, but {entry.path} has "

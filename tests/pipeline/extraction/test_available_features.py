@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import FeatureFileError
+from pipeline.extraction.import_features import import_features
 
 
 @pytest.fixture
@@ -49,6 +51,16 @@ def test_features_of_a_folder_of_frames_are_found(extracted, tmp_path):
     frames.mkdir()
     of_frames = replace(extracted, entries=(VideoEntry("a", frames, "train", 0, fps=25),))
     assert entries_with_features(of_frames, "train", tmp_path / "features") == of_frames.entries
+
+
+def test_imported_features_are_found_beside_the_videos(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    cameras = Dataset("cameras", (VideoEntry("a", tmp_path / "a.mp4", "train", 0),))
+    (tmp_path / "release").mkdir()
+    np.save(tmp_path / "release/a.npy", np.ones((3, 1, 8), np.float32))
+    options = {"release": "other", "made_by": "somebody", "features": tmp_path / "features"}
+    assert import_features(cameras, tmp_path / "release", **options).n_imported == 1
+    assert entries_with_features(cameras, "train", tmp_path / "features") == cameras.entries
 
 
 def test_damaged_features_are_left_to_those_who_read_them(extracted, tmp_path):
