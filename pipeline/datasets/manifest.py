@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, cast
 
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
-from pipeline.datasets.text_file import read_text
+from pipeline.text_file import read_text
 
 COLUMNS = ("path", "split", "label", "anomalies")
 CLASS_COLUMN = "class"
@@ -48,7 +48,7 @@ def load_manifest(
     if path.stem in (".", ".."):  # the features of each dataset are in a folder of its name
         raise DatasetError(f"{path}: {path.stem!r} cannot name a folder of features; rename it")
     layout = f"with the columns {','.join(COLUMNS)}"
-    text = read_text(path, "a manifest CSV", layout, max_bytes=MAX_BYTES)
+    text = read_text(path, "a manifest CSV", max_bytes=MAX_BYTES, error=DatasetError, layout=layout)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     folder = path.parent if videos is None else videos
     root = None if allow_outside else Path(os.path.realpath(folder))
