@@ -45,8 +45,6 @@ def load_manifest(
         DatasetError: If the file cannot be read or is not in the format of this module's docstring.
             The message names the line.
     """
-    if path.stem in (".", ".."):  # the features of each dataset are in a folder of its name
-        raise DatasetError(f"{path}: {path.stem!r} cannot name a folder of features; rename it")
     layout = f"with the columns {','.join(COLUMNS)}"
     text = read_text(path, "a manifest CSV", max_bytes=MAX_BYTES, error=DatasetError, layout=layout)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -72,7 +70,10 @@ def load_manifest(
         raise DatasetError(f"{path}, line {reader.line_num}: is not valid CSV ({error})") from error
     if not entries:
         raise DatasetError(f"{path}: has no rows; expected one for each video")
-    return Dataset(path.stem, tuple(entries), folder=folder)
+    try:
+        return Dataset(path.stem, tuple(entries), folder=folder)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}; rename the file") from error
 
 
 class _Place(NamedTuple):

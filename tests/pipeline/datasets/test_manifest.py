@@ -286,7 +286,8 @@ def test_a_path_that_is_too_long_for_any_file_is_refused_with_its_line(tmp_path)
 def test_a_manifest_whose_features_would_leave_their_folder_is_refused(tmp_path, name):
     path = write(tmp_path, HEADER + "a.mp4,train,0,\n", name=name)
     assert message_of(path) == (
-        f"{path}: {name[:-4]!r} cannot name a folder of features; rename it"
+        f"{path}: name must be that of a folder of features, instead got {name[:-4]!r}; "
+        "rename the file"
     )
 
 
