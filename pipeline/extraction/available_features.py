@@ -1,6 +1,7 @@
 """Which videos of a split have features."""
 
 import logging
+import shlex
 from pathlib import Path
 
 from pipeline.datasets import DATASETS
@@ -39,9 +40,9 @@ def entries_with_features(
             there.append(entry)
         else:
             absent.append(entry.video_id)
-    command = (
-        f"pipeline extract {dataset.name if dataset.name in DATASETS else dataset.name + '.csv'}"
-    )
+    manifest = (dataset.folder or Path()) / f"{dataset.name}.csv"  # where it was read from
+    argument = dataset.name if dataset.name in DATASETS else shlex.quote(str(manifest))
+    command = f"pipeline extract {argument}"
     if not there:
         raise FeatureFileError(
             f"{folder}: holds no features of the {len(entries)} {split} videos of {dataset.name}; "

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import FeatureFileError
@@ -24,6 +25,14 @@ def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp
     assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
     (tmp_path / "a.mp4").unlink()
     assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+
+
+def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path):
+    manifest = tmp_path / "my cameras.csv"
+    manifest.write_text("path,split,label,anomalies\na.mp4,train,0,\n")
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(load_dataset(manifest), "train", tmp_path / "features")
+    assert str(caught.value).endswith(f"make them with: pipeline extract '{manifest}'")
 
 
 def test_features_of_a_file_that_was_replaced_since_are_refused(extracted, tmp_path):
