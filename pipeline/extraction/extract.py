@@ -18,6 +18,7 @@ from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.feature_folder import (
     ExtractSome,
+    check_is_folder,
     extract_into_folder,
     precision_of_folder,
 )
@@ -95,7 +96,7 @@ def extract(
             another, or is not available on the device.
         WeightsError: If the weights cannot be loaded.
         FeatureFileError: If the folder holds features that were extracted with different settings,
-            or the disk is full.
+            a file has its name, or the disk is full.
         DeviceProcessError: If the process of one of several devices dies.
         RayError: If the Ray cluster cannot be reached.
         OSError: If the folder cannot be written.
@@ -118,6 +119,7 @@ def extract(
         raise ExtractionError(f"ray_address needs engine ray, instead got engine {engine}")
     devices = choose_devices(device)
     folder = Path(features) / dataset.name
+    check_is_folder(folder)
     tally = Tally(dataset.entries, report)
     for line in [] if profile is None else describe_profile(profile).splitlines():
         tally.note(line)

@@ -73,6 +73,19 @@ def list_feature_files(folder: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
+def check_is_folder(folder: Path) -> None:
+    """Find out before anything is loaded that a folder of features cannot be made.
+
+    Raises:
+        FeatureFileError: If a file, or a link to nowhere, has its name.
+    """
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise FeatureFileError(
+            f"{folder}: is not a folder, expected that of the dataset's features; remove it, or "
+            "give another folder with --features"
+        )
+
+
 def is_index(path: Path) -> bool:
     """Whether a file is the index of the folder of features that it is in."""
     return path.name == INDEX_NAME and (path.parent / STATUS_NAME).is_file()

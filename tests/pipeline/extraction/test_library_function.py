@@ -11,7 +11,7 @@ from extractors.names import EXTRACTORS
 from pipeline.cli.extract import extract as command
 from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract import extract
-from pipeline.extraction.feature_file import read_features
+from pipeline.extraction.feature_file import FeatureFileError, read_features
 from pipeline.extraction.profiles import PROFILES
 
 
@@ -161,4 +161,20 @@ def test_what_is_no_dataset_is_refused_with_what_is_expected(dataset, kind):
         extract(dataset)
     assert str(caught.value) == (
         f"dataset must be a name or the path of a manifest CSV, instead got {kind}"
+    )
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_in_the_place_of_the_folder_of_features_is_named(manifest, tmp_path, is_link):
+    place = tmp_path / "f/small"
+    place.parent.mkdir()
+    if is_link:
+        place.symlink_to("nowhere")
+    else:
+        place.touch()
+    with pytest.raises(FeatureFileError) as caught:
+        extract(manifest, features=tmp_path / "f", device="cpu")
+    assert str(caught.value) == (
+        f"{place}: is not a folder, expected that of the dataset's features; remove it, or give "
+        "another folder with --features"
     )
