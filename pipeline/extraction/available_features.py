@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import DATASETS
@@ -24,8 +25,8 @@ def entries_with_features(
 
     Raises:
         DatasetError: If the dataset has no video in the split.
-        FeatureFileError: If none of its videos has features, or if features were extracted from a
-            file of another size than that of their video.
+        FeatureFileError: If none of its videos has features, or if all features were extracted
+            from files of other sizes than the videos have; a warning if some were.
     """
     folder = features_folder / dataset.name
     entries = dataset.split(split)
@@ -34,9 +35,7 @@ def entries_with_features(
     there: list[VideoEntry] = []
     absent: list[str] = []
     for entry in entries:
-        path = feature_path(folder, entry.video_id)
-        if path.exists():
-            _check_source(path, entry)
+        if feature_path(folder, entry.video_id).exists():
             there.append(entry)
         else:
             absent.append(entry.video_id)
@@ -53,26 +52,51 @@ def entries_with_features(
             "%s: %d of %d %s videos have no features and are left out, first %s; see: %s",
             *(folder, len(absent), len(entries), split, printable(absent[0]), command),
         )
+    _check_sources(folder, there, command)
     return tuple(there)
 
 
-def _check_source(path: Path, entry: VideoEntry) -> None:
-    """Refuse features of a file that had the same name: another dataset's, or a replaced video.
+def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) -> None:
+    """Compare the sizes of videos with those of the files that features were extracted from.
 
-    Only the size is compared, and only where the video is there and is a file: the content is
-    compared by an extraction. Imported features are of files of their release.
+    A few that differ were replaced since: a warning in the log. If all do, the features are those
+    of another dataset of the same name.
+
+    Raises:
+        FeatureFileError: If all videos that can be compared differ.
+    """
+    found = [_describe_other_source(feature_path(folder, e.video_id), e) for e in entries]
+    compared = [description for description in found if description is not None]
+    changed = [description for description in compared if description]
+    if not changed:
+        return
+    message = (
+        f"{changed[0]}; {len(changed)} of {len(compared)} videos are not the files that their "
+        f"features are of; extract them again: {command}"
+    )
+    if len(changed) == len(compared):
+        raise FeatureFileError(
+            f"{message}, or give the folder of their features with --features (datasets of one "
+            "name need folders of their own)"
+        )
+    logger.warning("%s", printable(message))
+
+
+def _describe_other_source(path: Path, entry: VideoEntry) -> str | None:
+    """From which other file features were extracted; "" if from none, None if nobody can tell.
+
+    Only sizes are compared: extraction compares the content. Imported features are of files of
+    their release, and damaged ones are reported by who reads them.
     """
     if not entry.path.is_file():
-        return
+        return None
     try:
         header = read_header(path)
     except DamagedFileError:
-        return  # reported by who reads the features
-    source = None if IMPORTED_FROM in header.provenance else header.source
-    n_bytes = entry.path.stat().st_size
-    if source is not None and n_bytes != source.n_bytes:
-        raise FeatureFileError(
-            f"{path}: was extracted from a file of {source.n_bytes} bytes, but {entry.path} has "
-            f"{n_bytes}; extract it again, or give the folder of its features with --features "
-            "(datasets of one name need folders of their own)"
-        )
+        return None
+    if header.source is None or IMPORTED_FROM in header.provenance:
+        return None
+    expected, n_bytes = header.source.n_bytes, entry.path.stat().st_size
+    if n_bytes == expected:
+        return ""
+    return f"{path}: was extracted from a file of {expected} bytes, but {entry.path} has {n_bytes}"

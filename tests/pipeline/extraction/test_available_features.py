@@ -35,15 +35,31 @@ def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path
     assert str(caught.value).endswith(f"make them with: pipeline extract '{manifest}'")
 
 
-def test_features_of_a_file_that_was_replaced_since_are_refused(extracted, tmp_path):
+def test_features_of_files_that_were_all_replaced_since_are_refused(extracted, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"another video")
     with pytest.raises(FeatureFileError) as caught:
         entries_with_features(extracted, "train", tmp_path / "features")
     assert str(caught.value) == (
         f"{tmp_path}/features/cameras/a.h5: was extracted from a file of 7 bytes, but "
-        f"{tmp_path}/a.mp4 has 13; extract it again, or give the folder of its features with "
-        "--features (datasets of one name need folders of their own)"
+        f"{tmp_path}/a.mp4 has 13; 1 of 1 videos are not the files that their features are of; "
+        "extract them again: pipeline extract cameras.csv, or give the folder of their features "
+        "with --features (datasets of one name need folders of their own)"
     )
+
+
+def test_one_video_of_several_that_was_replaced_since_is_a_warning(
+    extracted, tmp_path, write_file, caplog
+):
+    (tmp_path / "b.mp4").write_bytes(b"another video")
+    write_file(tmp_path / "features/cameras/b.h5", video_id="b")
+    entry = VideoEntry("b", tmp_path / "b.mp4", "train", 1)
+    both = replace(extracted, entries=(*extracted.entries, entry))
+    assert entries_with_features(both, "train", tmp_path / "features") == both.entries
+    assert caplog.messages == [
+        f"{tmp_path}/features/cameras/b.h5: was extracted from a file of 7 bytes, but "
+        f"{tmp_path}/b.mp4 has 13; 1 of 2 videos are not the files that their features are of; "
+        "extract them again: pipeline extract cameras.csv"
+    ]
 
 
 def test_features_of_another_dataset_with_the_same_names_are_refused(extracted, tmp_path):
