@@ -280,7 +280,10 @@ def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path, make_worl
         (["--set", "held_out_fraction=0.9"], "held_out_fraction"),
         (["--set", "selection=test"], "selection must be 'budget' or 'held_out'"),
         (["--set", "model.scorer_dropout=1.5"], "scorer_dropout must be in [0, 1)"),
-        (["--recipe", "absent.toml"], "absent.toml: the recipe cannot be read"),
+        (
+            ["--recipe", "absent.toml"],
+            "absent.toml: cannot be read (No such file or directory), expected a recipe",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(
