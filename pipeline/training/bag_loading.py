@@ -212,14 +212,20 @@ def load_bags(
                 f"{path}: extracted with different settings than {paths[0].name} "
                 f"({'; '.join(differences)}); extract all videos with the same options"
             )
-        if _stream_dims(stored) != stream_dims:
+        if _shape(stored) != _shape(first):
             raise FeatureFileError(
-                f"{path}: must have the streams {stream_dims} as {paths[0].name}, "
-                f"instead got {_stream_dims(stored)}; extract it again"
+                f"{path}: must have {_shape(first)} as {paths[0].name}, "
+                f"instead got {_shape(stored)}; extract it again"
             )
         collection.add(entry.video_id, entry.label, list(stored.features.streams.values()))
     logger.info("%s: read %d videos for the split '%s'", folder, len(entries), split)
     return collection.bag_set(first.provenance)
+
+
+def _shape(stored: StoredFeatures) -> str:
+    """The streams with their widths, and the number of crops."""
+    streams = ", ".join(f"{name} ({dim}-d)" for name, dim in _stream_dims(stored))
+    return f"{streams} of {stored.features.n_crops} crops"
 
 
 def _stream_dims(stored: StoredFeatures) -> StreamDims:

@@ -45,7 +45,7 @@ def train(
     model: str = "clav-como",
     seed: int = 0,
     seeds: int | None = None,
-    recipe: Path | None = None,
+    recipe: Path | str | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
     weights: str | None = None,
@@ -106,7 +106,11 @@ def train(
         folder = Path("features" if features is None else features)
         n_videos = count_with_features(loaded, "train", folder)
         config = resolve_config(
-            model, loaded.name, n_videos=n_videos, recipe=recipe, settings=settings
+            model,
+            loaded.name,
+            n_videos=n_videos,
+            recipe=None if recipe is None else Path(recipe),
+            settings=settings,
         )
         opened = _new_runs(source, with_seed(config, seed), folder, Path(runs), seeds)
     with opened as (to_train, inputs):

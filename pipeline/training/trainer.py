@@ -104,7 +104,7 @@ class Trainer:
             epoch: From 0.
 
         Raises:
-            DivergedError: If the loss becomes infinite or NaN.
+            DivergedError: If the loss or a weight becomes infinite or NaN.
         """
         config, started = self.config, time.perf_counter()
         first_step = epoch * config.steps_per_epoch
@@ -127,10 +127,12 @@ class Trainer:
         means = (torch.stack(list(sums.values())) / n_steps).tolist()
         losses = dict(zip(sums, means, strict=True))
         loss, grad_norm = losses.pop("loss"), losses.pop("grad_norm")
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+        # A step too large ruins the weights before a loss has seen them.
+        weights = [weight.isfinite().all() for weight in self.average.parameters()]
+        if not (math.isfinite(loss) and math.isfinite(grad_norm) and torch.stack(weights).all()):
             raise DivergedError(
-                f"the loss must stay finite, instead got {loss} in epoch {epoch + 1}; "
-                f"lower learning_rate, which is {config.learning_rate:g}"
+                f"the loss and all weights must stay finite, instead the loss is {loss} in epoch "
+                f"{epoch + 1}; lower learning_rate, which is {config.learning_rate:g}"
             )
         return EpochRecord(
             epoch=epoch + 1,

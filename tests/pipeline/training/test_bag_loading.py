@@ -337,6 +337,25 @@ def test_features_made_in_different_ways_do_not_mix(tmp_path, make_dataset):
         load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
 
 
+@pytest.mark.parametrize(("n_crops", "width"), [(5, 4), (1, 4), (2, 3)])
+def test_features_of_another_shape_are_refused_whatever_they_say_of_themselves(
+    tmp_path, make_dataset, write_video, n_crops, width
+):
+    dataset = make_dataset(tmp_path, [0, 1, 0])
+    streams = {
+        "rgb": np.zeros((3, n_crops, width), "float32"),
+        "flow": np.zeros((3, n_crops, 2), "float32"),
+    }
+    (tmp_path / "small" / "cam" / "2.h5").unlink()
+    write_video(tmp_path / "small", "cam/2", streams, PROVENANCE)
+    text = (
+        r"2\.h5: must have rgb \(4-d\), flow \(2-d\) of 2 crops as 0\.h5, "
+        rf"instead got rgb \({width}-d\), flow \(2-d\) of {n_crops} crops; extract it again"
+    )
+    with pytest.raises(FeatureFileError, match=text):
+        load_bags(dataset, tmp_path, sampler="bins", bag_len=4)
+
+
 @pytest.mark.parametrize("labels", [[0, 0], [1]])
 def test_a_dataset_of_one_class_cannot_be_trained_on(tmp_path, labels, make_dataset):
     dataset = make_dataset(tmp_path, labels)

@@ -329,11 +329,13 @@ def test_a_large_gradient_is_scaled_down():
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeypatch):
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeypatch, n_steps):
+    """After one step the loss is that of the first weights; only the weights are not finite."""
     monkeypatch.setattr(trainer_module, "learning_rate_at", lambda step, config: math.inf)
-    config = make_config("steps=3", "steps_per_epoch=3")
+    config = make_config(f"steps={n_steps}", "steps_per_epoch=3")
     run = make_run(tmp_path, config)
-    with pytest.raises(ConfigError, match=r"the loss must stay finite.*lower learning_rate"):
+    with pytest.raises(ConfigError, match=r"the loss and all weights.*lower learning_rate"):
         list(train_run(run, make_bags(config), CPU))
     assert not run.is_finished
     assert {path.name for path in run.folder.iterdir()} == {"config.json", "diverged.txt"}
