@@ -34,7 +34,7 @@ from pipeline.outputs import is_replaced, write_output
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet
-from pipeline.training.trainer import trained
+from pipeline.training.training_loop import trained
 
 # The test bed of models whose claims `bursts`, which is that of all others, does not test.
 DEFAULT_DATASETS = {"clav-como": "exclusive-or"}

@@ -30,7 +30,7 @@ from pipeline.extraction.feature_file import Provenance, feature_path, write_fea
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
 from pipeline.training.batches import BagSet, draw_batches
-from pipeline.training.trainer import Trainer
+from pipeline.training.training_loop import Trainer
 
 # XD-Violence: crops and width of its features, and the mean length of its training videos
 # (16.4 million frames in 3,954 videos). The spread is a guess: a few long videos, many short ones.

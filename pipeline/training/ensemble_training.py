@@ -27,7 +27,7 @@ from pipeline.training.cross_validation import (
     matched_folds,
     video_scores,
 )
-from pipeline.training.trainer import DivergedError, trained
+from pipeline.training.training_loop import DivergedError, trained
 
 logger = logging.getLogger(__name__)
 

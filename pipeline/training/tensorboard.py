@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pipeline.config import ConfigError
-from pipeline.training.trainer import EpochRecord
+from pipeline.training.training_loop import EpochRecord
 
 
 def require_tensorboard() -> None:

@@ -28,9 +28,9 @@ from pipeline.runs.run_lock import owned
 from pipeline.training.batches import BagSet
 from pipeline.training.cross_validation import can_cross_validate
 from pipeline.training.ensemble_training import still_flow_features
-from pipeline.training.run_training import train_run
+from pipeline.training.resumable_run import train_run
 from pipeline.training.tensorboard import require_tensorboard, with_tensorboard
-from pipeline.training.trainer import EpochRecord
+from pipeline.training.training_loop import EpochRecord
 from pipeline.training.validation import training_bags
 
 logger = logging.getLogger(__name__)

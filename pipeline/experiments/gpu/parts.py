@@ -30,7 +30,7 @@ from pipeline.experiments.gpu.profile import profile_extraction
 from pipeline.experiments.gpu.runner import Figures, Part
 from pipeline.extraction.feature_file import read_features
 from pipeline.training.batches import BagSet
-from pipeline.training.trainer import Trainer
+from pipeline.training.training_loop import Trainer
 
 CPU = torch.device("cpu")
 MAX_FLOW_DIFFERENCE_PX = 0.01  # mean, of two implementations of TV-L1

@@ -30,7 +30,7 @@ from pipeline.runs.run_folder import Run
 from pipeline.runs.run_lock import owned
 from pipeline.scoring.calibration import Calibration, write_calibration
 from pipeline.scoring.score import find_seeds
-from pipeline.training.run_training import train_run
+from pipeline.training.resumable_run import train_run
 from pipeline.training.train import train as train_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,8 +16,7 @@ from pipeline.config import resolve_config
 from pipeline.progress import no_report
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
-from pipeline.training import ensemble_training
-from pipeline.training import trainer as trainer_module
+from pipeline.training import ensemble_training, training_loop
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.ensemble_training import (
     N_NETWORKS,
@@ -25,8 +24,8 @@ from pipeline.training.ensemble_training import (
     fit_ensemble,
     still_flow_features,
 )
-from pipeline.training.run_training import train_run
-from pipeline.training.trainer import DivergedError, Trainer, trained
+from pipeline.training.resumable_run import train_run
+from pipeline.training.training_loop import DivergedError, Trainer, trained
 
 PROVENANCE = {"extractor": "i3d", "streams": "rgb,flow", "is_pretrained": False}
 CPU = torch.device("cpu")
@@ -160,7 +159,7 @@ def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, con
         asked[-1][1].add(bags.video_ids[video])
         return of_logits(ensemble, bags, video)
 
-    monkeypatch.setattr(trainer_module, "Trainer", Recorded)
+    monkeypatch.setattr(training_loop, "Trainer", Recorded)
     monkeypatch.setattr(Ensemble, "fit_scorers", fit_scorers)
     monkeypatch.setattr(ensemble_training, "_member_logits", member_logits)
     bags = make_bags()
@@ -188,7 +187,7 @@ def test_the_network_of_a_fold_is_standardized_without_the_videos_that_it_is_val
             means[bags.video_ids] = float(self.average.input_norm.mean.mean())
 
     network = Trainer(config, bags, CPU).average
-    monkeypatch.setattr(trainer_module, "Trainer", Recorded)
+    monkeypatch.setattr(training_loop, "Trainer", Recorded)
     fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
     assert len(means) == 6  # of five folds, and of all videos
     assert sorted("v0" in videos for videos in means) == [False, True, True, True, True, True]

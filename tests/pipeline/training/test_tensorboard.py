@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.training.trainer import EpochRecord
+from pipeline.training.training_loop import EpochRecord
 
 tensorboard = pytest.importorskip("pipeline.training.tensorboard", exc_type=ImportError)
 

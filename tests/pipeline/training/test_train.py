@@ -21,11 +21,11 @@ from pipeline.extraction.feature_file import FeatureFileError, feature_path, wri
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint
 from pipeline.runs.feature_distance import read_distance_limit
 from pipeline.runs.run_folder import Run, RunDescription, create_runs, find_runs, unfinished_runs
-from pipeline.training import trainer as trainer_module
+from pipeline.training import training_loop
 from pipeline.training.bag_loading import Bag, collect_bags
 from pipeline.training.batches import BagSet, draw_batches
-from pipeline.training.run_training import train_run
-from pipeline.training.trainer import Trainer, ema_decay_at, learning_rate_at
+from pipeline.training.resumable_run import train_run
+from pipeline.training.training_loop import Trainer, ema_decay_at, learning_rate_at
 from pipeline.training.validation import hold_out, video_auc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -240,7 +240,7 @@ def test_of_all_gpus_only_the_one_that_trains_is_seeded_and_its_state_comes_back
         torch.cuda, "set_rng_state", lambda state, chosen: states.update({chosen.index: state})
     )
     before = dict(states)
-    with trainer_module._seeded(device, 3, 4):
+    with training_loop._seeded(device, 3, 4):
         seeded = {index for index in states if states[index] != before[index]}
     assert seeded == ({1} if device.type == "cuda" else set())
     assert states == before
@@ -252,12 +252,12 @@ def test_training_on_a_gpu_leaves_the_random_numbers_of_its_caller_alone():
     torch.cuda.manual_seed_all(5)
     expected = torch.rand(4, device=device)
     torch.cuda.manual_seed_all(5)
-    with trainer_module._seeded(device, 3, 4):
+    with training_loop._seeded(device, 3, 4):
         inside = torch.rand(4, device=device)
-    with trainer_module._seeded(CPU, 3, 4):
+    with training_loop._seeded(CPU, 3, 4):
         torch.rand(4)
     assert torch.equal(torch.rand(4, device=device), expected)
-    with trainer_module._seeded(device, 3, 4):
+    with training_loop._seeded(device, 3, 4):
         assert torch.equal(torch.rand(4, device=device), inside)
 
 
@@ -332,7 +332,7 @@ def test_a_large_gradient_is_scaled_down():
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_a_loss_that_runs_away_ends_the_training_with_a_remedy(tmp_path, monkeypatch, n_steps):
     """After one step the loss is that of the first weights; only the weights are not finite."""
-    monkeypatch.setattr(trainer_module, "learning_rate_at", lambda step, config: math.inf)
+    monkeypatch.setattr(training_loop, "learning_rate_at", lambda step, config: math.inf)
     config = make_config(f"steps={n_steps}", "steps_per_epoch=3")
     run = make_run(tmp_path, config)
     with pytest.raises(ConfigError, match=r"the loss and all weights.*lower learning_rate"):
@@ -347,7 +347,7 @@ def test_a_training_that_diverged_is_not_resumed(tmp_path, monkeypatch):
     run = make_run(tmp_path, config)
     records = train_run(run, make_bags(config), CPU)
     next(records)
-    monkeypatch.setattr(trainer_module, "learning_rate_at", lambda step, config: math.inf)
+    monkeypatch.setattr(training_loop, "learning_rate_at", lambda step, config: math.inf)
     with pytest.raises(ConfigError, match="in epoch 2"):
         next(records)
     monkeypatch.undo()
@@ -526,7 +526,7 @@ def test_losses_are_computed_in_float32_whatever_the_forward_pass_gave():
     with torch.autocast("cpu", torch.bfloat16):
         output = model(batch.features, batch.mask)
     assert output.embeddings.dtype == torch.bfloat16
-    losses = model.losses(trainer_module._in_float32(output), batch)
+    losses = model.losses(training_loop._in_float32(output), batch)
     exact = model.losses(model(batch.features, batch.mask), batch)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     for name, loss in losses.items():

@@ -25,7 +25,7 @@ from pipeline.runs.feature_distance import LIMIT_KEY, distance_limit
 from pipeline.runs.run_folder import Run, read_description
 from pipeline.training.batches import BagSet
 from pipeline.training.ensemble_training import fit_ensemble, write_members
-from pipeline.training.trainer import DivergedError, EpochRecord, Trainer
+from pipeline.training.training_loop import DivergedError, EpochRecord, Trainer
 from pipeline.training.validation import video_auc
 
 
