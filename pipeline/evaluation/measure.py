@@ -25,7 +25,7 @@ from pipeline.evaluation.baselines import (
 )
 from pipeline.evaluation.linear_baseline import LinearBaselines
 from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, mean_metrics
-from pipeline.evaluation.paired_bootstrap import ResampledAuc, mean_of, resample_auc
+from pipeline.evaluation.paired_jackknife import JackknifedAuc, jackknife_auc, mean_of
 from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
 from pipeline.evaluation.split_videos import (
     EvaluatedSplit,
@@ -215,7 +215,7 @@ class _Measuring:
         measured = Measurement(
             _frame_metrics(self._truths, energies),
             curves=curves(np.concatenate(energies), self._labels()),
-            resampled=self._resample(energies),
+            jackknifed=self._jackknife(energies),
         )
         return Row("motion energy (baseline)", "control", (measured,))
 
@@ -236,7 +236,7 @@ class _Measuring:
     def shuffled_context_row(self) -> Row:
         """The model when its context path reads another video: per seed the mean of several."""
         per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
-        resampled: list[list[ResampledAuc]] = [[] for _ in self.models]
+        jackknifed: list[list[JackknifedAuc]] = [[] for _ in self.models]
         for shuffle in range(N_CONTEXT_SHUFFLES):
             rng = np.random.default_rng(shuffle)
             order = permutation_without_fixed_points(len(self._truths), rng)
@@ -247,13 +247,13 @@ class _Measuring:
                 n_labels = self._truths[index].labels.size
                 for model, scores in zip(self.models, scored, strict=True):
                     scores.append(self._scores(model, features, n_labels, context))
-            for metrics, aucs, scores in zip(per_model, resampled, scored, strict=True):
+            for metrics, aucs, scores in zip(per_model, jackknifed, scored, strict=True):
                 metrics.append(_frame_metrics(self._truths, scores))
-                aucs.append(self._resample(scores))
+                aucs.append(self._jackknife(scores))
         name = f"{self._checkpoints[0].model_name}, context shuffled"
         measured = tuple(
-            Measurement(mean_metrics(metrics), resampled=mean_of(aucs))
-            for metrics, aucs in zip(per_model, resampled, strict=True)
+            Measurement(mean_metrics(metrics), jackknifed=mean_of(aucs))
+            for metrics, aucs in zip(per_model, jackknifed, strict=True)
         )
         return Row(name, "control", measured)
 
@@ -325,11 +325,11 @@ class _Measuring:
             frames=_frame_metrics(self._truths, scores),
             alarms=alarm_metrics(videos, self._rule),
             curves=curves(np.concatenate(scores), self._labels()),
-            resampled=self._resample(scores) if self._is_compared else None,
+            jackknifed=self._jackknife(scores) if self._is_compared else None,
         )
 
-    def _resample(self, scores: FrameScores) -> ResampledAuc:
-        return resample_auc(scores, [truth.labels for truth in self._truths])
+    def _jackknife(self, scores: FrameScores) -> JackknifedAuc:
+        return jackknife_auc(scores, [truth.labels for truth in self._truths])
 
 
 def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:

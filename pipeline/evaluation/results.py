@@ -12,10 +12,11 @@ import numpy as np
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import Curves, FrameMetrics
-from pipeline.evaluation.paired_bootstrap import (
+from pipeline.evaluation.paired_jackknife import (
     LEVEL,
+    WHY_NO_INTERVAL,
     Difference,
-    ResampledAuc,
+    JackknifedAuc,
     paired_difference,
 )
 from pipeline.outputs import write_output
@@ -51,13 +52,13 @@ class Measurement:
         frames: Frame-level metrics of its scores.
         alarms: Metrics of its events; None if scores are not in [0, 1].
         curves: ROC and precision-recall; None if several were averaged.
-        resampled: The AUC on resampled sets of the test videos; None if it is compared with none.
+        jackknifed: The AUC with and without each test video; None if it is compared with none.
     """
 
     frames: FrameMetrics
     alarms: AlarmMetrics | None = None
     curves: Curves | None = None
-    resampled: ResampledAuc | None = None
+    jackknifed: JackknifedAuc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +82,15 @@ class Row:
     def lead_over(self, other: "Row") -> Difference | None:
         """The mean AUC minus that of a control, with its interval.
 
-        None if the other row is no control, or one of both was not resampled.
+        None if the other row is no control, or one of both was not jackknifed.
         """
         if other.kind != "control":
             return None
         of_self, of_other = (
             {
-                seed: measured.resampled
+                seed: measured.jackknifed
                 for seed, measured in enumerate(row.per_seed)
-                if measured.resampled is not None
+                if measured.jackknifed is not None
             }
             for row in (self, other)
         )
@@ -217,8 +218,10 @@ def controls_table(evaluation: Evaluation) -> Table:
         f"{model.name} above its controls: points of AUC, {LEVEL:.0%} interval over test videos "
         "and seeds (* excludes 0)"
     )
-    leads = [(row.name, model.lead_over(row)) for row in evaluation.rows]
-    rows = tuple((name, str(lead)) for name, lead in leads if lead is not None)
+    leads = {row.name: lead for row in evaluation.rows if (lead := model.lead_over(row))}
+    if any(lead.low is None for lead in leads.values()):
+        title += f"; {WHY_NO_INTERVAL}"
+    rows = tuple((name, str(lead)) for name, lead in leads.items())
     return Table(title, ("", "difference"), rows)
 
 
@@ -258,7 +261,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
     Each metric of a row holds `mean`, `std` (sample standard deviation, null for one seed) and
     `per_seed`, in the order of `seeds`. `model_lead` of a control is the `mean` difference between
-    the model's AUC and its own, with the ends `low` and `high` of a 95 % interval.
+    the model's AUC and its own, with the ends `low` and `high` of a 95 % interval, null where the
+    test videos are too few for one.
     """
     values = asdict(evaluation)
     del values["rows"], values["rule"]

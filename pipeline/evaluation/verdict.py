@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.paired_bootstrap import Difference
+from pipeline.evaluation.paired_jackknife import Difference
 
 
 def describe_unbeaten(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -164,7 +164,7 @@ def test_a_model_from_another_dataset_is_named_with_both(tmp_path, make_dataset)
     assert at_home.rows[0].name == "known"
 
 
-def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch, make_dataset):
+def test_the_best_epoch_on_test_is_labeled_optimistic(tmp_path, monkeypatch, make_dataset):
     class Upside(Known):
         def forward(self, features, mask):
             return Output(-features[..., 0], features)
@@ -278,8 +278,9 @@ def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
 
     one = Checkpoint(Mean(), "mean", PROVENANCE, "home", 0, 1)
     reports = []
+    videos = [*VIDEOS, ([-2, -3], 0, (), ())]
     evaluation = run(
-        [one], make_dataset(tmp_path, VIDEOS), tmp_path, controls=True, report=reports.append
+        [one], make_dataset(tmp_path, videos), tmp_path, controls=True, report=reports.append
     )
     assert [row.name for row in evaluation.rows[:2]] == ["mean", "mean, context shuffled"]
     model, shuffled = (row.per_seed[0].frames.auc for row in evaluation.rows[:2])
@@ -295,7 +296,7 @@ def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
     assert lead.mean == pytest.approx(model - shuffled)
     assert lead.low < lead.mean < lead.high
     without = run([one], make_dataset(tmp_path, VIDEOS), tmp_path).rows[0]
-    assert without.per_seed[0].resampled is None  # 1,000 more AUCs that nobody asked for
+    assert without.per_seed[0].jackknifed is None  # which nobody asked for
 
 
 def test_clav_como_accepts_another_context():
