@@ -136,9 +136,9 @@ def test_a_table_says_how_far_the_model_is_above_each_control_and_how_sure_that_
         Row("open", "control", (jackknifed(0.65, 0.0),)),
         Row("better", "control", (jackknifed(0.9, 0.0),)),
         Row("not jackknifed", "control", (measured(0.5),)),
-        Row("model, 2 seeds averaged", "seeds averaged", (jackknifed(0.7, 0.02),)),
     )
     table = controls_table(evaluation)
+    assert table.header == ("", "difference")
     # The variance is 2/3 * (2² + 2²); Student's quantile for three videos is 4.303.
     assert table.rows == (
         ("sure", "+20.0 [+10.1, +29.9] *"),
@@ -148,6 +148,37 @@ def test_a_table_says_how_far_the_model_is_above_each_control_and_how_sure_that_
     assert describe_unbeaten(as_json(evaluation)["rows"]) == (
         "model (AUC 70.0) does not beat better (90.0). "
         "The test videos do not show model (AUC 70.0) above open (65.0)."
+    )
+
+
+def test_with_several_seeds_the_verdict_is_of_their_mean_score_which_users_get():
+    evaluation = make(
+        Row("model", "model", (jackknifed(0.6, 0.0), jackknifed(0.8, 0.0))),
+        Row("model, 2 seeds averaged", "seeds averaged", (jackknifed(0.8, 0.02),)),
+        Row("below", "control", (jackknifed(0.65, 0.0),)),
+        Row("between", "control", (jackknifed(0.75, 0.0),)),
+        Row("shuffled", "control", (jackknifed(0.6, 0.0), jackknifed(0.8, 0.0))),
+        Row("shuffled, 2 seeds averaged", "averaged control", (jackknifed(0.82, 0.02),)),
+        Row("fall", "class", (measured(0.9),)),
+    )
+    table = controls_table(evaluation)
+    assert table.header == ("", "mean of 2 seeds", "2 seeds averaged: over test videos alone")
+    # Two seeds that differ by 20 points leave everything open.
+    assert table.rows == (
+        ("below", "+5.0 [-100.0, +100.0]", "+15.0 [+5.1, +24.9] *"),
+        ("between", "-5.0 [-100.0, +100.0]", "+5.0 [-4.9, +14.9]"),
+        ("shuffled", "+0.0 [+0.0, +0.0]", ""),
+        ("shuffled, 2 seeds averaged", "", "-2.0 [-2.0, -2.0] *"),
+    )
+    rows = as_json(evaluation)["rows"]
+    assert rows[2]["averaged_lead"]["mean"] == pytest.approx(0.15)
+    assert [set(row) & {"model_lead", "averaged_lead"} for row in rows] == [
+        *(set(), set(), {"model_lead", "averaged_lead"}, {"model_lead", "averaged_lead"}),
+        *({"model_lead"}, {"averaged_lead"}, set()),
+    ]
+    assert describe_unbeaten(rows) == (
+        "model, 2 seeds averaged (AUC 80.0) does not beat shuffled, 2 seeds averaged (82.0). "
+        "The test videos do not show model, 2 seeds averaged (AUC 80.0) above between (75.0)."
     )
 
 
