@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+from extractors.errors import LookaroundError
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.device import choose_device
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
-from pipeline.runs.checkpoints import load_checkpoint
+from pipeline.runs.checkpoints import CheckpointError, load_checkpoint
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds
 from pipeline.scoring.calibration import read_calibration
@@ -71,11 +72,12 @@ def evaluate(
         dataset = seeds.describe().dataset_source
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
-    training: Dataset | DatasetError | None = None
+    training: Dataset | LookaroundError | None = None
     if controls:  # whose features alone are read
         try:
             training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
-        except DatasetError as error:  # a manifest that is gone: linear scorers are left out
+        # A checkpoint alone, or a manifest that is gone: linear scorers are left out.
+        except (CheckpointError, DatasetError) as error:
             training = error
     calibration = None if threshold is not None else read_calibration(seeds)
     rule = EventRule() if calibration is None else calibration.rule

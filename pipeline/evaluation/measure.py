@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from extractors.errors import LookaroundError
 from extractors.features import Features
-from pipeline.datasets.catalog import Dataset, DatasetError
+from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.baselines import (
     ControlError,
     context_of,
@@ -56,7 +57,7 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
-    training: Dataset | DatasetError | None = None,
+    training: Dataset | LookaroundError | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -136,7 +137,7 @@ def measure(
 
 
 def _controls(
-    first: Checkpoint, training: Dataset | DatasetError, features_folder: Path, *, n_videos: int
+    first: Checkpoint, training: Dataset | LookaroundError, features_folder: Path, *, n_videos: int
 ) -> Iterator[tuple[str, MeasureRows]]:
     """What a model has to beat, by name; scorers of one kind are measured together."""
     is_imported = _is_imported(first)
@@ -202,10 +203,10 @@ def _motion_energy_rows(test: ScoredSplit, *, is_imported: bool) -> list[Row]:
 
 
 def _linear_rows(
-    test: ScoredSplit, *, training: Dataset | DatasetError, folder: Path, run: Checkpoint
+    test: ScoredSplit, *, training: Dataset | LookaroundError, folder: Path, run: Checkpoint
 ) -> list[Row]:
     """Linear scorers of the same features, fitted to the training videos."""
-    if isinstance(training, DatasetError):
+    if isinstance(training, LookaroundError):
         raise ControlError(str(training)) from training
     bags = load_labeled_bags(training, folder, run.provenance)
     scorers = fit_linear_scorers(bags, run.model.config.stream_dims)
