@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
-from pipeline.evaluation.metrics import Curves, FrameMetrics
+from pipeline.evaluation.metrics import MACRO_AUC_DATASETS, Curves, FrameMetrics
 from pipeline.evaluation.paired_jackknife import (
     LEVEL,
     WHY_NO_INTERVAL,
@@ -204,7 +204,8 @@ def metrics_table(evaluation: Evaluation) -> Table:
     if evaluation.ground_truth != ANNOTATION:
         title += f"; ground truth of {evaluation.ground_truth}"
     rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
-    return _table(title, _FRAME_HEADS, rows)
+    macro = {"auc_macro": "AUC macro"} if evaluation.dataset in MACRO_AUC_DATASETS else {}
+    return _table(title, _FRAME_HEADS | macro, rows)
 
 
 def alarms_table(evaluation: Evaluation) -> Table:

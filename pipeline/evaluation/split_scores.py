@@ -4,7 +4,7 @@ Scores and labels are kept; features are read from their files one video at a ti
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from models.interface import AnomalyModel
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
-from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics
+from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, macro_auc
 from pipeline.evaluation.paired_jackknife import JackknifedAuc, jackknife_auc
 from pipeline.evaluation.results import Measurement
 from pipeline.evaluation.split_videos import EvaluatedSplit, VideoTruth, check_both_classes
@@ -166,11 +166,13 @@ def frame_metrics_of(
         truths: Of each video.
         scores: Of each video (n_labels,).
     """
-    return frame_metrics(
+    labels = [truth.labels for truth in truths]
+    pooled = frame_metrics(
         np.concatenate(scores),
-        np.concatenate([truth.labels for truth in truths]),
+        np.concatenate(labels),
         np.concatenate([np.full(len(t.labels), t.entry.label == 1) for t in truths]),
     )
+    return replace(pooled, auc_macro=macro_auc(scores, labels))
 
 
 def _frame_scores(

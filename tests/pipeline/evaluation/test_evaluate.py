@@ -104,6 +104,11 @@ def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path, make_data
     assert measured.frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
     abnormal = [video for video in VIDEOS if video[1]]
     assert measured.frames.auc_abnormal == pytest.approx(pairwise_auc(*frames_of(abnormal)))
+    per_video = []
+    for video in VIDEOS:
+        logits, labels = frames_of([video])
+        per_video.append(pairwise_auc([*logits, -99, 99], [*labels, False, True]))
+    assert measured.frames.auc_macro == pytest.approx(sum(per_video) / 4)
     assert measured.alarms.false_alarm_fraction == pytest.approx(2 / 8)
     assert measured.alarms.false_alarms_per_hour == pytest.approx(3600 / (8 / FPS))
     assert measured.alarms.event_precision == pytest.approx(1 / 2)

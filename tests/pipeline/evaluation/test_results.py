@@ -65,6 +65,15 @@ def test_the_table_gives_percent_with_mean_and_spread_over_seeds():
     assert {len(row) for row in table.rows} == {len(table.header)}
 
 
+def test_the_table_has_the_macro_auc_where_the_dataset_is_reported_by_it():
+    macro = Measurement(FrameMetrics(0.5, 0.5, 0.5, 0.5, 0.5, auc_macro=0.8125))
+    evaluation = make(Row("model", "model", (macro,)))
+    assert "AUC macro" not in metrics_table(evaluation).header
+    table = metrics_table(replace(evaluation, dataset="ubnormal"))
+    assert (table.header[-1], table.rows[0][-1]) == ("AUC macro", "81.2")
+    assert as_json(evaluation)["rows"][0]["metrics"]["auc_macro"]["mean"] == 0.8125
+
+
 def test_alarms_have_a_table_of_their_own_for_rows_that_have_scores():
     table = alarms_table(make(MODEL, BASELINE, CLASS))
     assert table.title == "alarms at 0.5, released below 0.4, merged within 1 s"
