@@ -40,7 +40,7 @@ check: install
 
 # Tests and measurements on a GPU; ARGS='--device cpu' rehearses every part at a small size.
 check-gpu: install
-	$(BIN)/python -m pipeline.experiments.check_gpu $(ARGS)
+	$(BIN)/python -m pipeline.experiments.gpu.check $(ARGS)
 
 format: install
 	$(BIN)/ruff check --fix .

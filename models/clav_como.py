@@ -43,12 +43,12 @@ class ClavComoOutput(Output):
     """What CLAV-CoMo says about a batch of bags.
 
     Attributes:
-        related: (B, T, E) input of the relation.
+        relation_input: (B, T, E) what the relation adds to.
         magnitudes: (B, T) lengths of the scorer's hidden vectors.
         gate_logits: (B, T, 2) of the implicit class code (normal, anomalous); None without ICA.
     """
 
-    related: Tensor
+    relation_input: Tensor
     magnitudes: Tensor
     gate_logits: Tensor | None
 
@@ -213,7 +213,7 @@ class ClavComo(AnomalyModel):
         losses = {"mil": mean_score_bce(output.logits, top, labels)}
         if config.relative_distance_weight:
             distance = relative_distance(
-                output.embeddings if config.distance_on == "output" else output.related,
+                output.embeddings if config.distance_on == "output" else output.relation_input,
                 ranking,
                 mask,
                 labels,

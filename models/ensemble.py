@@ -1,10 +1,11 @@
-"""A network beside scorers of single snippets that have little to learn, for few training videos.
+"""Networks beside scorers of single snippets that have little to learn, for few training videos.
 
-A few dozen videos do not teach a network which of its features matter, and what it learned by
-heart looks the same in training as what it understood. So its logits are added to those of simple
-scorers, with weights that cross-validation over the training videos has found:
+A few dozen videos do not teach a network which of its features matter, and what it has memorized
+looks the same in training as what it has understood. What it learns depends on its initial weights.
+So the mean logits of several networks are added to those of simple scorers, with weights that
+cross-validation over the training videos has found:
 
-- `network`: any model of this package.
+- `network`: networks of one kind, any model of this package.
 - `linear <stream>`: one weight per feature of one stream (`models.linear_mil`).
 - `distance <stream>`: how unlike the snippets of normal training videos a snippet is.
 - `motion`: how unlike those of a video that does not move its flow features are.
@@ -16,9 +17,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output, stream_columns
+from models.interface import AnomalyModel, BagBatch, Output, stream_columns
 from models.layers import Standardize
 from models.linear_mil import fit_linear_mil
 
@@ -27,13 +28,13 @@ MIN_SQUARED_DISTANCE = 1e-3
 
 
 class Ensemble(AnomalyModel):
-    """A weighted sum of the standardized logits of a network and of simple scorers.
+    """A weighted sum of the standardized logits of averaged networks and of simple scorers.
 
-    As built it only gives the network's logits, standardized by nothing; `fit_scorers` and then
+    As built it only gives the networks' logits, standardized by nothing; `fit_scorers` and then
     `fuse` make it an ensemble.
 
     Args:
-        network: Trained.
+        networks: Trained, with different seeds; at least one.
         has_motion: Whether the features of a video that does not move are known.
 
     Attributes:
@@ -53,11 +54,12 @@ class Ensemble(AnomalyModel):
     normal_center: Tensor
     still: Tensor
 
-    def __init__(self, network: AnomalyModel, *, has_motion: bool) -> None:
-        super().__init__(network.config)
-        self.network = network
-        self._columns = stream_columns(network.config.stream_dims)
-        streams = [name for name, _ in network.config.stream_dims]
+    def __init__(self, networks: Sequence[AnomalyModel], *, has_motion: bool) -> None:
+        super().__init__(networks[0].config)
+        self.networks = nn.ModuleList(networks)
+        self.n_networks = len(networks)
+        self._columns = stream_columns(self.config.stream_dims)
+        streams = [name for name, _ in self.config.stream_dims]
         if has_motion and "flow" not in streams:
             raise ValueError(f"motion needs a flow stream, instead got {streams}")
         self.has_motion = has_motion
@@ -67,7 +69,7 @@ class Ensemble(AnomalyModel):
             *(f"distance {name}" for name in streams),
             *(["motion"] if has_motion else []),
         )
-        D, M = network.config.feature_dim, len(self.members)
+        D, M = self.config.feature_dim, len(self.members)
         self.register_buffer("weights", torch.eye(M)[0].clone())
         self.register_buffer("bias", torch.zeros(()))
         self.register_buffer("offsets", torch.zeros(M))
@@ -127,12 +129,11 @@ class Ensemble(AnomalyModel):
             context: As in the network's `forward`, where it accepts one.
 
         Returns:
-            (B, T, M) float32 logits as the members give them, and the network's output.
+            (B, T, M) float32 logits as the members give them, and the first network's output.
         """
-        if context is None:
-            output = self.network(features, mask)
-        else:
-            output = self.network(features, mask, context=context)
+        options = {} if context is None else {"context": context}
+        outputs: list[Output] = [network(features, mask, **options) for network in self.networks]
+        of_networks = torch.stack([output.logits.float() for output in outputs]).mean(dim=0)
         standard = self.input_norm(features.float())
         linear, distances, motion = [], [], []
         for index, (name, columns) in enumerate(self._columns.items()):
@@ -141,14 +142,14 @@ class Ensemble(AnomalyModel):
             distances.append(_log_distance(part, self.normal_center[columns]))
             if name == "flow" and self.has_motion:
                 motion.append(_log_distance(part, self.still[columns]))
-        logits = [output.logits.float(), *linear, *distances, *motion]
-        return torch.stack(logits, dim=2), output
+        logits = [of_networks, *linear, *distances, *motion]
+        return torch.stack(logits, dim=2), outputs[0]
 
     def forward(self, features: Tensor, mask: Tensor, *, context: Tensor | None = None) -> Output:
         """Score every snippet; arguments as those of the network's `forward`.
 
         Returns:
-            The network's output with the logits of the ensemble.
+            The first network's output with the logits of the ensemble.
         """
         logits, output = self.member_logits(features, mask, context=context)
         return dataclasses.replace(output, logits=self._terms(logits).sum(dim=2) + self.bias)
@@ -173,23 +174,19 @@ class Ensemble(AnomalyModel):
         return (logits - self.offsets) / self.scales * self.weights
 
     def losses(self, output: Output, batch: BagBatch) -> dict[str, Tensor]:
-        """The network's loss terms, for the logits of the ensemble."""
-        return self.network.losses(output, batch)
+        """The loss terms of the first network, for the logits of the ensemble."""
+        return self._first.losses(output, batch)
 
     @property
     def accepts_context(self) -> bool:
-        """Whether the network does."""
-        return self.network.accepts_context
+        """Whether the networks do."""
+        return self._first.accepts_context
 
-    def part_scores(self, output: Output) -> dict[str, Tensor]:
-        """Those of the network."""
-        return self.network.part_scores(output)
-
-    def diagnostics(
-        self, videos: Sequence[LabeledOutputs], training: tuple[Output, BagBatch]
-    ) -> dict[str, float]:
-        """Those of the network."""
-        return self.network.diagnostics(videos, training)
+    @property
+    def _first(self) -> AnomalyModel:
+        network = self.networks[0]
+        assert isinstance(network, AnomalyModel)
+        return network
 
 
 def _log_distance(standard: Tensor, center: Tensor) -> Tensor:

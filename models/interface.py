@@ -192,12 +192,14 @@ class AnomalyModel(nn.Module, ABC):
         input_norm: Standardization of the features, the first layer of `forward`. It is the
             identity until the trainer has called its `fit`.
         members: Of an ensemble (`models.ensemble`), by name; empty for a single network.
+        n_networks: How many networks an ensemble averages.
     """
 
     config_type: ClassVar[type[ModelConfig]]
     config: ModelConfig
     input_norm: Standardize
     members: tuple[str, ...] = ()
+    n_networks: int = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The configuration of a training run: typed, checked, unknown keys are refused by name.
 
 A setting is looked up in this order, the later wins: the defaults below and those of the model's
-own config, a recipe in `pipeline/recipes` (of model and dataset or, for a dataset without one that
-has few training videos, of the model for few videos), a recipe file that the user names, and single
-settings `key=value`. The model's settings are in the table `model`.
+own config, a recipe in `pipeline/recipes` (of the model for a registered dataset or, for a dataset
+without one that has few training videos, in `few_videos`), a recipe file that the user names, and
+single settings `key=value`. The model's settings are in the table `model`.
 """
 
 import dataclasses
@@ -26,8 +26,9 @@ from models.interface import MAX_SIZE, ModelConfig
 # How a bag is brought to its length: means over bins (RTFM), or sampled snippets (XDVioDet).
 Sampler = Literal["bins", "sequence"]
 
+# Only registered datasets have one here, so that no manifest selects it by its name.
 RECIPES = Path(__file__).with_name("recipes")
-# Fewer training videos than this are trained on with `<model>-few-videos.toml`. On 200 real clips
+# Fewer training videos than this are trained on with `few_videos/<model>.toml`. On 200 real clips
 # the smaller network is as good as any simple scorer, and takes two CPU cores a minute where the
 # larger one takes an hour and a half. Not measured: from where on the larger one pays.
 FEW_VIDEOS = 1000
@@ -109,7 +110,7 @@ class TrainConfig:
 
     @property
     def selection_description(self) -> str:
-        """Which weights are kept, for people; never does a test video have a say in it."""
+        """Which weights are kept, for people; no test video selects them."""
         if self.selection == "held_out":
             return f"the epoch of {self.n_epochs} that ranks held-out training videos best"
         return f"after a fixed budget of {self.steps} steps"
@@ -129,7 +130,7 @@ def resolve_config(
         model_name: Key of `MODELS`.
         dataset_name: Chooses the recipe `<model>-<dataset>.toml`, where there is one.
         n_videos: Training videos; below `FEW_VIDEOS` a dataset without a recipe of its own has
-            `<model>-few-videos.toml`. None for the defaults.
+            `few_videos/<model>.toml`. None for the defaults.
         recipe: A TOML file whose settings win over that recipe's.
         settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
 
@@ -142,7 +143,7 @@ def resolve_config(
     layers: list[tuple[str, dict[str, Any]]] = []
     candidates = [f"{model_name}-{dataset_name}.toml"]
     if n_videos is not None and n_videos < FEW_VIDEOS:
-        candidates.append(f"{model_name}-few-videos.toml")
+        candidates.append(f"few_videos/{model_name}.toml")
     found = [RECIPES / name for name in candidates if (RECIPES / name).is_file()]
     layers += [(path.name, _read_toml(path)) for path in found[:1]]
     if recipe is not None:

@@ -60,7 +60,8 @@ def calibrate(
     last, together, no longer than a minute for each that is acceptable, and no longer than a tenth
     of the time. It is stored with the run, and `pipeline score` uses it unless --threshold is
     given. Also printed is the rate of false alarms that the footage excludes: without a single
-    false alarm, 3 hours of footage exclude more than one per hour, with 95% confidence.
+    false alarm, 3 hours of footage exclude more than one per hour, with 95% confidence. A video
+    with the content of another one is refused, as its hours would count twice.
 
     \b
     pipeline calibrate runs/small/clav-como/20260102-030405-seed0 quiet_days/

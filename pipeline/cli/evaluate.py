@@ -20,7 +20,7 @@ from pipeline.cli.shared import (
     videos_option,
     warn,
 )
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 
 if TYPE_CHECKING:
     from pipeline.datasets.catalog import Dataset
@@ -111,7 +111,6 @@ def evaluate(
         )
         features = named_features or _features_folder(seeds, loaded)
         _check_outputs(json_path, plot, report_folder, source, loaded, features)
-        limits = () if report_folder is None else _distance_limits(seeds, threshold)
 
         from pipeline.cli.terminal import show_progress
         from pipeline.evaluation.evaluate import evaluate as evaluate_run
@@ -129,7 +128,7 @@ def evaluate(
                 report=report,
             )
         _show(evaluation, seeds, json_path, plot)
-        failures = _write_report(report_folder, evaluation, seeds, loaded, features, device, limits)
+        failures = _write_report(report_folder, evaluation, seeds, loaded, features, device)
     if failures or any(left_out.is_failure for left_out in evaluation.left_out):
         sys.exit(SOME_VIDEOS_FAILED)
 
@@ -153,13 +152,6 @@ def _find(
     source = dataset or seeds.describe().dataset_source
     loaded = loaded or load_dataset(source, videos, allow_outside=allow_outside)
     return seeds, Path(source), loaded
-
-
-def _distance_limits(seeds: Seeds, threshold: float | None) -> tuple[float | None, ...]:
-    """From which distance on a video is unlike those that the run knows, as for `score`."""
-    from pipeline.scoring.calibration import distance_limits, read_calibration
-
-    return distance_limits(seeds, None if threshold is not None else read_calibration(seeds))
 
 
 def _features_folder(seeds: Seeds, dataset: Dataset) -> Path:
@@ -196,7 +188,6 @@ def _write_report(
     dataset: Dataset,
     features: Path,
     device: str,
-    distance_limits: tuple[float | None, ...],
 ) -> tuple[str, ...]:
     """Write the pages of the test videos, if they are wanted; the videos that have none."""
     if folder is None:
@@ -205,6 +196,7 @@ def _write_report(
     from pipeline.device import choose_device
     from pipeline.reports.split_report import write_split_report
     from pipeline.runs.seeds import load_average
+    from pipeline.scoring.calibration import distance_limits
 
     with show_progress() as report:
         written = write_split_report(
@@ -215,7 +207,7 @@ def _write_report(
             choose_device(device),
             evaluation.rule,
             ground_truth=evaluation.ground_truth,
-            distance_limits=distance_limits,
+            distance_limits=distance_limits(seeds, evaluation.calibration),
             report=report,
         )
     for failure in written.failures:
@@ -246,8 +238,8 @@ def _show(evaluation: Evaluation, seeds: Seeds, json_path: Path | None, plot: Pa
             click.echo(format_table(table.title, table.header, table.rows) + "\n")
     if unbeaten := describe_unbeaten(as_json(evaluation)["rows"]):
         click.echo(unbeaten)
-    if not evaluation.is_pretrained:
-        click.echo(RANDOM_WEIGHTS_NOTE)
+    if note := weights_note(evaluation.is_pretrained):
+        click.echo(note)
     for left_out in evaluation.left_out if is_quiet() else ():
         warn(f"{left_out.name}: left out: {left_out.reason}")
     if json_path is not None:

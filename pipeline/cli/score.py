@@ -32,8 +32,6 @@ from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.reports.media_outputs import MediaOutputs
-    from pipeline.scoring.calibration import Calibration
-    from pipeline.scoring.events import EventRule
     from pipeline.scoring.frame_scores import Scores
     from pipeline.scoring.score_files import NamedVideo, ScoreFormat, VideoOutputs
     from pipeline.scoring.scorer import Scorer, VideoFailure
@@ -136,7 +134,7 @@ def score(
     with errors_in_one_line():
         from pipeline.device import describe_device
         from pipeline.reports.media_outputs import MediaOutputs
-        from pipeline.scoring.calibration import read_calibration
+        from pipeline.scoring.calibration import read_rule
         from pipeline.scoring.score import find_seeds
         from pipeline.scoring.score_files import check_format, find_videos, is_one_video
         from pipeline.scoring.scorer import Scorer
@@ -151,34 +149,18 @@ def score(
         outputs = _plan_outputs(
             found, labels, inputs, score_format, media, out=out, events=events, plot=plot
         )
-        calibration = None if threshold is not None else read_calibration(seeds)
+        rule, calibration = read_rule(
+            seeds, threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+        )
         scorer = Scorer.load(
-            seeds,
-            device=device,
-            weights=weights,
-            flow_weights=flow_weights,
-            calibration=calibration,
+            seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
         )
         say(f"run: {seeds.named.folder}\ndevice: {describe_device(scorer.device)}")
-        for notice in scorer.notices:
+        calibrated = [] if calibration is None else calibration.notices(stride)
+        for notice in (*scorer.notices, *calibrated):
             say(notice)
-        rule = _event_rule(calibration, stride).with_values(
-            threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
-        )
-        failures, incomplete = _score_all(scorer, outputs, score_format, stride, rule, media)
+        failures, incomplete = _score_all(scorer, outputs, score_format, stride, media)
         _end(failures, incomplete, len(outputs))
-
-
-def _event_rule(calibration: Calibration | None, stride: int) -> EventRule:
-    """The rule of a calibration, which is told; the default rule where there is none."""
-    from pipeline.scoring.events import EventRule
-
-    if calibration is None:
-        return EventRule()
-    say(f"calibrated {calibration.describe()}")
-    if calibration.stride != stride:
-        say(f"it was calibrated with stride {calibration.stride}: expect another rate of events")
-    return calibration.rule
 
 
 def _plan_outputs(
@@ -242,7 +224,6 @@ def _score_all(
     outputs: list[VideoOutputs],
     score_format: ScoreFormat,
     stride: int,
-    rule: EventRule,
     media: MediaOutputs,
 ) -> tuple[list[VideoFailure], list[str]]:
     """Score all videos and write the outputs of each; Ctrl-C says which are left.
@@ -258,14 +239,14 @@ def _score_all(
     if stride < SNIPPET_LEN:
         say(f"stride {stride}: about {SNIPPET_LEN // stride} times the time of stride 16")
     left = {each.video.path: each for each in outputs}
-    writer = MediaWriter(media, describe_run(scorer.checkpoint, scorer.note), rule)
+    writer = MediaWriter(media, describe_run(scorer.checkpoint))
     explain = media.report is not None or any(each.events for each in outputs)
     incomplete: list[str] = []
 
     def write(video: Path, scores: Scores) -> None:
         warning = scorer.warning(scores)
         failed = write_video_outputs(
-            left[video], scores, score_format=score_format, rule=rule, note=scorer.note
+            left[video], scores, score_format=score_format, note=scorer.note
         )
         failed += writer.write(left[video].video, scores, warning=warning, report=report)
         incomplete.extend(f"{video}: {failure}" for failure in failed)

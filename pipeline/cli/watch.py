@@ -68,7 +68,8 @@ def watch(
     have been received. A machine that is too slow leaves out some of them, 16 at a time, and says
     how many. A source that ends, or sends nothing for 10 seconds, is opened again when it returns.
     A score depends on the last 256 times 16 frames; `pipeline score` also uses the frames that
-    follow, so that its scores differ. A source that is unlike the training videos is named once.
+    follow, so that its scores differ. A source that is unlike the training videos is named once: at
+    25 frames per second after 5 minutes, or 44 minutes after it has become so.
     Ctrl-C and SIGTERM end the open event and the command; the exit code is 130 after Ctrl-C, and 0
     after SIGTERM, with which a service is stopped.
 

@@ -13,8 +13,7 @@ from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds
-from pipeline.scoring.calibration import read_calibration
-from pipeline.scoring.events import EventRule
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.score import RUNS_FOLDER, find_seeds
 
 FEATURES_FOLDER = Path("features")
@@ -42,6 +41,7 @@ def evaluate(
         dataset: A dataset, its name or the path of its manifest; None for the one that the run was
             trained on.
         features: Folder that holds `<dataset>/<video_id>.h5`; None for `features_folder_of`.
+            Training features that are not there are looked for with `features_folder_of`.
         runs: Folder in which the last run is looked for.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N".
         controls: Also measure motion energy, which needs the videos, linear scorers, which need the
@@ -72,29 +72,38 @@ def evaluate(
         dataset = seeds.describe().dataset_source
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
+    folder = features_folder_of(seeds, dataset) if features is None else Path(features)
     training: Dataset | LookaroundError | None = None
+    training_features: Path | None = None
     if controls:  # whose features alone are read
         try:
             training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
+            training_features = _training_features(seeds, training, folder)
         # A checkpoint alone, or a manifest that is gone: linear scorers are left out.
         except (CheckpointError, DatasetError) as error:
             training = error
-    calibration = None if threshold is not None else read_calibration(seeds)
-    rule = EventRule() if calibration is None else calibration.rule
+    rule, calibration = read_rule(seeds, threshold=threshold)
     evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
         dataset,
-        features_folder_of(seeds, dataset) if features is None else Path(features),
+        folder,
         choose_device(device),
         controls=controls,
-        rule=rule.with_values(threshold=threshold),
+        rule=rule,
         training=training,
+        training_features=training_features,
         epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,
         ground_truth=ground_truth,
         report=report,
     )
-    return replace(evaluation, is_calibrated=calibration is not None)
+    return replace(evaluation, calibration=calibration)
+
+
+def _training_features(seeds: Seeds, training: Dataset, features: Path) -> Path:
+    """The folder of the training features: that of the test features if they are there, too."""
+    has_both = (features / training.name).is_dir()
+    return features if has_both else features_folder_of(seeds, training)
 
 
 def features_folder_of(seeds: Seeds, dataset: Dataset) -> Path:

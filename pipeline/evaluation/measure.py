@@ -58,6 +58,7 @@ def measure(
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
     training: Dataset | LookaroundError | None = None,
+    training_features: Path | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
 ) -> Evaluation:
@@ -79,6 +80,7 @@ def measure(
         best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
             train split. `dataset` if None; why it cannot be read if an error.
+        training_features: Holds the features of `training`; `features_folder` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
             features: the convention of their release if they were imported, else `annotation`.
@@ -104,7 +106,8 @@ def measure(
         plan.append(("best on test", partial(_best_epoch_rows, epochs=epochs, best_by=best_by)))
     if controls:
         fitted_to = dataset if training is None else training
-        plan += _controls(first, fitted_to, features_folder, n_videos=len(split.entries))
+        fitted_from = training_features or features_folder
+        plan += _controls(first, fitted_to, fitted_from, n_videos=len(split.entries))
     report(Progress("evaluate", 0, len(plan), "rows", detail=name))
     models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
     test = score_split(split, models, device, rule=rule or EventRule(), is_compared=controls)
@@ -137,12 +140,12 @@ def measure(
 
 
 def _controls(
-    first: Checkpoint, training: Dataset | LookaroundError, features_folder: Path, *, n_videos: int
+    first: Checkpoint, training: Dataset | LookaroundError, folder: Path, *, n_videos: int
 ) -> Iterator[tuple[str, MeasureRows]]:
     """What a model has to beat, by name; scorers of one kind are measured together."""
     is_imported = _is_imported(first)
     yield "motion energy", partial(_motion_energy_rows, is_imported=is_imported)
-    linear = partial(_linear_rows, training=training, folder=features_folder, run=first)
+    linear = partial(_linear_rows, training=training, folder=folder, run=first)
     yield "; ".join(scored_columns(first.model.config.stream_dims)), linear
     if first.model.accepts_context and n_videos > 1:
         yield "context shuffled", partial(_shuffled_context_rows, name=first.model_name)

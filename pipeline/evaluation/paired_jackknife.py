@@ -10,7 +10,7 @@ root of the sum of `quantile**2 * variance`.
 
 Other intervals are too narrow for few videos, in simulations of arms that are equal. Percentiles of
 a bootstrap told a third of them apart with two and two videos, instead of 5 %; Satterthwaite's
-degrees of freedom for the sum of the parts 11 % with three and 28; the linearized AUC (DeLong's
+degrees of freedom for the sum of the parts 9 % with three and 28; the linearized AUC (DeLong's
 variance, summed over each video) 10 % with twelve and twelve videos of unequal length.
 """
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from extractors.snippets import SNIPPET_LEN
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
 from pipeline.evaluation.metrics import MACRO_AUC_DATASETS, Curves, FrameMetrics
@@ -20,6 +21,7 @@ from pipeline.evaluation.paired_jackknife import (
     paired_difference,
 )
 from pipeline.outputs import write_output
+from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.events import EventRule
 
 FORMAT = "lookaround evaluation"
@@ -132,12 +134,13 @@ class Evaluation:
             comparable only if it is equal.
         rule: When a score was an event.
         seeds: Of the training runs.
-        is_pretrained: False if the features are of random weights.
+        is_pretrained: False if the features are of random weights; None if that is not known.
         rows: One per system; the model itself first.
         left_out: Rows that could not be measured.
         ground_truth: How frame labels were made: `annotation`, cut to each video's true length, or
             the published convention of this name.
-        is_calibrated: Whether the rule is that of the run's calibration.
+        calibration: The run's, whose rule it is; None where there is none, or a threshold was
+            given.
     """
 
     trained_on: str
@@ -149,11 +152,11 @@ class Evaluation:
     labels_sha256: str
     rule: EventRule
     seeds: tuple[int, ...]
-    is_pretrained: bool
+    is_pretrained: bool | None
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
     ground_truth: str = ANNOTATION
-    is_calibrated: bool = False
+    calibration: Calibration | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -211,7 +214,11 @@ def metrics_table(evaluation: Evaluation) -> Table:
 def alarms_table(evaluation: Evaluation) -> Table:
     """The alarms at the threshold, of the rows that have scores in [0, 1]."""
     rule = evaluation.rule
-    calibrated = " (calibrated)" if evaluation.is_calibrated else ""
+    calibrated = ""
+    if evaluation.calibration is not None:
+        stride = evaluation.calibration.stride
+        with_other = f" with stride {stride}" if stride != SNIPPET_LEN else ""
+        calibrated = f" (calibrated{with_other})"
     title = (
         f"alarms at {rule.threshold:g}{calibrated}, released below {rule.release:g}, "
         f"merged within {rule.merge_seconds:g} s"
@@ -286,11 +293,12 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     test videos are too few for one; `averaged_lead` is that of the averaged seeds.
     """
     values = asdict(evaluation)
-    del values["rows"], values["rule"]
+    del values["rows"], values["rule"], values["calibration"]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **values,
+        "is_calibrated": evaluation.calibration is not None,
         "event_rule": {**asdict(evaluation.rule), "release": evaluation.rule.release},
         "rows": [_row_to_json(row, evaluation) for row in evaluation.rows],
     }

@@ -97,8 +97,14 @@ def _shuffled_context_auc(
         permutation_without_fixed_points(len(videos), np.random.default_rng(shuffle))
         for shuffle in range(N_CONTEXT_SHUFFLES)
     ]
-    shuffled = [_outputs(model, videos, device, contexts=order) for order in orders]
-    return float(np.mean([_auc(videos, _scores(outputs)) for outputs in shuffled]))
+    return float(
+        np.mean(
+            [
+                _auc(videos, _scores(_outputs(model, videos, device, contexts=order)))
+                for order in orders
+            ]
+        )
+    )
 
 
 @torch.inference_mode()

@@ -30,7 +30,6 @@ from models import model_class
 from pipeline.device import choose_device, describe_device
 from pipeline.experiments.clips import make_clips
 from pipeline.runs.checkpoints import Checkpoint
-from pipeline.scoring.events import EventRule
 from pipeline.scoring.live import WatchSummary, watch_source
 from pipeline.scoring.live_records import LiveRecord, LiveScore
 from pipeline.scoring.live_scores import LiveScorer
@@ -97,9 +96,7 @@ def bench_live(
         )
         camera.start()
         source = LiveSource.parse(str(growing))
-        summary = watch_source(
-            source, scorer, EventRule(), receive, stop=stop, stall_seconds=STALL_SECONDS
-        )
+        summary = watch_source(source, scorer, receive, stop=stop, stall_seconds=STALL_SECONDS)
         camera.join()
         first_seconds = float(read_index(growing).timestamps[0])
     return LiveDelays(_delays(told, written, first_seconds, fps), summary)

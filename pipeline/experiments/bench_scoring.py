@@ -27,7 +27,7 @@ from extractors.names import PRECISIONS
 from models import model_class
 from pipeline.config import resolve_config, with_streams
 from pipeline.experiments.clips import make_clips
-from pipeline.experiments.gpu_runner import describe_machine
+from pipeline.experiments.gpu.runner import describe_machine
 from pipeline.runs.checkpoints import Checkpoint, save_checkpoint
 from pipeline.runs.run_folder import Run
 

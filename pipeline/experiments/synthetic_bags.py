@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from extractors.features import Features
 from models.interface import stream_columns
-from pipeline.config import TrainConfig
+from pipeline.config import RECIPES, TrainConfig
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.linear_baseline import LabeledBag
 from pipeline.evaluation.split_videos import SplitVideo
@@ -130,6 +130,12 @@ SYNTHETIC: dict[str, Callable[[int], SyntheticSet]] = {
     "exclusive-or": exclusive_or,
     "bursts": bursts,
 }
+
+
+def synthetic_recipe(model_name: str, name: str) -> Path | None:
+    """The recipe of a model for one of `SYNTHETIC`; None where it has none."""
+    path = RECIPES / "synthetic" / f"{model_name}-{name}.toml"
+    return path if path.is_file() else None
 
 
 def _opposite_codes(rng: np.random.Generator, n: int) -> NDArray[np.float64]:

@@ -55,8 +55,8 @@ of this project:
     tail_policy      which snippets the last frames make, see `extractors.snippets`
     precision        of the networks: "float32" or "bfloat16"
     weights          name of the weights, "random:SEED", or file name
-    is_pretrained    false for random weights; without this key, too, everything made with the
-                     features says "random weights: not pretrained"
+    is_pretrained    false for random weights: everything made with the features says "random
+                     weights: not pretrained"; without this key "weights not known to be pretrained"
     weights_sha256_<stream>  hexadecimal SHA-256 of each stream's weights
     flow_method      name of the flow method; "none" where there is no flow stream
     flow_bound_px    the flow in pixels that is clipped to and scaled to 1

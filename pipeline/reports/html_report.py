@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.decoding.frame_folder import VideoSource, path_of
+from pipeline.notes import weights_note
 from pipeline.printable import printable
 from pipeline.reports.curve import Curve, make_curve
 from pipeline.reports.html_page import (
@@ -28,7 +29,6 @@ from pipeline.scoring.events import (
     Event,
     EventRule,
     Interval,
-    describe_events,
     frame_ends,
 )
 from pipeline.scoring.frame_scores import Scores
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("uplot/uPlot.iife.min.js", "events.js", "helpers.js", "player.js", "report.js")
 STYLES = ("uplot/uPlot.min.css", "report.css")
+
+# By whether they are known to be pretrained.
+WEIGHTS = {True: "pretrained", False: "random, not pretrained", None: "not known to be pretrained"}
 
 # Runs of the small curve in an index.
 INDEX_CURVE_RUNS = 240
@@ -111,15 +114,10 @@ class ReportSummary:
         return float(self.curve.scores.max())
 
 
-def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
-    """Collect what a reader of a report must know about a trained model.
-
-    Args:
-        checkpoint: The model that scored the video.
-        note: A warning for the head of the report.
-    """
+def describe_run(checkpoint: "Checkpoint") -> RunFacts:
+    """Collect what a reader of a report must know about the model that scored the video."""
     provenance = checkpoint.provenance
-    weights = "pretrained" if checkpoint.is_pretrained else "random, not pretrained"
+    weights = WEIGHTS[checkpoint.is_pretrained]
     n_averaged = checkpoint.n_averaged
     seeds = f"{n_averaged} seeds averaged" if n_averaged > 1 else f"seed {checkpoint.seed}"
     facts = (
@@ -130,7 +128,7 @@ def describe_run(checkpoint: "Checkpoint", note: str = "") -> RunFacts:
         ("Crops per frame", str(provenance.get("crops", "unknown"))),
     )
     settings = tuple((key, str(value)) for key, value in provenance.items())
-    return RunFacts(facts, settings, note)
+    return RunFacts(facts, settings, weights_note(checkpoint.is_pretrained))
 
 
 def write_report(
@@ -138,7 +136,6 @@ def write_report(
     video: VideoSource,
     scores: Scores,
     run: RunFacts,
-    rule: EventRule | None = None,
     *,
     name: Path | None = None,
     truth: Sequence[Interval] | None = None,
@@ -150,9 +147,8 @@ def write_report(
     Args:
         path: The HTML file, which appears whole or not at all.
         video: The file or folder of frames that was scored.
-        scores: Its scores.
+        scores: Its scores; the threshold of their rule is where the slider begins.
         run: What scored it.
-        rule: When a score is an event; its threshold is where the slider begins.
         name: What the video is called, such as its path in a folder; None for the file's name.
         truth: Labeled anomalies as (start, stop) in frames, stop excluded; None where the video
             has no labels.
@@ -167,10 +163,9 @@ def write_report(
         VideoWriterError: If no preview can be made of a folder of frames.
         OSError: If the report cannot be written.
     """
-    rule = rule or EventRule()
     shown_name = printable(str(name or path_of(video).name))
     curve = make_curve(scores)
-    thumbnails = make_thumbnails(video, scores, choose_frames(scores, rule))
+    thumbnails = make_thumbnails(video, scores, choose_frames(scores))
     first = float(scores.timestamps[0])
     seconds = curve.end_seconds - first
     truth_seconds = _in_seconds(scores, truth or ())
@@ -188,10 +183,10 @@ def write_report(
         index_href=None if index is None else relative_href(index, path),
         player=make_player(video, path),
         truth_known=truth is not None,
-        threshold=rule.threshold,
+        threshold=scores.rule.threshold,
         is_reduced=curve.is_reduced,
         parts=list(curve.without),
-        data=_page_data(curve, thumbnails, rule, truth_seconds),
+        data=_page_data(curve, thumbnails, scores.rule, truth_seconds),
         uplot_license=read_asset("uplot/LICENSE"),
     )
     peak_frame = int(scores.per_frame.argmax())
@@ -199,7 +194,7 @@ def write_report(
         path=path,
         name=shown_name,
         seconds=seconds,
-        events=describe_events(scores.per_frame, scores.timestamps, rule),
+        events=scores.events(),
         curve=make_curve(scores, max_runs=INDEX_CURVE_RUNS),
         thumbnail=min(thumbnails, key=lambda t: abs(t.frame - peak_frame), default=None),
         truth=truth_seconds,

@@ -10,7 +10,6 @@ from pipeline.reports.clips import write_clips
 from pipeline.reports.html_index import INDEX_NAME, write_index
 from pipeline.reports.html_report import ReportSummary, RunFacts, write_report
 from pipeline.reports.overlay import write_overlay
-from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_files import NamedVideo, write_each
 from pipeline.video_writer import container_for, suffix_for_sound
@@ -86,8 +85,8 @@ class MediaOutputs:
 class MediaWriter:
     """Writes the media outputs of videos one after the other, and their index at the end."""
 
-    def __init__(self, outputs: MediaOutputs, run: RunFacts, rule: EventRule) -> None:
-        self._outputs, self._run, self._rule = outputs, run, rule
+    def __init__(self, outputs: MediaOutputs, run: RunFacts) -> None:
+        self._outputs, self._run = outputs, run
         self._summaries: list[ReportSummary] = []
 
     def write(
@@ -119,7 +118,6 @@ class MediaWriter:
                 video.source,
                 scores,
                 self._run,
-                self._rule,
                 name=video.name,
                 truth=video.truth(scores.n_frames),
                 index=self._outputs.index,
@@ -128,13 +126,12 @@ class MediaWriter:
             self._summaries.append(summary)
 
         def cut_clips(folder: Path) -> None:
-            events = describe_events(scores.per_frame, scores.timestamps, self._rule)
-            write_clips(folder, video.source, events, report=report)
+            write_clips(folder, video.source, scores.events(), report=report)
 
         def draw_overlay(_: Path) -> None:
             path = self._outputs.overlay_of(video)
             assert path is not None
-            write_overlay(path, video.source, scores, self._rule, report=report)
+            write_overlay(path, video.source, scores, report=report)
 
         return write_each(
             ("report", self._outputs.report_of(video), write_page),

@@ -12,7 +12,7 @@ from extractors.networks.weights import NAMED
 from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, FORMAT_VERSION, Evaluation, write_json
 from pipeline.evaluation.verdict import describe_unbeaten
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.epochs import read_epochs
@@ -221,9 +221,12 @@ def _number(value: float | None) -> str:
 
 
 def _limits(description: RunDescription) -> str:
-    if description.provenance.get("is_pretrained") is True:
+    is_pretrained = description.provenance.get("is_pretrained")
+    if is_pretrained is True:
         return LIMITS
-    return f"- Extractor with {RANDOM_WEIGHTS_NOTE}. Use the run for tests only.\n{LIMITS}"
+    unless = "" if is_pretrained is False else ", unless you know that they are"
+    note = weights_note(is_pretrained)
+    return f"- Extractor with {note}. Use the run for tests only{unless}.\n{LIMITS}"
 
 
 def _license(description: RunDescription) -> str:

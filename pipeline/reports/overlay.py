@@ -11,7 +11,7 @@ from extractors.decoding.video import Video, VideoError
 from pipeline.images import Panel, draw_curve_panel, draw_label
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_page import format_seconds
-from pipeline.scoring.events import Event, EventRule, describe_events, frame_ends
+from pipeline.scoring.events import Event, frame_ends
 from pipeline.scoring.frame_scores import Scores
 from pipeline.video_writer import Frame, write_with_sound
 
@@ -26,7 +26,6 @@ def write_overlay(
     path: Path,
     video: VideoSource,
     scores: Scores,
-    rule: EventRule | None = None,
     *,
     report: ReportProgress = no_report,
 ) -> None:
@@ -38,31 +37,27 @@ def write_overlay(
         path: The file, `.mp4` or `.mkv`; it appears whole or not at all.
         video: The video that was scored.
         scores: Its scores.
-        rule: When a score is an event.
         report: Called after every `CHUNK_LEN` frames.
 
     Raises:
         VideoError: If the video cannot be read, or shows another number of frames than was scored.
         VideoWriterError: If the file cannot be written, or its container cannot hold the sound.
     """
-    rule = rule or EventRule()
     end = float(frame_ends(scores.timestamps)[-1])
-    events = describe_events(scores.per_frame, scores.timestamps, rule)
-    frames = _draw_frames(video, scores, rule, events, report)
+    frames = _draw_frames(video, scores, scores.events(), report)
     write_with_sound(path, frames, video, stop_seconds=end)
 
 
 def _draw_frames(
     video: VideoSource,
     scores: Scores,
-    rule: EventRule,
     events: Sequence[Event],
     report: ReportProgress,
 ) -> Iterator[tuple[Frame, float]]:
     opened = Video(video)
     height = round(min(max(opened.height * PANEL_FRACTION, MIN_PANEL_PX), MAX_PANEL_PX))
     label_width = min(round(height * LABEL_ASPECT), opened.width // 2)
-    panel = _draw_panel(scores, rule, events, (height, opened.width - label_width))
+    panel = _draw_panel(scores, events, (height, opened.width - label_width))
     per_frame = scores.per_frame
     is_event = np.zeros(scores.n_frames, bool)
     for event in events:
@@ -91,13 +86,11 @@ def _other_frames(video: VideoSource, scores: Scores) -> VideoError:
     return VideoError.about(path_of(video), problem)
 
 
-def _draw_panel(
-    scores: Scores, rule: EventRule, events: Sequence[Event], size: tuple[int, int]
-) -> Panel:
+def _draw_panel(scores: Scores, events: Sequence[Event], size: tuple[int, int]) -> Panel:
     n_frames = scores.n_frames
     bands = [(event.start_frame / n_frames, event.stop_frame / n_frames) for event in events]
     heights = column_maxima(scores.per_frame, size[1])
-    return draw_curve_panel(size, heights, bands, rule.threshold)
+    return draw_curve_panel(size, heights, bands, scores.rule.threshold)
 
 
 def column_maxima(per_frame: NDArray[np.float32], n_columns: int) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.evaluation.results import Evaluation, Row
 from pipeline.figures import CURVE_COLOR, NOTE_COLOR, Axes, png_figure
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 
 ROW_COLORS = (CURVE_COLOR, "#c55a11", "#7f7f7f")
 
@@ -38,14 +38,8 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))
             axes.grid(alpha=0.3)
             axes.legend(loc=place, fontsize=9)
-        if not evaluation.is_pretrained:
-            figure.text(
-                *(0.99, 0.975, RANDOM_WEIGHTS_NOTE),
-                ha="right",
-                va="top",
-                color=NOTE_COLOR,
-                fontsize=9,
-            )
+        note = weights_note(evaluation.is_pretrained)
+        figure.text(0.99, 0.975, note, ha="right", va="top", color=NOTE_COLOR, fontsize=9)
 
 
 def _draw_curves(row: Row, roc: Axes, recall: Axes, color: str) -> None:

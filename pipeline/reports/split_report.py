@@ -1,6 +1,6 @@
 """HTML reports of a test split: a page per video with its labels, and an index, worst first."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import torch
 
 from extractors.decoding.video import VideoError
 from extractors.errors import LookaroundError
+from models.interface import AnomalyModel
 from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.split_videos import EvaluatedSplit, SplitVideo
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.reports.html_index import INDEX_NAME, write_index
-from pipeline.reports.html_report import describe_run, write_report
+from pipeline.reports.html_report import ReportSummary, RunFacts, describe_run, write_report
 from pipeline.runs.checkpoints import Checkpoint
 from pipeline.runs.feature_distance import describe_distance, video_distance
 from pipeline.scoring.events import EventRule, Interval, true_runs
-from pipeline.scoring.frame_scores import scores_of_video
+from pipeline.scoring.frame_scores import Scores, scores_of_video
 from pipeline.scoring.snippet_scores import (
     check_streams,
     snippet_scores,
@@ -53,7 +53,7 @@ def write_split_report(
     rule: EventRule,
     *,
     ground_truth: str,
-    distance_limits: Iterable[float | None] = (),
+    distance_limits: Sequence[float | None] = (),
     report: ReportProgress = no_report,
 ) -> SplitReport:
     """Score the test videos of a dataset and write `index.html` and `videos/<video_id>.html`.
@@ -84,47 +84,69 @@ def write_split_report(
         dataset, features_folder, checkpoint.provenance, ground_truth=ground_truth
     )
     model = checkpoint.model.to(device).eval()
-    run = describe_run(checkpoint, "" if checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE)
-    index = folder / INDEX_NAME
+    run = describe_run(checkpoint)
     summaries, failures = [], []
     for number, video in enumerate(split, start=1):
-        entry, features = video.entry, video.features
-        check_streams(model, stream_dims_of(features), split.path(entry))
-        scores = replace(
-            scores_of_video(snippet_scores(model, features, device=device), features),
-            without=snippet_scores_without(model, features, device=device),
-            feature_distance=video_distance(model.input_norm, features.streams),
-        )
+        path = split.path(video.entry)
+        scores = _score(model, video, path, device, rule)
+        warning = describe_distance(scores.feature_distance, distance_limits)
         try:
-            _check_times(video, split.path(entry))
-            summary = write_report(
-                folder / "videos" / f"{entry.video_id}.html",
-                video.source,
-                scores,
-                run,
-                rule,
-                name=Path(entry.video_id),
-                truth=_intervals(video),
-                index=index,
-                warning=describe_distance(scores.feature_distance, distance_limits),
-            )
-        except (PageError, VideoError) as error:
+            summaries.append(_write_page(folder, video, path, scores, run, warning))
+        except PageError as error:
             failures.append(str(error))
-        except VideoWriterError as error:  # which names the preview of a folder of frames
-            failures.append(f"{entry.path}: {error}")
-        else:
-            summaries.append(summary)
         report(Progress("report", number, len(split.entries), "videos"))
+    index = folder / INDEX_NAME
     write_index(index, f"Test videos of {dataset.name}", summaries, run)
     return SplitReport(index, tuple(failures))
 
 
-def _check_times(video: SplitVideo, path: Path) -> None:
+def _score(
+    model: AnomalyModel, video: SplitVideo, path: Path, device: torch.device, rule: EventRule
+) -> Scores:
+    """Score a video from its features, which are in the file `path`, with all that a page shows."""
+    features = video.features
+    check_streams(model, stream_dims_of(features), path)
+    return replace(
+        scores_of_video(snippet_scores(model, features, device=device), features),
+        without=snippet_scores_without(model, features, device=device),
+        feature_distance=video_distance(model.input_norm, features.streams),
+        rule=rule,
+    )
+
+
+def _write_page(
+    folder: Path,
+    video: SplitVideo,
+    path: Path,
+    scores: Scores,
+    run: RunFacts,
+    warning: str,
+) -> ReportSummary:
+    """Write the page of a video, whose features are in the file `path`.
+
+    Raises:
+        PageError: If it cannot have one, in one line that names the file.
+    """
     if not video.features.has_times:
         raise PageError(
             f"{path}: imported features without the times of their frames, which a page needs; "
             "extract the features of the video here"
         )
+    try:
+        return write_report(
+            folder / "videos" / f"{video.entry.video_id}.html",
+            video.source,
+            scores,
+            run,
+            name=Path(video.entry.video_id),
+            truth=_intervals(video),
+            index=folder / INDEX_NAME,
+            warning=warning,
+        )
+    except VideoError as error:
+        raise PageError(str(error)) from error
+    except VideoWriterError as error:  # which names the preview of a folder of frames
+        raise PageError(f"{video.entry.path}: {error}") from error
 
 
 def _intervals(video: SplitVideo) -> list[Interval]:

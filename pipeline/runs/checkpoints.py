@@ -29,9 +29,10 @@ from pipeline.extraction.feature_file import Provenance
 from pipeline.printable import describe_error
 
 FORMAT = "lookaround checkpoint"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 METADATA_KEY = "lookaround"
 SHA256_KEY = "sha256"
+MAX_NETWORKS = 64
 
 
 class CheckpointError(LookaroundError, OSError):
@@ -61,9 +62,13 @@ class Checkpoint:
     n_averaged: int = 1
 
     @property
-    def is_pretrained(self) -> bool:
-        """Whether the features came from trained weights and not from random ones."""
-        return self.provenance.get("is_pretrained") is True
+    def is_pretrained(self) -> bool | None:
+        """Whether the features came from trained weights or random ones; None if it is not known.
+
+        Features that another program made need not say it.
+        """
+        value = self.provenance.get("is_pretrained")
+        return value if isinstance(value, bool) else None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -76,6 +81,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "model_name": checkpoint.model_name,
         "model": dataclasses.asdict(checkpoint.model.config),
         "members": list(checkpoint.model.members),
+        "n_networks": checkpoint.model.n_networks,
         "provenance": checkpoint.provenance,
         "dataset": checkpoint.dataset,
         "seed": checkpoint.seed,
@@ -99,14 +105,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         metadata = file.metadata
         model_name = str(metadata["model_name"])
         config = model_config_from_json(model_name, metadata["model"])
-        members = metadata.get("members", [])  # not in files of earlier versions
+        members, n_networks = metadata["members"], _whole_number(metadata, "n_networks")
         # First without memory: no size is taken from the file before it is known to fit.
         with torch.device("meta"):
-            expected = _build(model_name, config, members).state_dict()
+            expected = _build(model_name, config, members, n_networks).state_dict()
         tensors = file.read_all(expected)
         _check_values(tensors)
         with torch.random.fork_rng(devices=[]):  # initial weights are random, and replaced
-            model = _build(model_name, config, members)
+            model = _build(model_name, config, members, n_networks)
         model.load_state_dict(tensors)
         return Checkpoint(
             model=model.eval(),
@@ -136,18 +142,21 @@ def _check_values(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _build(model_name: str, config: ModelConfig, members: object) -> AnomalyModel:
+def _build(model_name: str, config: ModelConfig, members: object, n_networks: int) -> AnomalyModel:
     """The model that a file describes, with random weights.
 
     Raises:
-        ValueError: If the members are not those of an ensemble of this program.
+        ValueError: If the members are not those of an ensemble of this program, or the networks too
+            many.
     """
-    network = model_class(model_name)(config)
-    if members == []:
-        return network
+    if not 1 <= n_networks <= MAX_NETWORKS:
+        raise ValueError(f"n_networks must be in 1 to {MAX_NETWORKS}, instead got {n_networks}")
+    networks = [model_class(model_name)(config) for _ in range(n_networks)]
+    if members == [] and n_networks == 1:
+        return networks[0]
     if not isinstance(members, list) or not all(isinstance(name, str) for name in members):
         raise ValueError(f"members must be a list of names, instead got {members!r:.40}")
-    ensemble = Ensemble(network, has_motion="motion" in members)
+    ensemble = Ensemble(networks, has_motion="motion" in members)
     if list(ensemble.members) != members:
         raise ValueError(f"members must be {list(ensemble.members)}, instead got {members!r:.80}")
     return ensemble

@@ -17,13 +17,15 @@ also bounds the rate at a higher threshold, which the time in alarm may ask for.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import gamma
 
-from extractors.decoding.frame_folder import VideoSource
+from extractors.decoding.frame_folder import VideoSource, path_of
 from extractors.errors import LookaroundError
 from extractors.snippets import SNIPPET_LEN
+from pipeline.extraction.video_digest import Source, identify_source
 from pipeline.progress import ReportProgress, no_report
 from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.events import (
@@ -60,7 +62,7 @@ def calibrate(
 
     Args:
         scorer: The run and its extractor.
-        normal_videos: Files and folders of frames without anomalies. No path may occur twice.
+        normal_videos: Files and folders of frames without anomalies. No video may occur twice.
         false_alarms_per_hour: Above 0.
         rule: Merging and minimum length of events; its threshold is not used. None for the default.
         stride: As in `score`.
@@ -70,8 +72,10 @@ def calibrate(
         The calibration, and the videos that could not be scored and do not count.
 
     Raises:
-        CalibrationError: If no video could be scored, or no threshold gives so few events.
+        CalibrationError: If a video is given twice, be it under two names, no video could be
+            scored, or no threshold gives so few events.
     """
+    _check_different(normal_videos)
     scored: list[Scores] = []
     failures = scorer.score_all(
         normal_videos, lambda _, scores: scored.append(scores), stride=stride, report=report
@@ -79,6 +83,23 @@ def calibrate(
     if not scored:
         raise CalibrationError(f"no normal video could be scored; {failures[0].reason}")
     return choose_threshold(scored, false_alarms_per_hour, rule or EventRule()), failures
+
+
+def _check_different(videos: Sequence[VideoSource]) -> None:
+    """Refuse a video that is given twice: the footage would support a lower bound than it does."""
+    seen: dict[Source, Path] = {}
+    for video in videos:
+        path = path_of(video)
+        try:
+            source = identify_source(video)
+        except OSError:  # it cannot be scored either, which is told then
+            continue
+        if source in seen:
+            raise CalibrationError(
+                f"{path}: has the same content as {seen[source]}, whose hours would count twice; "
+                "name one of them"
+            )
+        seen[source] = path
 
 
 def choose_threshold(

@@ -68,6 +68,24 @@ class Calibration:
         """When a score is an event."""
         return EventRule(self.threshold, self.merge_seconds, self.min_seconds)
 
+    def notices(self, stride: int, *, is_live: bool = False) -> list[str]:
+        """What a user should know before the threshold is used.
+
+        Args:
+            stride: Of the scores that it is used for, in frames.
+            is_live: Whether they are of a live source. Such scores see no later frames, so that the
+                bound, which is for whole videos, is left out.
+        """
+        lines = f"calibrated {self.describe()}".splitlines()
+        if is_live:
+            lines[1:] = ["it was calibrated with whole videos: expect another rate of events live"]
+        if self.stride != stride:
+            lines.append(
+                f"it was calibrated with stride {self.stride}, this is {stride}: "
+                "expect another rate of events"
+            )
+        return lines
+
     def describe(self) -> str:
         """The threshold, the footage and the bound that it allows, in two lines."""
         in_alarm = (
@@ -87,6 +105,37 @@ class Calibration:
 def calibration_path(seeds: Seeds) -> Path:
     """The file of a run's calibration: one for all seeds, which score together."""
     return seeds.finished[0].folder / "calibration.json"
+
+
+def read_rule(
+    seeds: Seeds,
+    *,
+    threshold: float | None = None,
+    merge_seconds: float | None = None,
+    min_seconds: float | None = None,
+) -> tuple[EventRule, Calibration | None]:
+    """When a score of a run is an event.
+
+    Args:
+        seeds: Of the run.
+        threshold: As in `EventRule`; None for that of the calibration, else the default. One that
+            is given stands for the whole calibration, which then does not count.
+        merge_seconds: As in `EventRule`; None likewise.
+        min_seconds: As in `EventRule`; None likewise.
+
+    Returns:
+        The rule, and the run's calibration; None where there is none, or it does not count.
+
+    Raises:
+        CheckpointError: As `read_calibration`, unless a threshold is given.
+        ValueError: If a value is out of its range.
+    """
+    calibration = None if threshold is not None else read_calibration(seeds)
+    rule = EventRule() if calibration is None else calibration.rule
+    changed = rule.with_values(
+        threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+    )
+    return changed, calibration
 
 
 def distance_limits(seeds: Seeds, calibration: Calibration | None) -> tuple[float | None, ...]:

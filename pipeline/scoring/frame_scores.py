@@ -14,9 +14,6 @@ from extractors.features import Features
 from extractors.snippets import REPEAT_LAST_FRAME, n_snippets, per_frame
 from pipeline.outputs import write_output
 from pipeline.scoring.events import (
-    DEFAULT_MERGE_SECONDS,
-    DEFAULT_MIN_SECONDS,
-    DEFAULT_THRESHOLD,
     Event,
     EventRule,
     Interval,
@@ -46,6 +43,8 @@ class Scores:
             without this part; empty where that was not computed.
         feature_distance: How far the video's features lie from those that the run was trained on,
             as in `pipeline/runs/feature_distance.py`; None where that was not computed.
+        rule: When a score is an event: the rule that the run is calibrated for, or that the user
+            gave, else the default.
 
     Raises:
         ValueError: If the shapes, the number of scores or their range are not as above.
@@ -63,6 +62,7 @@ class Scores:
     stride: int = 0
     without: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     feature_distance: float | None = None
+    rule: EventRule = field(default_factory=EventRule)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a video's scores."""
@@ -111,22 +111,25 @@ class Scores:
 
     def events(
         self,
-        threshold: float = DEFAULT_THRESHOLD,
+        threshold: float | None = None,
         *,
-        merge_seconds: float = DEFAULT_MERGE_SECONDS,
-        min_seconds: float = DEFAULT_MIN_SECONDS,
+        merge_seconds: float | None = None,
+        min_seconds: float | None = None,
     ) -> tuple[Event, ...]:
-        """Find the events by the rule of `EventRule`, in the order of time.
+        """Find the events, in the order of time; without arguments those of `pipeline score`.
 
         Args:
-            threshold: In (0, 1]; the score that begins an event.
-            merge_seconds: Events this close to each other are merged.
-            min_seconds: Shorter events are dropped.
+            threshold: As in `EventRule`; None for that of `rule`. One that is given stands for the
+                whole of `rule`, as --threshold does: the other values are then the default ones.
+            merge_seconds: As in `EventRule`; None likewise.
+            min_seconds: As in `EventRule`; None likewise.
 
         Raises:
             ValueError: If an argument is out of its range.
         """
-        rule = EventRule(threshold, merge_seconds, min_seconds)
+        rule = (self.rule if threshold is None else EventRule()).with_values(
+            threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+        )
         return describe_events(self.per_frame, self.timestamps, rule)
 
     def to_csv(self, path: str | Path) -> None:

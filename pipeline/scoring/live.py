@@ -5,9 +5,7 @@ a new one begins. No snippet spans two stretches, events end with theirs, and th
 a stretch is scored without any before it. On a machine that does not keep up whole snippets are
 dropped, counted and told; the stretch goes on after them.
 
-A source is named as unlike the videos of the training once two windows of `LIVE_WINDOW_LEN`
-snippets, one after the other, both are beyond the limit: 5.5 minutes at 25 frames per second. A
-single window of a source like the training is beyond it now and then, as 1 % of such videos are.
+A source is named once as unlike the videos of the training: `live_distance.py` says when.
 """
 
 import threading
@@ -32,9 +30,9 @@ from extractors.snippets import SNIPPET_LEN, n_snippets
 from pipeline.device import describe_device
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.run_folder import Run
-from pipeline.scoring.calibration import Calibration, read_calibration
-from pipeline.scoring.events import EventRule
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.live_connections import Connections
+from pipeline.scoring.live_distance import UnlikeWindows
 from pipeline.scoring.live_events import LiveEvents
 from pipeline.scoring.live_records import (
     LiveEvent,
@@ -127,36 +125,23 @@ def watch(
     parsed = LiveSource.parse(source)
     hook = None if webhook is None else Webhook(webhook, lambda text: receive(LiveNotice(text)))
     seeds = find_seeds(run, runs)
-    calibration = None if threshold is not None else read_calibration(seeds)
-    rule = _event_rule(calibration, receive).with_values(
-        threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
+    rule, calibration = read_rule(
+        seeds, threshold=threshold, merge_seconds=merge_seconds, min_seconds=min_seconds
     )
+    calibrated = () if calibration is None else calibration.notices(SNIPPET_LEN, is_live=True)
     scorer = Scorer.load(
-        seeds, device=device, weights=weights, flow_weights=flow_weights, calibration=calibration
+        seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
     )
     device_text = describe_device(scorer.device)
-    for text in (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices):
+    loaded = (f"run: {seeds.named.folder}", f"device: {device_text}", *scorer.notices)
+    for text in (*loaded, *calibrated):
         receive(LiveNotice(text, is_warning=False))
-    return watch_source(parsed, scorer, rule, receive, webhook=hook, stop=stop)
-
-
-def _event_rule(calibration: Calibration | None, receive: Receive) -> EventRule:
-    """The rule of a calibration, which is told; the default rule where there is none."""
-    if calibration is None:
-        return EventRule()
-    lines = [f"calibrated {line}" for line in calibration.describe().splitlines()[:1]]
-    if calibration.stride != SNIPPET_LEN:
-        lines.append(f"it was calibrated with stride {calibration.stride}, this is {SNIPPET_LEN}")
-    lines.append("it was calibrated with whole videos: expect another rate of events live")
-    for line in lines:
-        receive(LiveNotice(line, is_warning=False))
-    return calibration.rule
+    return watch_source(parsed, scorer, receive, webhook=hook, stop=stop)
 
 
 def watch_source(
     source: LiveSource,
     scorer: Scorer,
-    rule: EventRule,
     receive: Receive,
     *,
     webhook: Webhook | None = None,
@@ -168,8 +153,7 @@ def watch_source(
 
     Args:
         source: What to read.
-        scorer: The run and its extractor.
-        rule: When a score is an event.
+        scorer: The run, its extractor and its rule of events.
         receive: As in `watch`.
         webhook: What posts each event; None for nothing. It is entered and left here.
         stop: As in `watch`.
@@ -189,7 +173,7 @@ def watch_source(
                 webhook.post(json_line(event))
             receive(event)
 
-        events = LiveEvents(source.name, rule, tell)
+        events = LiveEvents(source.name, scorer.rule, tell)
         watcher = _Watcher(
             source,
             live_scorer,
@@ -217,7 +201,7 @@ class _Watcher:
         self._source, self._scorer, self._tail_policy = source, scorer, tail_policy
         self._events, self._receive = events, receive
         self._distance_limits = distance_limits  # none once the source was found to be beyond them
-        self._was_unlike = False  # in the window before this one
+        self._unlike_windows = UnlikeWindows()
         self._part: int | None = None  # of this connection; None before its first snippet
         self._has_opened = False
         self._notice_at = 0.0
@@ -293,12 +277,11 @@ class _Watcher:
             self._compare_window()
 
     def _compare_window(self) -> None:
-        """Name the source once if this window and the one before it are beyond the limits."""
+        """Name the source once if enough windows are beyond the limits."""
         unlike = describe_distance(self._scorer.feature_distance, self._distance_limits)
-        if unlike and self._was_unlike:
+        if self._unlike_windows.add(is_unlike=bool(unlike)):
             self._warn(unlike)
             self._distance_limits = ()
-        self._was_unlike = bool(unlike)
 
     def _drop(self, why: str) -> None:
         self.summary.n_dropped += 1

@@ -80,7 +80,8 @@ class LiveNotice:
 
     Attributes:
         text: The line.
-        is_warning: Whether scores are missing because of it.
+        is_warning: Whether something is wrong, such as that snippets are dropped; else it is said
+            for information.
     """
 
     text: str
@@ -92,10 +93,8 @@ LiveRecord = LiveEvent | LiveScore | LiveNotice
 
 def json_line(record: LiveEvent | LiveScore) -> str:
     """A record as one line of JSON, without the line break."""
-    if isinstance(record, LiveEvent):
-        values = {"format": EVENT_FORMAT, "format_version": FORMAT_VERSION, **asdict(record)}
-    else:
-        values = {"format": SCORE_FORMAT, "format_version": FORMAT_VERSION, **asdict(record)}
+    kind = EVENT_FORMAT if isinstance(record, LiveEvent) else SCORE_FORMAT
+    values = {"format": kind, "format_version": FORMAT_VERSION, **asdict(record)}
     return json.dumps(values, allow_nan=False)
 
 

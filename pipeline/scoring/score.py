@@ -7,6 +7,7 @@ from extractors.snippets import SNIPPET_LEN
 from pipeline.progress import ReportProgress, no_report
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds, latest_run, seeds_of
+from pipeline.scoring.calibration import read_rule
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.scorer import Scorer
 
@@ -41,11 +42,13 @@ def score(
         report: Called with the progress.
 
     Returns:
-        The scores of all frames that are shown.
+        The scores of all frames that are shown. Their `events()` are by the rule that the run is
+        calibrated for, which is for scores with the stride of the calibration.
 
     Raises:
         ConfigError: If there is no such device.
-        CheckpointError: If there is no such run, or its features cannot be computed again.
+        CheckpointError: If there is no such run, its calibration cannot be read, or its features
+            cannot be computed again.
         WeightsError: If the weights cannot be had.
         VideoError: If no frame can be decoded from the file, or the video is a folder and fps is
             not given.
@@ -54,8 +57,10 @@ def score(
     source = video_source(Path(video), fps)
     if fps is None:
         check_not_a_folder(path_of(source))
+    seeds = find_seeds(run, runs)
+    rule, calibration = read_rule(seeds)
     scorer = Scorer.load(
-        find_seeds(run, runs), device=device, weights=weights, flow_weights=flow_weights
+        seeds, rule, calibration, device=device, weights=weights, flow_weights=flow_weights
     )
     return scorer.score(source, stride=stride, report=report)
 

@@ -20,7 +20,7 @@ from extractors.errors import LookaroundError
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.outputs import OutputError, resolved, write_output
 from pipeline.printable import printable
-from pipeline.scoring.events import EventRule, Interval, describe_events, true_runs
+from pipeline.scoring.events import Interval, true_runs
 from pipeline.scoring.frame_scores import CSV_HEADER, Scores, csv_bytes
 from pipeline.scoring.thumbnails import make_thumbnails
 
@@ -119,7 +119,7 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             files.append(path)
-        elif frame_number(path) is not None and not _is_of_a_video_file(path):
+        elif _is_a_frame(path):
             of_images.add(path.parent)
     sources: list[VideoSource] = [*files]
     if fps is not None:
@@ -135,13 +135,14 @@ def _videos_below(folder: Path, fps: float | None) -> list[NamedVideo]:
     ]
 
 
-def _is_of_a_video_file(image: Path) -> bool:
-    """Whether an image is named after a video file, as our plots are: it is no frame of a folder.
+def _is_a_frame(path: Path) -> bool:
+    """Whether a file is named as a frame of a folder: not after a video file, as our plots are.
 
-    >>> [_is_of_a_video_file(Path(name)) for name in ("gate.mp4.png", "gate.mp4_0001.png")]
-    [True, False]
+    >>> [_is_a_frame(Path(name)) for name in ("12.png", "gate.mp4.png", "gate.mp4_0001.png")]
+    [True, False, True]
     """
-    return Path(image.stem).suffix.lower() in VIDEO_SUFFIXES
+    is_of_a_video_file = Path(path.stem).suffix.lower() in VIDEO_SUFFIXES
+    return frame_number(path) is not None and not is_of_a_video_file
 
 
 def _name_below(folder: Path, path: Path) -> Path:
@@ -201,20 +202,19 @@ def outputs_in_folders(
 ) -> VideoOutputs:
     """The outputs of one of several videos: each in a folder, named by the video.
 
-    >>> video = NamedVideo(Path("a/b.mp4"), Path("b.mp4"))
-    >>> outputs_in_folders(video, "csv", scores=Path("s"), events=None, plot=None).files
-    [PosixPath('s/b.mp4.csv')]
+    No plot is named as a frame: plots below a folder that is searched would be its next video.
+
+    >>> video = NamedVideo(Path("a/01"), Path("01"))
+    >>> outputs_in_folders(video, "csv", scores=Path("s"), events=None, plot=Path("p")).files
+    [PosixPath('s/01.csv'), PosixPath('p/01.plot.png')]
     """
 
     def place(folder: Path | None, suffix: str) -> Path | None:
         return None if folder is None else folder / f"{video.name}{suffix}"
 
-    return VideoOutputs(
-        video,
-        place(scores, f".{score_format}"),
-        place(events, ".events.json"),
-        place(plot, ".png"),
-    )
+    plot_suffix = ".plot.png" if _is_a_frame(Path(f"{video.name}.png")) else ".png"
+    found = place(scores, f".{score_format}"), place(events, ".events.json")
+    return VideoOutputs(video, *found, place(plot, plot_suffix))
 
 
 def write_video_outputs(
@@ -222,7 +222,6 @@ def write_video_outputs(
     scores: Scores,
     *,
     score_format: ScoreFormat,
-    rule: EventRule,
     note: str = "",
 ) -> list[str]:
     """Write what is wanted of one video; each file appears whole or not at all.
@@ -231,7 +230,6 @@ def write_video_outputs(
         outputs: Where to.
         scores: The video's.
         score_format: Of the scores.
-        rule: When a score is an event.
         note: A warning for the plot.
 
     Returns:
@@ -246,7 +244,7 @@ def write_video_outputs(
         write_output(path, format_scores(scores, score_format))
 
     def write_events(path: Path) -> None:
-        write_output(path, events_json(scores, rule, video_name=video_name, video=video.source))
+        write_output(path, events_json(scores, video_name=video_name, video=video.source))
 
     def write_plot(path: Path) -> None:
         truth = video.truth(scores.n_frames) or ()
@@ -308,7 +306,7 @@ def format_scores(scores: Scores, score_format: ScoreFormat) -> bytes:
     )
 
 
-def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: VideoSource) -> bytes:
+def events_json(scores: Scores, *, video_name: str, video: VideoSource) -> bytes:
     """The events of a video as JSON: the rule, and each event as the fields of `Event`.
 
     Each also has `thumbnail`, the frame of its peak as a data URI, null if it cannot be decoded;
@@ -319,7 +317,7 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Vide
     Raises:
         VideoError: If the video cannot be read.
     """
-    events = describe_events(scores.per_frame, scores.timestamps, rule)
+    events = scores.events()
     thumbnails = make_thumbnails(video, scores, [event.peak_frame for event in events])
     without = scores.per_frame_without
     uri_of = {thumbnail.frame: thumbnail.data_uri for thumbnail in thumbnails}
@@ -328,7 +326,7 @@ def events_json(scores: Scores, rule: EventRule, *, video_name: str, video: Vide
             "format": EVENTS_FORMAT,
             "format_version": FORMAT_VERSION,
             "video": printable(video_name),
-            "rule": {**asdict(rule), "release": rule.release},
+            "rule": {**asdict(scores.rule), "release": scores.rule.release},
             "events": [
                 {
                     **asdict(event),

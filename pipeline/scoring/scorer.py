@@ -1,7 +1,7 @@
 """A trained run and the extractor of its features, loaded once to score any number of videos."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
@@ -17,7 +17,7 @@ from extractors.snippets import SNIPPET_LEN
 from pipeline.device import choose_device
 from pipeline.extraction.feature_file import Provenance
 from pipeline.extraction.releases import refuse_imported
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 from pipeline.printable import describe_error
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, CheckpointError
@@ -25,6 +25,7 @@ from pipeline.runs.compatibility import compare_with_run, precision_for_run
 from pipeline.runs.feature_distance import describe_distance
 from pipeline.runs.seeds import Seeds, load_average
 from pipeline.scoring.calibration import Calibration, distance_limits
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import Scores
 from pipeline.scoring.score_streams import VideoScored, score_streams
 from pipeline.scoring.snippet_scores import check_streams
@@ -50,6 +51,7 @@ class Scorer:
         distance_limits: From which distance of its features on a video is unlike those of the
             training and of the calibration; None where that is not known.
         seeds: Which seeds of how many score together, for people; "" for a run that is alone.
+        rule: When a score is an event; the scores carry it.
     """
 
     checkpoint: Checkpoint
@@ -57,43 +59,52 @@ class Scorer:
     device: torch.device
     distance_limits: tuple[float | None, ...] = ()
     seeds: str = ""
+    rule: EventRule = field(default_factory=EventRule)
 
     @classmethod
     def load(
         cls,
         seeds: Seeds,
+        rule: EventRule | None = None,
+        calibration: Calibration | None = None,
         *,
         device: str = "auto",
         weights: str | None = None,
         flow_weights: str | None = None,
-        calibration: Calibration | None = None,
     ) -> "Scorer":
         """Load a run and its extractor; other arguments and errors as those of `score`.
 
         Args:
             seeds: Of the run; their scores are averaged.
+            rule: When a score is an event, as from `read_rule`; None for the default.
+            calibration: The run's, for how far its footage lay from the training videos; None
+                where it does not count.
             device: As in `score`.
             weights: As in `score`.
             flow_weights: As in `score`.
-            calibration: The run's, for how far its footage lay from the training videos; None
-                where it does not count.
         """
         checkpoint = load_average(seeds.finished)
         chosen = choose_device(device)
         extractor = extractor_of_run(
             checkpoint.provenance, weights=weights, flow_weights=flow_weights, device=chosen
         )
-        limits = distance_limits(seeds, calibration)
-        return cls(checkpoint, extractor, chosen, limits, _describe_seeds(seeds))
+        return cls(
+            checkpoint,
+            extractor,
+            chosen,
+            distance_limits=distance_limits(seeds, calibration),
+            seeds=_describe_seeds(seeds),
+            rule=rule or EventRule(),
+        )
 
     @property
     def note(self) -> str:
-        """That the extractor's weights are random, for a plot or a report; "" if they are not."""
-        return "" if self.checkpoint.is_pretrained else RANDOM_WEIGHTS_NOTE
+        """What a plot must say of the extractor's weights, such as that they are random; or ""."""
+        return weights_note(self.checkpoint.is_pretrained)
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of the scores: seeds, random weights, another precision."""
+        """What a user should know of the scores: seeds, weights, another precision."""
         _, precision = compare_with_run(self.checkpoint.provenance, self.extractor.provenance())
         return [notice for notice in (self.seeds, self.note, precision) if notice]
 
@@ -152,7 +163,7 @@ class Scorer:
                 case FramesDecoded():
                     counter.count(event)
                 case VideoScored(path=path, scores=scores, n_missing=n_missing):
-                    receive(path, scores)
+                    receive(path, replace(scores, rule=self.rule))
                     missing = f"{n_missing} frames could not be decoded" if n_missing else ""
                     said = "; ".join(filter(None, (missing, self.warning(scores))))
                     counter.end(path, f"{path}: {said}" if said else "")

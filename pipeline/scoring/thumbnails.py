@@ -10,7 +10,7 @@ import numpy as np
 from extractors.decoding.frame_folder import VideoSource
 from extractors.decoding.seeking import Image, frames_at
 from pipeline.images import resize_to_width, save_jpeg
-from pipeline.scoring.events import EventRule, describe_events
+from pipeline.scoring.events import describe_events
 from pipeline.scoring.frame_scores import Scores
 
 WIDTH = 256
@@ -41,17 +41,14 @@ class Thumbnail:
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
 
 
-def choose_frames(
-    scores: Scores, rule: EventRule, *, n_regular: int = 24, n_peaks: int = 40
-) -> list[int]:
+def choose_frames(scores: Scores, *, n_regular: int = 24, n_peaks: int = 40) -> list[int]:
     """Choose the frames of a video that say most about it.
 
     Args:
         scores: The video's.
-        rule: Of the events whose peaks come first.
         n_regular: Frames at equal distances, at most.
-        n_peaks: Peaks of events, at most: those at the rule's threshold, the highest first, then
-            those at other thresholds.
+        n_peaks: Peaks of events, at most: those at the threshold of the scores' rule, the
+            highest first, then those at other thresholds.
 
     Returns:
         Frame numbers, ascending.
@@ -60,8 +57,8 @@ def choose_frames(
     n_parts = min(n_regular, scores.n_frames)
     regular = [(2 * i + 1) * scores.n_frames // (2 * n_parts) for i in range(n_parts)]
     peaks: dict[int, None] = {}  # in order, each once
-    for threshold in (rule.threshold, *PEAK_THRESHOLDS):
-        at_threshold = EventRule(threshold, rule.merge_seconds, rule.min_seconds)
+    for threshold in (scores.rule.threshold, *PEAK_THRESHOLDS):
+        at_threshold = scores.rule.with_values(threshold=threshold)
         events = describe_events(per_frame, scores.timestamps, at_threshold)
         for event in sorted(events, key=lambda event: -event.peak)[:n_peaks]:
             peaks[event.peak_frame] = None

@@ -40,9 +40,9 @@ class BagSet:
         sampler: How the bags came to their length.
         stream_dims: Name and width of each stream, in the order in which they lie in D.
         provenance: How the features were made.
-        snippets: (n, D) real snippets, evenly taken from all bags as they were before sampling.
-            Subsets share them.
-        snippet_videos: (n,) the number of the video of each of them, 0 for the first that was read.
+        snippets: (n, D) real snippets, evenly taken from all bags as they were before sampling: of
+            these videos alone, so that statistics of a subset know nothing of other videos.
+        snippet_videos: (n,) the index of the video of each of them.
 
     Raises:
         DatasetError: If the videos are all normal or all anomalous.
@@ -91,18 +91,38 @@ class BagSet:
         """Only these videos, in this order.
 
         Args:
-            videos: Their indices.
+            videos: Their indices, each once.
 
         Raises:
             DatasetError: If they are all normal or all anomalous.
         """
+        snippets, snippet_videos = self._snippets_of(videos)
         return dataclasses.replace(
             self,
             video_ids=tuple(self.video_ids[video] for video in videos),
             labels=self.labels[torch.from_numpy(videos)],
             first_bags=self.first_bags[videos],
             n_crops=self.n_crops[videos],
+            snippets=snippets,
+            snippet_videos=snippet_videos,
         )
+
+    def _snippets_of(self, videos: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """Sampled snippets of some videos, and the index of each one's video among them."""
+        index_of = np.full(len(self.video_ids), -1)
+        index_of[videos] = np.arange(len(videos))
+        snippet_videos = index_of[self.snippet_videos]
+        is_kept = snippet_videos >= 0
+        if len(np.unique(snippet_videos[is_kept])) >= 2:
+            return self.snippets[torch.from_numpy(is_kept)], snippet_videos[is_kept]
+        # Beside far longer videos the sample has nothing of these: take their bags.
+        bags = [
+            (index, bag)
+            for index, video in enumerate(videos)
+            for bag in range(self.first_bags[video], self.first_bags[video] + self.n_crops[video])
+        ]
+        rows = [self.features[bag, : self.n_snippets[bag]].float() for _, bag in bags]
+        return torch.cat(rows), np.repeat([index for index, _ in bags], [len(row) for row in rows])
 
     def moved_to(self, device: torch.device) -> "BagSet":
         """The same bags in the memory of a GPU if they fit there; else, or on a CPU, as they are.

@@ -1,4 +1,4 @@
-"""From a trained network to an ensemble: cross-validation over the training videos, and the fit."""
+"""From a trained network to an ensemble: cross-validation, the other networks, and the fit."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from extractors.errors import LookaroundError
 from models.ensemble import Ensemble
 from models.interface import AnomalyModel, BagBatch
 from pipeline.atomic import replacing
-from pipeline.config import TrainConfig
+from pipeline.config import TrainConfig, with_seed
 from pipeline.evaluation.metrics import ranking_auc
 from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
@@ -25,6 +25,10 @@ from pipeline.training.cross_validation import fuse, matched_folds, video_scores
 from pipeline.training.trainer import DivergedError, trained
 
 logger = logging.getLogger(__name__)
+
+# Networks that an ensemble averages, which differ in their seed. On a set that is hard for them the
+# frame AUC of single ones is spread by 5 points; `pipeline/experiments/RESULTS.md` has the gain.
+N_NETWORKS = 5
 
 STILL_GRAY = 128
 STILL_SIDE_PX = 256
@@ -54,13 +58,13 @@ def fit_ensemble(
     still_flow: Tensor | None,
     report: ReportProgress,
 ) -> tuple[AnomalyModel, list[MemberRecord]]:
-    """Put a trained network beside simple scorers, with weights from cross-validation.
+    """Put trained networks beside simple scorers, with weights from cross-validation.
 
-    The network is trained anew on each fold's other videos, with the same settings. No test video
-    is read.
+    A network is trained on each fold's other videos, and `N_NETWORKS` - 1 more on all videos, all
+    with the same settings. No test video is read.
 
     Args:
-        network: Trained on all of `bags`, in evaluation mode.
+        network: Trained on all of `bags`, in evaluation mode: the first of those averaged.
         config: Its settings.
         bags: The training videos.
         device: Where to train.
@@ -73,29 +77,39 @@ def fit_ensemble(
         in the log.
 
     Raises:
-        DivergedError: If a loss becomes infinite or NaN; it names the fold.
+        DivergedError: If a loss becomes infinite or NaN; it names the fold or the network.
     """
-    stage = f"cross-validate seed {config.seed}"
+    stage = f"ensemble of seed {config.seed}"
     labels = bags.labels.numpy()
     if min(np.bincount(labels, minlength=2)) < 2:
         logger.warning("fewer than two videos of a class: the network scores by itself")
         return network, []
     folds = matched_folds(_appearances(bags), labels, seed=config.seed)
     n_folds = int(folds.max()) + 1
+    n_to_train = n_folds + N_NETWORKS - 1
+
+    def train_network(n_done: int, name: str, config: TrainConfig, bags: BagSet) -> AnomalyModel:
+        report(Progress(stage, n_done, n_to_train, "networks", detail=name))
+        try:
+            return trained(config, bags, device)
+        except DivergedError as error:
+            raise DivergedError(f"{stage}, {name}: {error}") from error
+
     held_out: dict[int, NDArray[np.float64]] = {}
     for fold in range(n_folds):
-        report(Progress(stage, fold, n_folds, "folds"))
         others = bags.subset(np.flatnonzero(folds != fold))
-        try:
-            network_of_fold = trained(config, others, device)
-        except DivergedError as error:
-            raise DivergedError(f"{stage}, fold {fold + 1} of {n_folds}: {error}") from error
-        fitted = _with_scorers(network_of_fold, others, still_flow)
+        of_fold = train_network(fold, f"fold {fold + 1} of {n_folds}", config, others)
+        fitted = _with_scorers([of_fold], others, still_flow)
         for video in np.flatnonzero(folds == fold).tolist():
             held_out[video] = _member_logits(fitted, bags, video)
     logits = [held_out[video] for video in range(len(labels))]
     fusion = fuse(logits, labels)
-    ensemble = _with_scorers(network, bags, still_flow)
+    networks = [network]
+    for index in range(1, N_NETWORKS):
+        other = with_seed(config, _derived_seed(config.seed, index))
+        name = f"network {index + 1} of {N_NETWORKS}"
+        networks.append(train_network(n_folds + index - 1, name, other, bags))
+    ensemble = _with_scorers(networks, bags, still_flow)
     ensemble.fuse(
         weights=torch.from_numpy(fusion.weights),
         bias=fusion.bias,
@@ -108,8 +122,14 @@ def fit_ensemble(
         MemberRecord(*member)
         for member in zip(ensemble.members, aucs, fusion.weights.tolist(), strict=True)
     ]
-    report(Progress(stage, n_folds, n_folds, "folds", message=_describe(stage, members)))
+    message = _describe(stage, members)
+    report(Progress(stage, n_to_train, n_to_train, "networks", message=message))
     return ensemble, members
+
+
+def _derived_seed(seed: int, index: int) -> int:
+    """The seed of a further network: another one in each run, whatever seeds other runs have."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _describe(stage: str, members: Sequence[MemberRecord]) -> str:
@@ -186,8 +206,10 @@ def _first_crops(bags: BagSet, videos: NDArray[np.int64]) -> BagBatch:
     return bags.batch(videos, np.zeros(len(videos))).to("cpu")
 
 
-def _with_scorers(network: AnomalyModel, bags: BagSet, still_flow: Tensor | None) -> Ensemble:
-    on_cpu = copy.deepcopy(network).cpu()
+def _with_scorers(
+    networks: Sequence[AnomalyModel], bags: BagSet, still_flow: Tensor | None
+) -> Ensemble:
+    on_cpu = [copy.deepcopy(network).cpu() for network in networks]
     ensemble = Ensemble(on_cpu, has_motion=still_flow is not None).eval().requires_grad_(False)
     ensemble.fit_scorers(_first_crops(bags, np.arange(len(bags.video_ids))), still_flow)
     return ensemble

@@ -10,7 +10,7 @@ import torch
 from pipeline.config import ConfigError, resolve_config, with_seed, with_streams
 from pipeline.datasets import DATASETS, load_dataset
 from pipeline.device import choose_device, describe_device
-from pipeline.notes import RANDOM_WEIGHTS_NOTE
+from pipeline.notes import weights_note
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.run_folder import (
@@ -132,8 +132,8 @@ def train(
 
 
 def _notes(bags: BagSet, device: torch.device) -> list[str]:
-    is_pretrained = bags.provenance.get("is_pretrained") is True
-    return [f"device: {describe_device(device)}", *([] if is_pretrained else [RANDOM_WEIGHTS_NOTE])]
+    note = weights_note(bags.provenance.get("is_pretrained"))
+    return [f"device: {describe_device(device)}", *([note] if note else [])]
 
 
 def _of_seeds(first: RunDescription, n_seeds: int | None) -> list[RunDescription]:

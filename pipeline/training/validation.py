@@ -53,8 +53,7 @@ def hold_out(bags: BagSet, fraction: float) -> tuple[BagSet, BagSet]:
     """Split training videos in two at random, with a fixed seed.
 
     Args:
-        bags: All training videos. The standardization of features is taken from all of them; it
-            uses no label.
+        bags: All training videos.
         fraction: Of the normal and of the anomalous videos; at least one of each is held out.
 
     Returns:
@@ -77,7 +76,7 @@ def hold_out(bags: BagSet, fraction: float) -> tuple[BagSet, BagSet]:
 
 
 def video_auc(model: AnomalyModel, bags: BagSet, device: torch.device) -> float:
-    """How well a model ranks whole videos: the AUC of their labels, all there is without more.
+    """How well a model ranks whole videos: the AUC of their labels, for frames have none here.
 
     A video's score is that of its most anomalous snippet, averaged over crops.
 

@@ -23,10 +23,7 @@ def make_batch(n_bags=8, n_snippets=12):
 
 
 def make_ensemble(*, still=None, fit=True):
-    model = model_class("clav-como")
-    torch.manual_seed(0)
-    network = model(model.config_type(stream_dims=STREAMS, embedding_dim=8)).eval()
-    ensemble = Ensemble(network, has_motion=still is not None).eval()
+    ensemble = Ensemble(make_networks(1), has_motion=still is not None).eval()
     if fit:
         ensemble.fit_scorers(make_batch(), still)
     return ensemble
@@ -35,12 +32,22 @@ def make_ensemble(*, still=None, fit=True):
 STILL = torch.tensor([20.0, 19.0, 18.0, 17.0])
 
 
-def test_as_built_it_scores_as_its_network_does():
-    ensemble, batch = make_ensemble(fit=False), make_batch()
-    assert torch.equal(
-        ensemble(batch.features, batch.mask).logits,
-        ensemble.network(batch.features, batch.mask).logits,
-    )
+def make_networks(n):
+    model = model_class("clav-como")
+    networks = []
+    for seed in range(n):
+        torch.manual_seed(seed)
+        networks.append(model(model.config_type(stream_dims=STREAMS, embedding_dim=8)).eval())
+    return networks
+
+
+@pytest.mark.parametrize("n_networks", [1, 3])
+def test_as_built_its_logits_are_the_mean_logits_of_its_networks(n_networks):
+    networks, batch = make_networks(n_networks), make_batch()
+    ensemble = Ensemble(networks, has_motion=False).eval()
+    assert ensemble.n_networks == n_networks
+    expected = sum(network(batch.features, batch.mask).logits for network in networks) / n_networks
+    torch.testing.assert_close(ensemble(batch.features, batch.mask).logits, expected)
 
 
 def test_it_has_a_scorer_and_a_distance_for_each_stream():
@@ -103,7 +110,9 @@ def test_another_context_reaches_the_network():
     assert ensemble.accepts_context
     other = batch.features.flip(0)
     found = ensemble(batch.features, batch.mask, context=other).logits
-    assert torch.equal(found, ensemble.network(batch.features, batch.mask, context=other).logits)
+    assert torch.equal(
+        found, ensemble.networks[0](batch.features, batch.mask, context=other).logits
+    )
     assert not torch.equal(found, ensemble(batch.features, batch.mask).logits)
 
 
@@ -111,7 +120,7 @@ def test_motion_needs_a_flow_stream_and_the_features_of_a_still_video():
     model = model_class("clav-como")
     network = model(model.config_type(stream_dims=(("rgb", 6),)))
     with pytest.raises(ValueError, match="flow"):
-        Ensemble(network, has_motion=True)
+        Ensemble([network], has_motion=True)
     with pytest.raises(ValueError, match="still_flow"):
         make_ensemble(fit=False).fit_scorers(make_batch(), STILL)
 

@@ -19,6 +19,7 @@ from pipeline.config import (
     with_seed,
     with_streams,
 )
+from pipeline.datasets import DATASETS
 
 
 @pytest.fixture
@@ -187,10 +188,24 @@ def test_the_number_of_epochs_counts_the_last_short_one():
     assert replace(config, steps=200).n_epochs == 2
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_of_the_package_is_valid(path):
-    (model_name,) = [name for name in MODELS if path.stem.startswith(f"{name}-")]
-    resolve_config(model_name, path.stem.removeprefix(f"{model_name}-"))
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_package_is_valid_and_only_registered_datasets_have_one_by_name(path):
+    (model_name,) = [name for name in MODELS if path.stem.startswith(name)]
+    config = resolve_config(model_name, "none", recipe=path)
+    if path.parent == RECIPES:
+        dataset_name = path.stem.removeprefix(f"{model_name}-")
+        assert dataset_name in DATASETS
+        assert resolve_config(model_name, dataset_name) == config
+
+
+def test_a_manifest_selects_no_recipe_by_its_name():
+    names = ["few-videos", "few_videos", "exclusive-or", "bursts", "synthetic"]
+    names += [path.stem for path in RECIPES.glob("*/*.toml")]
+    for model_name in MODELS:
+        for n_videos in (10, 5000):
+            expected = resolve_config(model_name, "mine", n_videos=n_videos)
+            for name in names:
+                assert resolve_config(model_name, name, n_videos=n_videos) == expected, name
 
 
 @pytest.mark.parametrize(
@@ -245,14 +260,15 @@ def test_few_training_videos_have_a_small_network_few_steps_and_noise(model_name
     few = resolve_config(model_name, "mine", n_videos=FEW_VIDEOS - 1)
     many = resolve_config(model_name, "mine", n_videos=FEW_VIDEOS)
     assert many == resolve_config(model_name, "mine")
-    assert few == resolve_config(model_name, "few-videos")
+    of_few = RECIPES / "few_videos" / f"{model_name}.toml"
+    assert few == resolve_config(model_name, "mine", recipe=of_few)
     assert few.steps < many.steps
     assert few.model.input_noise > many.model.input_noise == 0
     assert few.model.embedding_dim < many.model.embedding_dim
 
 
 def test_a_recipe_of_the_dataset_and_settings_win_over_that_for_few_videos():
-    config = resolve_config("clav-como", "exclusive-or", n_videos=50, settings=["steps=7"])
+    config = resolve_config("clav-como", "shanghaitech", n_videos=50, settings=["steps=7"])
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "bins", 0)
     config = resolve_config("clav-como", "mine", n_videos=50, settings=["steps=7"])
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "sequence", 2)

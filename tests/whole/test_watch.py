@@ -232,7 +232,10 @@ class Watch:
         self.error: BaseException | None = None
         self.summary = None
         self.stop = threading.Event()
-        self.arguments = LiveSource.parse(source), scorer, EventRule(0.5, merge_seconds=0.1)
+        self.arguments = (
+            LiveSource.parse(source),
+            replace(scorer, rule=EventRule(0.5, merge_seconds=0.1)),
+        )
         self.options = options
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
@@ -440,7 +443,7 @@ def test_a_file_that_grows_again_or_is_replaced_is_a_new_stretch(scorer, tmp_pat
 @pytest.fixture
 def command(scorer, monkeypatch, tmp_path):
     """Run `pipeline watch` and press Ctrl-C after some snippets."""
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: scorer))
+    monkeypatch.setattr(Scorer, "load", lambda run, rule, *_, **__: replace(scorer, rule=rule))
     monkeypatch.chdir(tmp_path)
 
     n_calls = 0
@@ -585,13 +588,15 @@ def test_a_camera_unlike_the_training_videos_is_named_once(
     ("distances", "n_scores_before"),
     [
         ([3, 3, 0, 0, 3, 3, 0, 0], None),  # as a camera like the training does in the long run
-        ([0, 0, 3, 3, 3, 3, 0, 0], 6),
+        ([0, 0, 3, 3, 3, 3, 0, 0], None),
+        ([0, 0, 3, 3, 3, 3, 3, 3], 8),
         ([0, 3, 3, 3, 0, 3, 3, 3], 4),  # the means of windows of two count
     ],
 )
-def test_only_two_windows_in_a_row_unlike_the_training_make_a_camera_unlike_it(
+def test_only_the_first_two_windows_or_three_later_in_a_row_make_a_camera_unlike_the_training(
     brightness_scorer, write_clip, tmp_path, monkeypatch, distances, n_scores_before
 ):
+    monkeypatch.setattr("pipeline.scoring.live_distance.N_LATER_WINDOWS", 3)
     monkeypatch.setattr("pipeline.scoring.live.LIVE_WINDOW_LEN", 2)
     left = iter([9, *distances])  # the first one is of the warm-up
     monkeypatch.setattr("pipeline.scoring.live_scores.snippet_distance", lambda *_: next(left))
@@ -610,6 +615,6 @@ def test_the_model_is_warmed_up_but_remembers_nothing_of_it(scorer):
     forward = scorer.checkpoint.model.forward
     scorer.checkpoint.model.forward = lambda x, mask: seen.append(x.shape[1]) or forward(x, mask)
     with pytest.raises(LiveSourceError):
-        watch_source(LiveSource("file", "/missing", "missing"), scorer, EventRule(), print)
+        watch_source(LiveSource("file", "/missing", "missing"), scorer, print)
     assert set(seen) == {1}
     assert torch.is_tensor(scorer.checkpoint.model.input_norm(torch.zeros(1, 1, 3)))

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.score_files import write_video_outputs
 from pipeline.scoring.scorer import Scorer
 
@@ -27,7 +28,11 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
     shutil.copy(counting_clip, tmp_path / "cameras/gate/b.MP4")
     (tmp_path / "cameras/notes.txt").write_text("no video")
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: brightness_scorer))
+    monkeypatch.setattr(
+        Scorer,
+        "load",
+        lambda run, rule=None, *_, **__: replace(brightness_scorer, rule=rule or EventRule()),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -253,12 +258,17 @@ def test_another_stride_is_a_usage_error(world, stride):
     assert "'--stride'" in result.stderr
 
 
+def copy_of(copy: Path, path: Path):
+    shutil.copy(path, copy)
+
+
 def calibrate(*arguments: object):
     return CliRunner().invoke(main, ["calibrate", *map(str, arguments)])
 
 
-def test_a_calibration_is_stored_with_the_run_and_used_by_score(world):
+def test_a_calibration_is_stored_with_the_run_and_used_by_score(world, write_clip):
     (world / "run").mkdir()
+    shutil.move(write_clip(world / "b.mp4", n_frames=48), world / "cameras/gate/b.MP4")
     result = calibrate("run", "cameras", "--false-alarms-per-hour", 2, "--min-seconds", 0.25)
     assert result.exit_code == 0, result.output
     stored = json.loads((world / "run/calibration.json").read_text())
@@ -293,13 +303,27 @@ def test_a_normal_video_that_fails_is_left_out_of_the_calibration_with_exit_code
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 1
 
 
-def test_normal_videos_of_one_name_in_two_folders_are_both_used(world):
+def test_normal_videos_of_one_name_in_two_folders_are_both_used(world, write_clip):
     (world / "run").mkdir()
     (world / "night").mkdir()
-    shutil.copy(world / "cameras/a.mp4", world / "night")
+    write_clip(world / "night/a.mp4", n_frames=48)
+    (world / "cameras/gate/b.MP4").unlink()
     result = calibrate("run", "cameras", "night", "--false-alarms-per-hour", 2)
     assert result.exit_code == 0, result.output
-    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 3
+    assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to, copy_of])
+def test_a_video_under_two_names_is_refused_because_its_hours_would_count_twice(
+    world, link, assert_one_line_error
+):
+    (world / "run").mkdir()
+    link(world / "night.mp4", world / "cameras/a.mp4")
+    refused = calibrate("run", "cameras/a.mp4", "night.mp4", "--false-alarms-per-hour", 2)
+    assert_one_line_error(
+        refused, "night.mp4: has the same content as cameras/a.mp4, whose hours would count twice"
+    )
+    assert not (world / "run/calibration.json").exists()
 
 
 @pytest.mark.parametrize("rate", ["0", "nan", "-1"])
@@ -313,7 +337,7 @@ def test_a_rate_of_false_alarms_that_is_none_is_a_usage_error(world, rate):
 def strict_limit(brightness_scorer, monkeypatch):
     """The run of `world` with a limit of the features' distance that every video exceeds."""
     strict = replace(brightness_scorer, distance_limits=(1e-6, None))
-    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, run, **options: strict))
+    monkeypatch.setattr(Scorer, "load", classmethod(lambda cls, *_, **__: strict))
 
 
 @pytest.mark.parametrize("flags", [[], ["--quiet"]])

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pipeline
 from extractors.decoding.video import Video, VideoError
 from pipeline.cli import main
 from pipeline.reports.html_player import PREVIEW_WIDTH_PX
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.scorer import Scorer
 
 
@@ -27,7 +29,11 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
     shutil.copy(counting_clip, tmp_path / "cameras/a.mp4")
     for number, frame in enumerate(frames_of(counting_clip)):
         Image.fromarray(frame).save(tmp_path / f"cameras/gate/frame{number:03d}.png")
-    monkeypatch.setattr(Scorer, "load", lambda run, **options: brightness_scorer)
+    monkeypatch.setattr(
+        Scorer,
+        "load",
+        lambda run, rule=None, *_, **__: replace(brightness_scorer, rule=rule or EventRule()),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -171,6 +177,17 @@ def test_plots_of_video_files_are_no_frames(world):
     assert files_below(world / "cameras/plots") == {"a.mp4.png", "gate.png"}
 
 
+def test_plots_of_folders_of_frames_are_no_frames_either(world, write_frames):
+    for name in ("01", "02", "night/cam3"):
+        write_frames(world / "testing" / name, 20)
+    for _ in range(2):
+        result = score("testing", "--fps", 25, "--out", "s", "--plot", "testing/plots")
+        assert result.exit_code == 0, result.output
+        assert files_below(world / "s") == {"01.csv", "02.csv", "night/cam3.csv"}
+    plots = {"01.plot.png", "02.plot.png", "night/cam3.plot.png"}
+    assert files_below(world / "testing/plots") == plots
+
+
 def test_frames_in_a_folder_called_like_a_video_are_one_video(world):
     (world / "cameras/gate").rename(world / "cameras/gate.mp4")
     result = score("cameras", "--fps", 25, "--out", "s")
@@ -260,9 +277,18 @@ def test_a_run_is_calibrated_with_folders_of_frames(world):
 
 def test_a_run_is_calibrated_with_folders_of_frames_of_one_name(world, write_frames):
     (world / "run").mkdir()
-    for day in ("day1", "day2"):
-        write_frames(world / day / "frames", 20)
+    for first, day in enumerate(("day1", "day2")):
+        write_frames(world / day / "frames", 20, first=first)
     folders = ["day1/frames", "day2/frames", "--fps", "25", "--false-alarms-per-hour", "2"]
     result = CliRunner().invoke(main, ["calibrate", "run", *folders])
     assert result.exit_code == 0, result.output
     assert json.loads((world / "run/calibration.json").read_text())["n_videos"] == 2
+
+
+def test_frames_in_two_folders_that_are_links_to_one_are_refused(world):
+    (world / "run").mkdir()
+    (world / "again").symlink_to("cameras/gate")
+    folders = ["cameras/gate", "again", "--fps", "25"]
+    refused = CliRunner().invoke(main, ["calibrate", "run", *folders])
+    assert refused.exit_code == 1
+    assert "again: has the same content as cameras/gate" in refused.stderr

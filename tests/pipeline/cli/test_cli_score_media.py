@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from extractors.decoding.video import VideoError
 from pipeline.cli import main
 from pipeline.reports.overlay import write_overlay
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.scorer import Scorer
 
 
@@ -20,7 +22,11 @@ def world(tmp_path, counting_clip, brightness_scorer, monkeypatch) -> Path:
         video = tmp_path / "cameras" / name
         video.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(counting_clip, video)
-    monkeypatch.setattr(Scorer, "load", lambda run, **options: brightness_scorer)
+    monkeypatch.setattr(
+        Scorer,
+        "load",
+        lambda run, rule=None, *_, **__: replace(brightness_scorer, rule=rule or EventRule()),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

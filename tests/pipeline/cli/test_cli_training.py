@@ -631,6 +631,35 @@ def test_linear_scorers_are_left_out_where_the_training_manifest_is_gone(tmp_pat
     assert [row["name"] for row in rows] == names
 
 
+@pytest.mark.parametrize("options", [(), ("--features", "features")])
+def test_linear_scorers_are_fitted_to_the_features_that_the_run_was_trained_from(
+    tmp_path, make_world, options
+):
+    make_world(tmp_path)
+    (tmp_path / "features").rename(tmp_path / "elsewhere")
+    make_world(tmp_path, name="other")
+    assert train(tmp_path, "--features", "elsewhere").exit_code == 0
+    arguments = ["--dataset", "other.csv", "--controls", "--json", "e.json", *options]
+
+    def linear_rows():
+        rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+        return [row for row in rows if row["name"] == "linear MIL, rgb"]
+
+    assert "linear MIL, rgb: left out" not in run(tmp_path, "evaluate", *arguments).stderr
+    found = linear_rows()
+    assert len(found) == 1
+    shutil.copytree(tmp_path / "elsewhere/small", tmp_path / "features/small")
+    run(tmp_path, "evaluate", *arguments)
+    assert linear_rows() == found
+    shutil.rmtree(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "features/small")
+    gone = run(tmp_path, "evaluate", *arguments)
+    assert gone.exit_code == 3, gone.output
+    (line,) = [line for line in gone.stderr.splitlines() if line.startswith("linear MIL")]
+    assert line.startswith("linear MIL, rgb: left out: features/small: holds no features of the 6")
+    assert linear_rows() == []
+
+
 def test_a_manifest_that_is_not_there_is_said_without_loading_torch(tmp_path):
     code = (
         "import sys; from pipeline.cli import main\n"

@@ -51,6 +51,19 @@ def auc(scorer, as_features):
     return float((scores[labels][:, None] > scores[~labels]).mean())
 
 
+@pytest.mark.parametrize("n_anomalous", [3, 57])
+def test_a_rare_class_counts_as_much_as_the_other_one(as_features, n_anomalous):
+    """Counted by their bags, the many make every score near 0 or 1 and the few teach nothing."""
+    rng = np.random.default_rng(1)
+    bags = [
+        LabeledBag(make_bag(rng, int(i < n_anomalous))[0], int(i < n_anomalous)) for i in range(60)
+    ]
+    scorer = fit_linear_scorers(bags, STREAMS)["linear MIL, flow"]
+    assert auc(scorer, as_features) > 0.9
+    scores = np.concatenate([scorer.score(as_features(bag.features)) for bag in bags])
+    assert 0.2 < scores.mean() < 0.8
+
+
 def test_there_is_a_scorer_for_each_stream_and_one_for_all(scorers):
     assert list(scorers) == ["linear MIL, rgb", "linear MIL, flow", "linear MIL, rgb + flow"]
     assert list(fit_linear_scorers(make_bags(4), (("rgb", 8),))) == ["linear MIL, rgb"]

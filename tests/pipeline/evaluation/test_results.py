@@ -22,6 +22,7 @@ from pipeline.evaluation.results import (
     write_json,
 )
 from pipeline.evaluation.verdict import describe_unbeaten
+from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.events import EventRule
 
 ALARMS = AlarmMetrics(0.125, 2.5, 0.5, 0.75, math.nan)
@@ -81,6 +82,17 @@ def test_alarms_have_a_table_of_their_own_for_rows_that_have_scores():
     assert table.rows == (
         ("model", "3", "12.5 ± 0.0", "2.5 ± 0.0", "50.0 ± 0.0", "75.0 ± 0.0", "-"),
     )
+
+
+@pytest.mark.parametrize(
+    ("stride", "told"), [(16, "(calibrated)"), (4, "(calibrated with stride 4)")]
+)
+def test_alarms_say_with_which_other_stride_their_threshold_was_calibrated(stride, told):
+    calibration = Calibration(0.5, 1.0, 0.0, stride, 0.5, 3, 12.5, 6, 0.9, 0.95)
+    evaluation = replace(make(MODEL), calibration=calibration)
+    assert alarms_table(evaluation).title.startswith(f"alarms at 0.5 {told}, released below 0.4")
+    assert as_json(evaluation)["is_calibrated"] is True
+    assert as_json(make(MODEL))["is_calibrated"] is False
 
 
 def test_the_table_counts_videos_that_could_not_be_scored():

@@ -142,6 +142,15 @@ def test_on_exclusive_or_the_architecture_of_two_streams_is_trained(monkeypatch)
     assert model.como.motion_path[0].in_features == 5 * model.config.embedding_dim
 
 
+@pytest.mark.parametrize(
+    ("model", "dataset", "steps"),
+    [("clav-como", "exclusive-or", 400), ("cbcg", "bursts", 500), ("la-net", "exclusive-or", 5000)],
+)
+def test_a_synthetic_set_has_its_own_recipe_where_there_is_one(model, dataset, steps):
+    plan = Plan(model, dataset, Path("none"), (), (0,), (), CPU)
+    assert ablate_module._config(plan, None, Arm("default")).steps == steps
+
+
 def test_all_arms_are_chosen_where_none_is_named():
     assert choose_arms("cbcg", ()) == ABLATIONS["cbcg"]
     with pytest.raises(ConfigError, match=r"--arm must begin one of MLP alone.*got 'x'"):

@@ -10,7 +10,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from pipeline.config import resolve_config
-from pipeline.experiments.synthetic_bags import SYNTHETIC, bursts, exclusive_or
+from pipeline.experiments.synthetic_bags import (
+    SYNTHETIC,
+    bursts,
+    exclusive_or,
+    synthetic_recipe,
+)
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
@@ -122,7 +127,9 @@ def test_what_stands_out_most_in_bursts_is_normal():
 @pytest.mark.parametrize("name", list(SYNTHETIC))
 def test_synthetic_videos_become_bags_of_the_length_that_the_config_says(name):
     model = "clav-como" if name == "exclusive-or" else "cbcg"
-    config = resolve_config(model, name, settings=["bag_len=16"])
+    recipe = synthetic_recipe(model, name)
+    assert recipe is not None
+    config = resolve_config(model, name, recipe=recipe, settings=["bag_len=16"])
     synthetic = {"exclusive-or": exclusive_or, "bursts": bursts}[name](0, n_train=4, n_test=2)
     bags = synthetic.bags(config)
     assert (bags.bag_len, bags.sampler, len(bags.video_ids)) == (16, config.sampler, 4)

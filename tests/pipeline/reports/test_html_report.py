@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -138,8 +139,8 @@ def test_the_thumbnails_show_their_frames(report, read_number):
 def test_the_slider_begins_at_the_threshold_of_the_rule(
     tmp_path, counting_clip, scores, run_facts, read_page
 ):
-    rule = EventRule(0.37, merge_seconds=2.5, min_seconds=0.5)
-    write_report(tmp_path / "report.html", counting_clip, scores, run_facts, rule)
+    ruled = replace(scores, rule=EventRule(0.37, merge_seconds=2.5, min_seconds=0.5))
+    write_report(tmp_path / "report.html", counting_clip, ruled, run_facts)
     page = read_page(tmp_path / "report.html")
     assert page.by_id("threshold")["value"] == "0.37"
     assert page.data["rule"] == {
@@ -209,7 +210,7 @@ def test_a_run_is_described_by_its_checkpoint():
     config = ClavComoConfig()
     provenance = {"extractor": "i3d", "flow_method": "dis", "crops": 5, "is_pretrained": False}
     checkpoint = Checkpoint(ClavComo(config), "clav-como", provenance, "cameras", seed=3, step=400)
-    run = describe_run(checkpoint, "a note")
+    run = describe_run(checkpoint)
     assert dict(run.facts) == {
         "Model": "clav-como",
         "Trained on": "cameras, 400 steps, seed 3",
@@ -218,7 +219,21 @@ def test_a_run_is_described_by_its_checkpoint():
         "Crops per frame": "5",
     }
     assert ("is_pretrained", "False") in run.provenance
-    assert run.note == "a note"
+    assert run.note == "random weights: not pretrained"
+
+
+@pytest.mark.parametrize(
+    ("provenance", "weights", "note"),
+    [
+        ({"is_pretrained": True}, "pretrained", ""),
+        ({}, "not known to be pretrained", "weights not known to be pretrained"),
+    ],
+)
+def test_a_report_says_what_is_known_of_the_weights(provenance, weights, note):
+    model = ClavComo(ClavComoConfig())
+    run = describe_run(Checkpoint(model, "clav-como", provenance, "cameras", seed=3, step=400))
+    assert dict(run.facts)["Features"] == f"unknown, weights: {weights}"
+    assert run.note == note
 
 
 def test_a_report_that_cannot_be_made_leaves_nothing(tmp_path, scores, run_facts):

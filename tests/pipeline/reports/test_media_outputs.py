@@ -1,6 +1,7 @@
 """Report, clips and overlay of one video as named, and of several in folders with an index."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ def test_the_outputs_of_one_video_have_the_names_that_were_given(
 ):
     out = tmp_path / "out"
     outputs = MediaOutputs(out / "r.html", out / "clips", out / "o.mkv")
-    writer = MediaWriter(outputs, run_facts, EventRule(merge_seconds=0))
-    writer.write(videos[0], scores)
+    writer = MediaWriter(outputs, run_facts)
+    writer.write(videos[0], replace(scores, rule=EventRule(merge_seconds=0)))
     writer.write_index()
     assert files_below(out) == {
         "r.html",
@@ -45,7 +46,7 @@ def test_the_outputs_of_several_videos_are_in_folders_with_an_index(
 ):
     out = tmp_path / "out"
     outputs = MediaOutputs(out / "reports", out / "clips", out / "overlays", are_folders=True)
-    writer = MediaWriter(outputs, run_facts, EventRule())
+    writer = MediaWriter(outputs, run_facts)
     for video in videos:
         writer.write(video, scores)
     writer.write_index()
@@ -71,7 +72,7 @@ def test_the_outputs_of_several_videos_are_in_folders_with_an_index(
 @pytest.mark.parametrize("are_folders", [False, True])
 def test_nothing_is_written_that_is_not_wanted(tmp_path, videos, scores, run_facts, are_folders):
     before = files_below(tmp_path)
-    writer = MediaWriter(MediaOutputs(are_folders=are_folders), run_facts, EventRule())
+    writer = MediaWriter(MediaOutputs(are_folders=are_folders), run_facts)
     writer.write(videos[0], scores)
     writer.write_index()
     assert files_below(tmp_path) == before

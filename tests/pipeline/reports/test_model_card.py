@@ -73,6 +73,13 @@ def test_random_weights_are_owned_up_to(tmp_path):
     assert "no license needed" in card_text(run)
 
 
+def test_weights_of_which_nothing_is_known_are_not_called_random(tmp_path):
+    provenance = {"extractor": "mine", "crops": 1}
+    text = card_text(make_runs(tmp_path, provenance=provenance)[0])
+    assert "weights not known to be pretrained" in text
+    assert "random weights" not in text
+
+
 def test_weights_of_ones_own_have_a_licence_that_only_their_maker_knows(tmp_path):
     run, _ = make_runs(tmp_path, provenance={**PROVENANCE, "weights": "mine.pt"})
     assert "weights `mine.pt` of unknown license" in card_text(run)

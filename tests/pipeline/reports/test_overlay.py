@@ -1,5 +1,6 @@
 """The overlay: every frame as it was, and below it the score, the curve and the playhead."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +19,8 @@ def clip(tmp_path, write_clip):
     return write_clip(tmp_path / "clip.mp4", width=320, height=240)
 
 
-def overlay(path, clip, scores, **options):
-    write_overlay(path, clip, scores, **options)
+def overlay(path, clip, scores):
+    write_overlay(path, clip, scores)
     chunks = list(Video(path, decoder="pyav").read(1000))
     return chunks[0]
 
@@ -45,8 +46,8 @@ def test_a_variable_frame_rate_is_kept(tmp_path, write_clip, scores):
 
 
 def test_the_label_is_red_during_events(tmp_path, clip, scores):
-    rule = EventRule(merge_seconds=0)
-    chunk = overlay(tmp_path / "out.mp4", clip, scores, rule=rule)
+    unmerged = replace(scores, rule=EventRule(merge_seconds=0))
+    chunk = overlay(tmp_path / "out.mp4", clip, unmerged)
     in_event = [frame for frame in range(40) if is_red(chunk.frames[frame, 244:252, 4:90])]
     assert in_event == [*range(8, 16), *range(32, 40)]
 

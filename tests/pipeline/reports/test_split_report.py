@@ -238,6 +238,20 @@ def test_the_command_warns_of_videos_as_score_does(world):
     assert warning in (world / "pages/videos/right.html").read_text()  # as without a calibration
 
 
+def test_the_command_reads_the_calibration_once(world, monkeypatch):
+    (run,) = world.glob("runs/*/*/*")
+    write_calibration(seeds_of(Run(run)), Calibration(0.5, 1, 0, 16, 1, 1, 1, 0, 3, 0.95, 99.0))
+    read: list[str] = []
+    read_text = Path.read_text
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda path, **options: read.append(path.name) or read_text(path, **options),
+    )
+    assert evaluate("--report", "pages").exit_code == 0
+    assert read.count("calibration.json") == 1
+
+
 def test_a_page_that_cannot_be_made_is_exit_code_3_and_the_others_are_written(world):
     (world / "missed.mp4").unlink()
     result = evaluate("--report", "pages")

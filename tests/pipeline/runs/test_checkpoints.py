@@ -94,7 +94,12 @@ def test_a_checkpoint_rebuilds_its_model_with_nothing_else(path, checkpoint):
 
 @pytest.mark.parametrize(
     ("provenance", "expected"),
-    [({"is_pretrained": True}, True), ({"is_pretrained": False}, False), ({}, False)],
+    [
+        ({"is_pretrained": True}, True),
+        ({"is_pretrained": False}, False),
+        ({}, None),
+        ({"is_pretrained": "yes"}, None),
+    ],
 )
 def test_semantics_are_claimed_only_where_the_features_say_so(checkpoint, provenance, expected):
     made = Checkpoint(checkpoint.model, "clav-como", provenance, "small", seed=0, step=1)
@@ -155,7 +160,7 @@ def _other_dtype(tensors, header):
         (lambda t, h: h.update(seed="x"), "seed must be a whole number from 0 on, instead got 'x'"),
         (lambda t, h: h.update(step=float("inf")), "numbers must be finite, instead got Infinity"),
         (lambda t, h: h.update(step=1.5), "step must be a whole number"),
-        (lambda t, h: h.update(format_version=1), "version 3 expected, instead got 1"),
+        (lambda t, h: h.update(format_version=1), "version 4 expected, instead got 1"),
         (
             lambda t, h: h["model"].update(stream_dims=[[f"s{i}", 1] for i in range(200_000)]),
             "at most 16 streams, instead got 200000",
@@ -183,9 +188,9 @@ def test_weights_that_are_not_finite_are_refused_in_one_line(path, value):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["scales", "input_norm.std", "network.input_norm.std"])
+@pytest.mark.parametrize("name", ["scales", "input_norm.std", "networks.0.input_norm.std"])
 def test_an_ensemble_that_would_divide_by_zero_is_refused_in_one_line(path, checkpoint, name):
-    ensemble = Ensemble(checkpoint.model, has_motion=False)
+    ensemble = Ensemble([checkpoint.model], has_motion=False)
     save_checkpoint(path, dataclasses.replace(checkpoint, model=ensemble))
     load_checkpoint(path)
 
@@ -199,7 +204,7 @@ def test_an_ensemble_that_would_divide_by_zero_is_refused_in_one_line(path, chec
 
 @pytest.mark.parametrize("value", [-1e-3, float("nan")])
 def test_an_ensemble_with_a_weight_that_is_none_is_refused_in_one_line(path, checkpoint, value):
-    ensemble = Ensemble(checkpoint.model, has_motion=False)
+    ensemble = Ensemble([checkpoint.model], has_motion=False)
     save_checkpoint(path, dataclasses.replace(checkpoint, model=ensemble))
 
     def spoil(tensors, header):

@@ -14,6 +14,7 @@ from pipeline.scoring.calibration import (
     Calibration,
     calibration_path,
     read_calibration,
+    read_rule,
     write_calibration,
 )
 from pipeline.scoring.events import EventRule, find_events, frame_ends
@@ -179,6 +180,24 @@ def test_a_calibration_is_stored_with_its_run(tmp_path):
     write_calibration(seeds_of(run), CALIBRATION)
     assert read_calibration(seeds_of(run)) == CALIBRATION
     assert CALIBRATION.rule == EventRule(0.625, 2.0, 0.5)
+
+
+def test_what_a_calibration_says_depends_on_the_stride_and_on_whether_the_source_is_live():
+    first, bound = CALIBRATION.describe().splitlines()
+    assert CALIBRATION.notices(8) == [f"calibrated {first}", bound]
+    other_stride = "it was calibrated with stride 8, this is 16: expect another rate of events"
+    assert CALIBRATION.notices(16)[2:] == [other_stride]
+    live = "it was calibrated with whole videos: expect another rate of events live"
+    assert CALIBRATION.notices(16, is_live=True) == [f"calibrated {first}", live, other_stride]
+
+
+def test_a_given_threshold_stands_for_the_whole_calibration(tmp_path):
+    seeds = seeds_of(Run(tmp_path))
+    assert read_rule(seeds, min_seconds=3) == (EventRule(min_seconds=3), None)
+    write_calibration(seeds, CALIBRATION)
+    assert read_rule(seeds) == (CALIBRATION.rule, CALIBRATION)
+    assert read_rule(seeds, min_seconds=3) == (EventRule(0.625, 2.0, 3), CALIBRATION)
+    assert read_rule(seeds, threshold=0.75) == (EventRule(0.75), None)
 
 
 def test_a_calibration_from_before_distances_and_times_were_stored_is_read(tmp_path):

@@ -1,5 +1,7 @@
 """Loading a run to score with: which of its seeds score, and whose calibration counts."""
 
+import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from pipeline.scoring.calibration import (
     read_calibration,
     write_calibration,
 )
+from pipeline.scoring.events import EventRule, describe_events
 from pipeline.scoring.scorer import Scorer
 from pipeline.scoring.snippet_scores import snippet_scores
 
@@ -103,9 +106,39 @@ def test_a_calibration_of_other_seeds_is_refused(runs, counting_clip):
     assert "calibration.json: is not a calibration of this run" in refused.stderr
     with pytest.raises(CheckpointError, match=r"calibration\.json"):
         pipeline.watch(str(counting_clip), print, run=runs[0].folder)
+    with pytest.raises(CheckpointError, match=r"calibration\.json"):
+        pipeline.score(str(counting_clip), run=runs[0].folder)
     given = CliRunner().invoke(main, [*arguments, "--threshold", "0.5"])  # one's own
     assert given.exit_code == 0, given.output
     Scorer.load(seeds_of(runs[0]), device="cpu")  # for a new calibration
+
+
+def test_the_library_finds_the_events_that_the_command_finds(runs, counting_clip, tmp_path):
+    video = str(counting_clip)
+    peak = float(pipeline.score(video, run=runs[0].folder).per_frame.max())
+    write_calibration(seeds_of(runs[0]), replace(CALIBRATION, threshold=peak, min_seconds=0.0))
+
+    def command_events(*options):
+        arguments = ["--run", str(runs[0].folder), "--events", str(tmp_path / "e.json"), *options]
+        result = CliRunner().invoke(main, ["score", video, "--out", os.devnull, *arguments])
+        assert result.exit_code == 0, result.output
+        events = json.loads((tmp_path / "e.json").read_text())["events"]
+        return [(event["start_frame"], event["stop_frame"]) for event in events]
+
+    scores = pipeline.score(video, run=runs[0].folder)
+    assert scores.rule == EventRule(peak, 2.0, 0.0)
+    for options, values in [
+        ([], {}),
+        (["--min-seconds", "60"], {"min_seconds": 60}),
+        (["--threshold", "0.01"], {"threshold": 0.01}),
+        (["--threshold", "1"], {"threshold": 1.0}),
+    ]:
+        found = [(event.start_frame, event.stop_frame) for event in scores.events(**values)]
+        assert found == command_events(*options)
+    assert scores.events()[0].peak == pytest.approx(peak)
+    assert scores.events(0.75) == describe_events(
+        scores.per_frame, scores.timestamps, EventRule(0.75)
+    )
 
 
 def test_which_seeds_score_is_said(runs):
@@ -151,7 +184,9 @@ def test_watch_reads_the_calibration_and_each_description_once(
     runs, reads, each_once, monkeypatch, counting_clip
 ):
     rules = []
-    monkeypatch.setattr(live, "watch_source", lambda _, __, rule, ___, **____: rules.append(rule))
+    monkeypatch.setattr(
+        live, "watch_source", lambda _, scorer, *__, **___: rules.append(scorer.rule)
+    )
     pipeline.watch(str(counting_clip), print, run=runs[1].folder)
     assert [rule.threshold for rule in rules] == [0.625]
     assert reads == each_once

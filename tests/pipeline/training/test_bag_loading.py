@@ -11,7 +11,7 @@ import torch
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry
 from pipeline.extraction.available_features import entries_with_features
 from pipeline.extraction.feature_file import FeatureFileError, feature_path, write_features
-from pipeline.training import bag_store
+from pipeline.training import bag_loading, bag_store
 from pipeline.training.bag_loading import Bag, collect_bags, load_bags
 from pipeline.training.batches import BagSet, draw_batches
 
@@ -141,6 +141,36 @@ def test_a_subset_draws_from_its_own_videos_alone():
     assert set(drawn_videos(bags, n_steps=20)) == {1, 4, 9}
     with pytest.raises(DatasetError, match="2 normal and 0 anomalous"):
         bags.subset(np.array([0, 2]))
+
+
+def test_the_snippets_of_a_subset_are_of_its_own_videos_alone():
+    bags = make_bags(n_normal=2, n_anomalous=2, n_crops=2, n_snippets=3)
+    subset = bags.subset(np.array([3, 0]))
+    # In the order in which they were read: v0 is the second of the subset.
+    assert subset.snippets[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 30, 30, 30, 31, 31, 31]
+    assert subset.snippet_videos.tolist() == [1] * 6 + [0] * 6
+    again = subset.subset(np.array([1, 0]))
+    assert again.video_ids == ("v0", "v3")
+    assert again.snippet_videos.tolist() == [0] * 6 + [1] * 6
+
+
+def test_short_videos_that_the_sample_has_passed_over_give_the_snippets_of_their_bags(monkeypatch):
+    monkeypatch.setattr(bag_loading, "N_SAMPLE_SNIPPETS", 4)
+    lengths = {"long": 37, "a": 1, "b": 2}  # every 16th: none of the others
+    bags = collect_bags(
+        [Bag(name, numbered(n), int(name != "a")) for name, n in lengths.items()],
+        sampler="sequence",
+        bag_len=3,
+        stream_dims=(("rgb", 2),),
+        provenance=PROVENANCE,
+    )
+    assert set(bags.snippet_videos) == {0}
+    subset = bags.subset(np.array([1, 2]))
+    assert subset.snippets.tolist() == [[1, 1], [1, 1], [2, 2]]
+    assert subset.snippets.dtype == torch.float32
+    assert subset.snippet_videos.tolist() == [0, 1, 1]
+    with_long = bags.subset(np.array([0, 1]))
+    assert with_long.snippet_videos.tolist() == [0, 0, 0, 1]
 
 
 def test_features_that_are_not_finite_are_refused_by_the_name_of_their_video(

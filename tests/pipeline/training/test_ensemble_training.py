@@ -1,5 +1,6 @@
 """From a training run to an ensemble: who is validated on what, what is kept, what is left out."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,14 @@ from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.training import ensemble_training
 from pipeline.training import trainer as trainer_module
 from pipeline.training.bag_loading import Bag, collect_bags
-from pipeline.training.ensemble_training import fit_ensemble, still_flow_features
+from pipeline.training.ensemble_training import (
+    N_NETWORKS,
+    _derived_seed,
+    fit_ensemble,
+    still_flow_features,
+)
 from pipeline.training.run_training import train_run
-from pipeline.training.trainer import DivergedError, Trainer
+from pipeline.training.trainer import DivergedError, Trainer, trained
 
 PROVENANCE = {"extractor": "i3d", "streams": "rgb,flow", "is_pretrained": False}
 CPU = torch.device("cpu")
@@ -113,15 +119,25 @@ def test_a_run_ends_with_an_ensemble_that_loads_to_the_same_scores(tmp_path, con
     assert highest[:7].min() > highest[7:].max()
 
 
-def test_the_network_of_an_ensemble_is_the_one_that_all_videos_taught(tmp_path, config):
+def test_all_videos_teach_each_network_of_an_ensemble_and_each_ends_as_another(tmp_path, config):
     run = make_run(tmp_path, config)
     list(train_run(run, make_bags(), CPU, still_flow=STILL))
-    trainer = Trainer(config, make_bags(), CPU)
-    for epoch in range(trainer.config.n_epochs):
-        trainer.run_epoch(epoch)
-    found = load_checkpoint(run.checkpoint_path).model.network.state_dict()
-    for name, tensor in trainer.average.state_dict().items():
-        assert torch.equal(found[name], tensor), name
+    model = load_checkpoint(run.checkpoint_path).model
+    assert model.n_networks == len(model.networks) == N_NETWORKS
+    found = [network.state_dict() for network in model.networks]
+    for index, seed in enumerate([0, *(_derived_seed(0, i) for i in range(1, N_NETWORKS))]):
+        expected = trained(replace(config, seed=seed), make_bags(), CPU).state_dict()
+        for name, tensor in expected.items():
+            assert torch.equal(found[index][name], tensor), name
+    weights = [state["scorer.0.weight"] for state in found]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
+
+
+def test_no_two_networks_of_three_seeds_are_the_same():
+    seeds = [seed for seed in range(3)]
+    derived = [_derived_seed(seed, index) for seed in seeds for index in range(1, 50)]
+    assert len({*seeds, *derived}) == 3 + 3 * 49
+    assert 0 <= min(derived) <= max(derived) < 2**63
 
 
 def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, config):
@@ -150,12 +166,34 @@ def test_no_fold_learns_from_the_videos_that_it_is_validated_on(monkeypatch, con
     bags = make_bags()
     network = Trainer(config, bags, CPU).average
     fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
-    assert len(learned) == 5
-    for others, (n_fitted, validated) in zip(learned, asked[:5], strict=True):
+    assert learned[5:] == [set(bags.video_ids)] * (N_NETWORKS - 1)
+    for others, (n_fitted, validated) in zip(learned[:5], asked[:5], strict=True):
         assert others | validated == set(bags.video_ids)
         assert not others & validated
         assert n_fitted == len(others)
     assert asked[5] == (14, set())  # at last the scorers are fitted to all videos
+
+
+def test_the_network_of_a_fold_is_standardized_without_the_videos_that_it_is_validated_on(
+    monkeypatch, config
+):
+    bags = make_bags()
+    bags.features[:2] *= 1000  # both crops of an outlier
+    bags.snippets[torch.from_numpy(bags.snippet_videos == 0)] *= 1000
+    means = {}
+
+    class Recorded(Trainer):
+        def __init__(self, config, bags, device):
+            super().__init__(config, bags, device)
+            means[bags.video_ids] = float(self.average.input_norm.mean.mean())
+
+    network = Trainer(config, bags, CPU).average
+    monkeypatch.setattr(trainer_module, "Trainer", Recorded)
+    fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
+    assert len(means) == 6  # of five folds, and of all videos
+    assert sorted("v0" in videos for videos in means) == [False, True, True, True, True, True]
+    for videos, mean in means.items():
+        assert (mean > 1000) == ("v0" in videos)
 
 
 def test_a_training_that_was_stopped_ends_with_the_same_ensemble(tmp_path, config):
@@ -213,7 +251,7 @@ def test_a_fold_that_diverges_ends_the_run_and_is_named(tmp_path, config, monkey
         raise DivergedError("the loss is NaN")
 
     monkeypatch.setattr(ensemble_training, "trained", diverge)
-    named = "cross-validate seed 0, fold 1 of 5: the loss is NaN"
+    named = "ensemble of seed 0, fold 1 of 5: the loss is NaN"
     with pytest.raises(DivergedError, match=named):
         list(train_run(run, make_bags(), CPU, still_flow=STILL))
     assert run.is_diverged
@@ -222,14 +260,29 @@ def test_a_fold_that_diverges_ends_the_run_and_is_named(tmp_path, config, monkey
         list(train_run(run, make_bags(), CPU, still_flow=STILL))
 
 
-@pytest.mark.parametrize("members", [["motion"], ["network", "linear rgb"], "network", [1]])
-def test_a_checkpoint_of_other_members_is_refused(tmp_path, config, monkeypatch, members):
+@pytest.mark.parametrize(
+    ("members", "n_networks"),
+    [
+        (["motion"], 1),
+        (["network", "linear rgb"], 1),
+        ("network", 1),
+        ([1], 1),
+        ([], 2),
+        ([], 10**9),
+        (["network"], -1),
+        ([], True),
+    ],
+)
+def test_a_checkpoint_of_other_members_is_refused(
+    tmp_path, config, monkeypatch, members, n_networks
+):
     network = Trainer(config, make_bags(), CPU).average
     run = make_run(tmp_path, replace(config, ensemble=False))
     list(train_run(run, make_bags(), CPU))
     checkpoint = load_checkpoint(run.checkpoint_path)
     monkeypatch.setattr(type(network), "members", members)
+    monkeypatch.setattr(type(network), "n_networks", n_networks)
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, checkpoint)
-    with pytest.raises(CheckpointError, match=r"members|tensors"):
+    with pytest.raises(CheckpointError, match=r"members|tensors|n_networks"):
         load_checkpoint(path)

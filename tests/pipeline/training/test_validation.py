@@ -41,6 +41,14 @@ def test_a_share_of_both_classes_is_held_out_and_no_video_is_in_both():
     assert hold_out(bags, 0.1)[1].video_ids == held_out.video_ids
 
 
+def test_no_snippet_of_a_held_out_video_is_among_those_that_standardize_features():
+    bags = make_bags([0, 0, 1, 1], [[float(video)] * 3 for video in range(4)])
+    for part in hold_out(bags, 0.5):
+        numbers = [float(name.removeprefix("v")) for name in part.video_ids]
+        assert part.snippets[:, 0].tolist() == [numbers[i] for i in part.snippet_videos]
+        assert part.snippet_videos.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 def test_at_least_one_video_of_each_class_is_held_out():
     _, held_out = hold_out(make_bags([0, 0, 1, 1]), 0.1)
     assert held_out.labels.tolist() == [0, 1]

@@ -25,9 +25,9 @@ from extractors.i3d import I3D
 from extractors.transforms import to_gray
 from pipeline.config import resolve_config
 from pipeline.experiments.bench_extraction import bench_decoding, bench_whole, seconds_of
-from pipeline.experiments.gpu_context import Context
-from pipeline.experiments.gpu_profile import profile_extraction
-from pipeline.experiments.gpu_runner import Figures, Part
+from pipeline.experiments.gpu.context import Context
+from pipeline.experiments.gpu.profile import profile_extraction
+from pipeline.experiments.gpu.runner import Figures, Part
 from pipeline.extraction.feature_file import read_features
 from pipeline.training.batches import BagSet
 from pipeline.training.trainer import Trainer

@@ -1,6 +1,6 @@
 """The speed of extraction on a GPU, the figures that are wanted most first, in ten minutes.
 
-    python -m pipeline.experiments.gpu_speed
+    python -m pipeline.experiments.gpu.speed
 
 TV-L1 tiled in several ways, the network alone and in the extractor and in faster forms, whole
 extractions with the fractions of their time, transfers, decoding; last the comparison with TV-L1
@@ -28,10 +28,10 @@ from extractors.flow.tvl1_state import Tiling
 from extractors.transforms import CROP_SIDE, to_gray
 from extractors.uploads import FrameUploads
 from pipeline.experiments.bench_extraction import run_networks, seconds_of
-from pipeline.experiments.gpu_context import Context
-from pipeline.experiments.gpu_profile import profile_extraction
-from pipeline.experiments.gpu_runner import Figures, Part, as_text, choose_parts, run_parts
-from pipeline.experiments.network_variants import VARIANTS
+from pipeline.experiments.gpu.context import Context
+from pipeline.experiments.gpu.network_variants import VARIANTS
+from pipeline.experiments.gpu.profile import profile_extraction
+from pipeline.experiments.gpu.runner import Figures, Part, as_text, choose_parts, run_parts
 
 # Iterations of a launch, columns of a thread, rows of a program; pixels solved at once in millions.
 TILINGS = (
@@ -310,7 +310,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cpu" and "TRITON_INTERPRET" not in os.environ:
         # It must be there before Triton is imported.
-        command = [sys.executable, "-m", "pipeline.experiments.gpu_speed", *sys.argv[1:]]
+        command = [sys.executable, "-m", "pipeline.experiments.gpu.speed", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "TRITON_INTERPRET": "1"})
     results = run_parts(
         choose_parts(PARTS, arguments.parts),

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.experiments.gpu_runner import Part, as_text, choose_parts
+from pipeline.experiments.gpu.runner import Part, as_text, choose_parts
 
 # Parts must be importable in their processes: those of a script are.
 SCRIPT = """
 import os, subprocess, sys, time
 from pathlib import Path
-from pipeline.experiments import gpu_runner
-from pipeline.experiments.gpu_runner import Part, run_parts
+from pipeline.experiments.gpu import runner
+from pipeline.experiments.gpu.runner import Part, run_parts
 
-gpu_runner.CPU_TIME_FACTOR = 1
+runner.CPU_TIME_FACTOR = 1
 
 def well(context):
     yield {"small": context.is_small}

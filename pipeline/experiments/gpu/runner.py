@@ -25,7 +25,7 @@ import torch
 from pipeline.atomic import replacing
 from pipeline.device import choose_device
 from pipeline.experiments.clips import find_real_videos
-from pipeline.experiments.gpu_context import Context
+from pipeline.experiments.gpu.context import Context
 
 Figures = dict[str, Any]
 CPU_TIME_FACTOR = 10  # a CPU is many times slower, however small the parts are
@@ -97,7 +97,7 @@ def _run_in_process(
     if max_seconds <= 0:
         return {"status": "not begun: no time was left", "seconds": 0.0, "figures": {}}
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["pipeline.experiments.gpu_parts"])
+    processes.set_forkserver_preload(["pipeline.experiments.gpu.parts"])
     process = processes.Process(target=_run_part, args=(name, part, device, folder))
     started = time.perf_counter()
     process.start()

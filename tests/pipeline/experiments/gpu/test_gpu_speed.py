@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from extractors.networks.inception_i3d import InceptionI3D, fold_batch_norm
-from pipeline.experiments.gpu_speed import PARTS, TILINGS
-from pipeline.experiments.network_variants import VARIANTS
+from pipeline.experiments.gpu.network_variants import VARIANTS
+from pipeline.experiments.gpu.speed import PARTS, TILINGS
 
 OTHER_TILINGS = [f"tvl1-{a}x{b}x{c}-{d}Mpx" for a, b, c, d in TILINGS[1:]]  # run the same code
 
 
 def rehearse(folder, names):
-    command = [sys.executable, "-m", "pipeline.experiments.gpu_speed", "--device", "cpu"]
+    command = [sys.executable, "-m", "pipeline.experiments.gpu.speed", "--device", "cpu"]
     command += ["--out", str(folder), "--seconds", "5000", "--parts", ",".join(names)]
     done = subprocess.run(command, check=False)
     parts = json.loads((folder / "results.json").read_text())["parts"]

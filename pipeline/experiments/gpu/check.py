@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from pipeline.experiments.gpu_parts import PARTS
-from pipeline.experiments.gpu_runner import as_text, choose_parts, run_parts
+from pipeline.experiments.gpu.parts import PARTS
+from pipeline.experiments.gpu.runner import as_text, choose_parts, run_parts
 
 
 def main() -> None:
