@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from extractors.errors import LookaroundError
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import Dataset, DatasetError
 from pipeline.device import choose_device
@@ -73,7 +72,8 @@ def evaluate(
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
     folder = features_folder_of(seeds, dataset) if features is None else Path(features)
-    training: Dataset | LookaroundError | None = None
+    training: Dataset | None = None
+    no_training: str | None = None
     training_features: Path | None = None
     if controls:  # whose features alone are read
         try:
@@ -81,7 +81,7 @@ def evaluate(
             training_features = _training_features(seeds, training, folder)
         # A checkpoint alone, or a manifest that is gone: linear scorers are left out.
         except (CheckpointError, DatasetError) as error:
-            training = error
+            no_training = str(error)
     rule, calibration = read_rule(seeds, threshold=threshold)
     evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
@@ -91,6 +91,7 @@ def evaluate(
         controls=controls,
         rule=rule,
         training=training,
+        no_training=no_training,
         training_features=training_features,
         epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from extractors.errors import LookaroundError
 from extractors.features import Features
 from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.baselines import (
@@ -57,7 +56,8 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
-    training: Dataset | LookaroundError | None = None,
+    training: Dataset | None = None,
+    no_training: str | None = None,
     training_features: Path | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
@@ -79,7 +79,9 @@ def measure(
             is wanted too.
         best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
-            train split. `dataset` if None; why it cannot be read if an error.
+            train split. `dataset` if None.
+        no_training: Why it is not known what the model was trained on, in one line; linear scorers
+            are then left out.
         training_features: Holds the features of `training`; `features_folder` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
@@ -105,9 +107,15 @@ def measure(
     if epochs:
         plan.append(("best on test", partial(_best_epoch_rows, epochs=epochs, best_by=best_by)))
     if controls:
-        fitted_to = dataset if training is None else training
-        fitted_from = training_features or features_folder
-        plan += _controls(first, fitted_to, fitted_from, n_videos=len(split.entries))
+        linear = partial(
+            _linear_rows,
+            training=training or dataset,
+            folder=training_features or features_folder,
+            run=first,
+        )
+        if no_training is not None:
+            linear = partial(_leave_out, reason=no_training)
+        plan += _controls(first, linear, n_videos=len(split.entries))
     report(Progress("evaluate", 0, len(plan), "rows", detail=name))
     models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
     test = score_split(split, models, device, rule=rule or EventRule(), is_compared=controls)
@@ -140,13 +148,12 @@ def measure(
 
 
 def _controls(
-    first: Checkpoint, training: Dataset | LookaroundError, folder: Path, *, n_videos: int
+    first: Checkpoint, linear_rows: MeasureRows, *, n_videos: int
 ) -> Iterator[tuple[str, MeasureRows]]:
     """What a model has to beat, by name; scorers of one kind are measured together."""
     is_imported = _is_imported(first)
     yield "motion energy", partial(_motion_energy_rows, is_imported=is_imported)
-    linear = partial(_linear_rows, training=training, folder=folder, run=first)
-    yield "; ".join(scored_columns(first.model.config.stream_dims)), linear
+    yield "; ".join(scored_columns(first.model.config.stream_dims)), linear_rows
     if first.model.accepts_context and n_videos > 1:
         yield "context shuffled", partial(_shuffled_context_rows, name=first.model_name)
 
@@ -205,12 +212,14 @@ def _motion_energy_rows(test: ScoredSplit, *, is_imported: bool) -> list[Row]:
     return [Row("motion energy (baseline)", "control", (measured,))]
 
 
+def _leave_out(test: ScoredSplit, *, reason: str) -> list[Row]:
+    raise ControlError(reason)
+
+
 def _linear_rows(
-    test: ScoredSplit, *, training: Dataset | LookaroundError, folder: Path, run: Checkpoint
+    test: ScoredSplit, *, training: Dataset, folder: Path, run: Checkpoint
 ) -> list[Row]:
     """Linear scorers of the same features, fitted to the training videos."""
-    if isinstance(training, LookaroundError):
-        raise ControlError(str(training)) from training
     bags = load_labeled_bags(training, folder, run.provenance)
     scorers = fit_linear_scorers(bags, run.model.config.stream_dims)
     scored: dict[str, FrameScores] = {name: [] for name in scorers}

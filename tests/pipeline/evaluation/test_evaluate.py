@@ -222,11 +222,11 @@ def test_motion_energy_reads_folders_of_frames_at_the_rate_of_their_features(
         replace(entry, path=write_frames(tmp_path / entry.video_id, 2 * len(logits)))
         for entry, (logits, *_) in zip(dataset.entries, VIDEOS, strict=True)
     ]
-    training = DatasetError("no training videos here")
     frames = replace(dataset, entries=tuple(entries))  # whose own rate is not given
-    evaluation = run([checkpoint()], frames, tmp_path, controls=True, training=training)
+    evaluation = run([checkpoint()], frames, tmp_path, controls=True, no_training="none here")
     assert "motion energy (baseline)" in [row.name for row in evaluation.rows]
-    assert "motion energy" not in [left_out.name for left_out in evaluation.left_out]
+    (left_out,) = evaluation.left_out
+    assert (left_out.name, left_out.reason) == ("linear MIL, rgb", "none here")
 
 
 def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path, make_dataset):
