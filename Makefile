@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= xd_violence
 BIN := $(VENV)/bin
+export DATASET  # read by the shell, so that its spaces and quotes stay
 
 .PHONY: install extract train demo test check check-gpu format clean
 
@@ -15,10 +16,10 @@ $(VENV)/.installed: pyproject.toml
 
 # make extract DATASET=xd_violence ARGS='--crops 5 --flow tvl1'
 extract: install
-	$(BIN)/pipeline extract $(DATASET) $(ARGS)
+	$(BIN)/pipeline extract "$$DATASET" $(ARGS)
 
 train: install
-	$(BIN)/pipeline train $(DATASET) $(ARGS)
+	$(BIN)/pipeline train "$$DATASET" $(ARGS)
 
 # The main job on videos that it makes itself; nothing is downloaded but packages.
 demo: install

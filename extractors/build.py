@@ -7,6 +7,7 @@ import torch
 from extractors.errors import LookaroundError
 from extractors.features import Extractor
 from extractors.names import (
+    CROP_COUNTS,
     DEFAULT_CROPS,
     DEFAULT_EXTRACTOR,
     DEFAULT_FLOW,
@@ -59,6 +60,8 @@ class ExtractorChoice:
                 f"extractor {self.extractor} has no flow stream, instead got flow {self.flow}; "
                 f"give --flow {NO_FLOW}"
             )
+        if type(self.crops) is not int or self.crops not in CROP_COUNTS:
+            raise ExtractorError(f"crops must be 1, 5 or 10, instead got {self.crops!r}")
         takes_weights = self.flow != NO_FLOW and FLOWS[self.flow].weights is not None
         if self.flow_weights is not None and not takes_weights:
             with_weights = [name for name, entry in FLOWS.items() if entry.weights is not None]

@@ -1,10 +1,16 @@
 """The two-stream I3D extractor: 1024-d features of RGB frames and of their optical flow.
 
-Carreira and Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. The preprocessing is that of
-https://github.com/google-deepmind/kinetics-i3d with two exceptions:
+Carreira and Zisserman, CVPR 2017, https://arxiv.org/abs/1705.07750. The preprocessing follows the
+README of https://github.com/google-deepmind/kinetics-i3d (see `transforms`).
 
-Unlike the paper: videos are not resampled to 25 frames per second, so that each frame has the score
-of its own snippet; and flow is not rounded to 8 bits before the network.
+Differs from it:
+    - Videos are not resampled to 25 frames per second: each frame has the score of its own snippet.
+    - The network is applied to snippets of 16 frames and not to a whole video, as in the published
+      features of weakly supervised anomaly detection; so are the crops beside the center crop.
+    - Frames are resized with antialiasing, and the result is rounded to 8 bits.
+    - The flow is any of `FLOWS`; that of a video's last frame is from it to itself.
+
+Most published features were computed from flow that was stored in 8 bits; here it is not rounded.
 """
 
 from collections import defaultdict

@@ -61,7 +61,7 @@ def fill_snippet(
     """
     n_frames = len(frames)
     snippet[:n_frames] = frames
-    # Paper is silent: others drop the incomplete snippet; its frames would have no score.
+    # Most published features lack the incomplete snippet: its frames would have no score.
     snippet[n_frames:] = frames[-1]
     if following is not None:
         snippet[-1] = following

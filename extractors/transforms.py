@@ -1,8 +1,9 @@
 """Resizing, crops and value ranges: pure tensor functions for RGB frames and for flow.
 
 Frames are (T, C, H, W) here. The reference is described in the README of
-https://github.com/google-deepmind/kinetics-i3d: short side 256, bilinear; flow computed on the
-resized frames, clipped to 20 pixels; RGB and flow in [-1, 1]; a crop of 224x224.
+https://github.com/google-deepmind/kinetics-i3d: short side 256, bilinear; flow clipped to 20
+pixels; RGB and flow in [-1, 1]; a crop of 224x224. That flow is computed on the resized frames,
+its authors say in issue 34 there.
 """
 
 import torch

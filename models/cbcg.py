@@ -48,9 +48,10 @@ class CbcgConfig(ModelConfig):
         embedding_dim: E, width of what both branches read.
         cluster_dim: Width in which snippets are clustered.
         dropout: Of the encoder, in [0, 1).
-        top_k_divisor: The bag loss and the clustering's start take one in so many snippets.
-        max_fraction: At most this fraction of an anomalous bag joins the anomalous cluster, though
-            always its highest snippet; 1 sets no bound.
+        top_k_divisor: The bag loss and the clustering's start take the k = n // top_k_divisor
+            highest of a bag's n snippets, at least one.
+        max_fraction: At most this fraction of an anomalous bag joins the anomalous cluster, its
+            highest snippet first, which always does; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
         memory_len: Earlier batches whose centers are kept.
         memory_fraction: Of the memory in the centers of a batch; 0 clusters each batch for itself.

@@ -31,7 +31,8 @@ class ClavComoConfig(ModelConfig):
         use_cross_attention: Without it, context and motion meet within a snippet only.
         rank_by: Whether the losses take the snippets of highest score or of longest hidden vector
             in the scorer (the embeddings have all been brought to one length).
-        top_k_divisor: The losses rank snippets and keep one in so many, at least one.
+        top_k_divisor: The losses take the k = n // top_k_divisor highest of a bag's n snippets, at
+            least one.
         margin: Of the relative distance loss, in squared distance between unit vectors.
         distance_on: Whether relative distances are taken on the output of the relation or on its
             input.

@@ -33,7 +33,8 @@ def cluster_batch(
         mask: (B, T) True where the snippet is real.
         labels: (B,) 0 for a normal bag, 1 for an anomalous one.
         top_k_divisor: As in `topk_weights`, for the initial cluster.
-        max_fraction: At most this fraction of a bag joins, the nearest first.
+        max_fraction: At most this fraction of a bag joins, though one snippet at least: the highest
+            and then the nearest.
 
     Returns:
         (B, T) bool, which snippets are in the anomalous cluster.
@@ -43,13 +44,14 @@ def cluster_batch(
     # Paper is silent: without a bound the cluster grew to twice the fraction of anomalous snippets.
     max_members = (n_snippets * max_fraction).long().clamp(min=1)
     highest = is_anomalous & is_among_highest(logits, mask, torch.ones_like(n_snippets))
+    may_join = is_anomalous & mask & ~highest  # which joins in any case
     initial = is_anomalous & (topk_weights(logits, mask, top_k_divisor=top_k_divisor) > 0)
     normal = cluster_centers(directions, is_anomalous.expand_as(mask), mask)[0]
     centers = torch.stack([normal, cluster_centers(directions, initial, mask)[1]])
     joins = initial
     for _ in range(N_ROUNDS):
         nearness = directions @ (centers[1] - centers[0])
-        near = is_among_highest(nearness, mask & is_anomalous, max_members) & (nearness > 0)
+        near = is_among_highest(nearness, may_join, max_members - 1) & (nearness > 0)
         joins = near | highest
         centers = cluster_centers(directions, joins, mask)
     return joins

@@ -32,7 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, descriptor = _open_temporary(path.parent)
+    try:
+        temporary, descriptor = _open_temporary(path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -41,12 +45,22 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        # A write to a full disk fails without saying in which file.
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        _name_final_file(error, path, temporary)
         raise
     finally:
         os.close(descriptor)
+
+
+def _name_final_file(error: BaseException, path: Path, temporary: Path) -> None:
+    """Let an error name the file that was to be written.
+
+    A write to a full disk names no file, and a rename the temporary one.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return
+    if error.filename is None or Path(error.filename) == temporary:
+        error.filename = str(path)
+        del error.filename2  # the other name of a rename
 
 
 def remove_abandoned(folder: Path) -> int:

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from extractors.errors import LookaroundError
 from models import MODELS, model_class
 from models.interface import MAX_SIZE, ModelConfig
+from pipeline.text_file import read_text
 
 # How a bag is brought to its length: means over bins (RTFM), or sampled snippets (XDVioDet).
 Sampler = Literal["bins", "sequence"]
@@ -129,8 +130,8 @@ def resolve_config(
     Args:
         model_name: Key of `MODELS`.
         dataset_name: Chooses the recipe `<model>-<dataset>.toml`, where there is one.
-        n_videos: Training videos; below `FEW_VIDEOS` a dataset without a recipe of its own has
-            `few_videos/<model>.toml`. None for the defaults.
+        n_videos: Training videos that have features; below `FEW_VIDEOS` a dataset without a recipe
+            of its own has `few_videos/<model>.toml`. None for the defaults.
         recipe: A TOML file whose settings win over that recipe's.
         settings: Each `key=value`; the value is TOML, a word needs no quotes. They win over all.
 
@@ -287,16 +288,10 @@ def _shorten(text: str) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    # A device may have no end, a pipe may never begin.
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ConfigError(f"{path}: is not a regular file, expected a recipe in TOML")
+    text = read_text(path, "a recipe in TOML", max_bytes=MAX_RECIPE_BYTES, error=ConfigError)
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(f"{path}: is too long for a recipe, expected TOML of some lines")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deep
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, or nested too deep
         raise ConfigError(f"{path}: the recipe must be TOML ({error})") from error
 
 

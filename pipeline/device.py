@@ -5,7 +5,7 @@ import torch
 from pipeline.config import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there; a GPU has its index.
 
     `auto` takes the first GPU, else the CPU, and `cuda` the first GPU. A device that was named is
@@ -17,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(str(name))
     except RuntimeError:
         raise ConfigError(
             f"device must be auto, cpu, cuda or cuda:N, instead got {name!r}"
@@ -34,13 +34,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
-def choose_devices(names: str) -> list[torch.device]:
+def choose_devices(names: str | torch.device) -> list[torch.device]:
     """Turn one name, or several with commas between, into devices that are there.
 
     Raises:
         ConfigError: As `choose_device`, and if a device is named twice.
     """
-    devices = [choose_device(name.strip()) for name in names.split(",")]
+    devices = [choose_device(name.strip()) for name in str(names).split(",")]
     if len(set(devices)) < len(devices):
         raise ConfigError(f"devices must be different ones, instead got {names!r}")
     return devices

@@ -100,6 +100,8 @@ def main(verbose: bool) -> None:
     # Child processes would look for Python's own modules in the current folder first, which may
     # hold other people's videos.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    # decord adds to it when it is imported.
+    os.environ.setdefault("PATH", os.defpath)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )

@@ -25,18 +25,22 @@ def features() -> None:
 def check(files: tuple[Path, ...]) -> None:
     """Validate feature files: one line for each problem, and exit code 3 if there is any.
 
+    The index of a folder of features, index.h5, is left out.
+
     \b
     pipeline features check garage.h5
     """
     with errors_in_one_line():
         from pipeline.extraction.feature_check import check_feature_file
+        from pipeline.extraction.feature_folder import is_index
 
+        checked = [file for file in files if not is_index(file)]
         n_invalid = 0
-        for file in files:
+        for file in checked:
             problems = check_feature_file(file)
             n_invalid += bool(problems)
             for problem in problems:
                 click.echo(printable(problem))
-        click.echo(f"{len(files) - n_invalid} valid, {n_invalid} not")
+        click.echo(f"{len(checked) - n_invalid} valid, {n_invalid} not")
     if n_invalid:
         sys.exit(SOME_VIDEOS_FAILED)

@@ -17,7 +17,8 @@ from pipeline.cli.shared import device_option, errors_in_one_line, features_opti
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="One setting that differs from the recipe, such as learning_rate=5e-4; may be repeated.",
+    help="One setting that differs from the recipe, such as learning_rate=1e-3 for features that "
+    "are 2048-d; may be repeated.",
 )
 @device_option
 def reproduce(

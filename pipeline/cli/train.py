@@ -11,7 +11,6 @@ from pipeline.cli.scoring_options import extractor_weights_options
 from pipeline.cli.shared import (
     device_option,
     errors_in_one_line,
-    features_option,
     model_option,
     runs_option,
     seed_option,
@@ -20,7 +19,12 @@ from pipeline.cli.shared import (
 
 @click.command()
 @click.argument("dataset", default="xd_violence")
-@features_option
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of feature files.  [default: features; with --resume the one that the run began "
+    "with]",
+)
 @runs_option
 @model_option
 @click.option(
@@ -54,7 +58,7 @@ from pipeline.cli.shared import (
 def train(
     ctx: click.Context,
     dataset: str,
-    features: Path,
+    features: Path | None,
     runs: Path,
     model: str,
     recipe: Path | None,

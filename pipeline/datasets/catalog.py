@@ -1,5 +1,6 @@
 """The types of a dataset: videos with their split, label and anomalous frames; and its source."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,6 +97,9 @@ class Dataset:
             equally well.
         published_counts: (normal, anomalous) videos of each split as the authors give them.
         frame_counts: Frames of a video by its id, where they are published.
+
+    Raises:
+        ValueError: If the name is not that of a folder, or two videos have one id.
     """
 
     name: str
@@ -105,6 +109,16 @@ class Dataset:
     duplicates: tuple[tuple[Path, ...], ...] = ()
     published_counts: Mapping[Split, tuple[int, int]] = field(default_factory=dict)
     frame_counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or "/" in self.name:
+            raise ValueError(
+                f"name must be that of a folder of features, instead got {self.name!r}"
+            )
+        counts = Counter(entry.video_id for entry in self.entries)
+        if len(counts) < len(self.entries):
+            ((video_id, n_times),) = counts.most_common(1)
+            raise ValueError(f"video ids must differ, instead got {video_id!r} {n_times} times")
 
     def split(self, split: Split) -> tuple[VideoEntry, ...]:
         """Select the videos of one split."""
@@ -134,8 +148,10 @@ class Dataset:
         """Refuse a dataset none of whose videos exists: the folder is probably another one.
 
         Raises:
-            DatasetError: If none of the videos exists.
+            DatasetError: If there are no videos, or none of them exists.
         """
+        if not self.entries:
+            raise DatasetError(f"{self.name}: has no videos; list at least one")
         missing = self.missing_videos()
         if len(missing) == len(self.entries):
             raise DatasetError(

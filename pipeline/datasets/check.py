@@ -55,6 +55,7 @@ class DatasetCheck:
         unreadable: Listed files and folders that cannot be opened as a video, each with the reason.
         ambiguous: Groups of files that fit one listed video equally well.
         copies: Groups of files with the same content, the first of them listed.
+        leaks: Those groups whose listed files belong to different splits.
         extra: Other video files in the folder.
         unannotated: Anomalous test videos whose anomalous frames are not known.
         how_to_get: What to do where no file was found.
@@ -65,13 +66,14 @@ class DatasetCheck:
     unreadable: tuple[tuple[Path, str], ...]
     ambiguous: tuple[tuple[Path, ...], ...]
     copies: tuple[tuple[Path, ...], ...]
+    leaks: tuple[tuple[Path, ...], ...]
     extra: tuple[Path, ...]
     unannotated: tuple[Path, ...]
     how_to_get: str
 
     @property
     def is_complete(self) -> bool:
-        """Whether every listed video can be read; copies and extra files do no harm."""
+        """Whether every listed video can be read, whatever copies and extra files there are."""
         return not (self.missing or self.unreadable or self.ambiguous)
 
     def describe(self) -> list[str]:
@@ -81,7 +83,10 @@ class DatasetCheck:
             *self._describe_missing(),
             *(f"unreadable: {reason}" for _, reason in self.unreadable),
             *(f"several files for one video: {_join(paths)}" for paths in self.ambiguous),
-            *(f"same content: {_join(paths)}" for paths in self.copies),
+            *(
+                f"same content{' in different splits' * (paths in self.leaks)}: {_join(paths)}"
+                for paths in self.copies
+            ),
             *(f"not in the list: {path}" for path in self.extra),
             *(f"anomalous frames not known: {path}" for path in self.unannotated),
         ]
@@ -116,6 +121,7 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
         report(Progress("check", n_done, len(found), "videos"))
     others = _other_videos(dataset, set(listed))
     copies = _same_content([*(path for path in listed if path.is_file()), *others])
+    split_of = {entry.path: entry.split for entry in dataset.entries}
     of_copies = {path for group in copies for path in group}
     return DatasetCheck(
         counts=tuple(_count(dataset, split, existing) for split in SPLITS),
@@ -123,6 +129,11 @@ def check_dataset(dataset: Dataset, *, report: ReportProgress = no_report) -> Da
         unreadable=tuple(unreadable),
         ambiguous=dataset.duplicates,
         copies=copies,
+        leaks=tuple(
+            group
+            for group in copies
+            if len({split_of[path] for path in group if path in split_of}) > 1
+        ),
         extra=tuple(path for path in others if path not in of_copies),
         unannotated=tuple(
             entry.path for entry in dataset.split("test") if not entry.has_frame_labels

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, cast
 
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
-from pipeline.datasets.text_file import read_text
+from pipeline.text_file import read_text
 
 COLUMNS = ("path", "split", "label", "anomalies")
 CLASS_COLUMN = "class"
@@ -28,6 +28,7 @@ CLASS_COLUMN = "class"
 # A million rows of 64 characters: a larger file is no list of videos.
 MAX_BYTES = 64_000_000
 MAX_NAME_BYTES = 255  # of a file or folder, on the file systems of Linux
+MAX_PATH_BYTES = 4095  # that Linux opens
 
 
 def load_manifest(
@@ -45,7 +46,7 @@ def load_manifest(
             The message names the line.
     """
     layout = f"with the columns {','.join(COLUMNS)}"
-    text = read_text(path, "a manifest CSV", layout, max_bytes=MAX_BYTES)
+    text = read_text(path, "a manifest CSV", max_bytes=MAX_BYTES, error=DatasetError, layout=layout)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     folder = path.parent if videos is None else videos
     root = None if allow_outside else Path(os.path.realpath(folder))
@@ -69,7 +70,10 @@ def load_manifest(
         raise DatasetError(f"{path}, line {reader.line_num}: is not valid CSV ({error})") from error
     if not entries:
         raise DatasetError(f"{path}: has no rows; expected one for each video")
-    return Dataset(path.stem, tuple(entries), folder=folder)
+    try:
+        return Dataset(path.stem, tuple(entries), folder=folder)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}; rename the file") from error
 
 
 class _Place(NamedTuple):
@@ -96,7 +100,7 @@ def _parse_row(names: list[str], fields: list[str], folder: Path) -> VideoEntry:
     if len(fields) != len(names):
         raise ValueError(f"a row must have {len(names)} values, instead got {len(fields)}")
     row = {name: field.strip() for name, field in zip(names, fields, strict=True)}
-    relative = _parse_path(row["path"])
+    relative = _parse_path(row["path"], folder)
     if row["label"] not in ("0", "1"):
         raise ValueError(f"label must be 0 or 1, instead got {_shorten(row['label'])!r}")
     return VideoEntry(
@@ -109,7 +113,7 @@ def _parse_row(names: list[str], fields: list[str], folder: Path) -> VideoEntry:
     )
 
 
-def _parse_path(text: str) -> PurePosixPath:
+def _parse_path(text: str, folder: Path) -> PurePosixPath:
     path = PurePosixPath(text)
     is_absolute = path.is_absolute() or PureWindowsPath(text).drive
     if is_absolute or "\\" in text or "\0" in text or ".." in path.parts or not path.name:
@@ -122,6 +126,12 @@ def _parse_path(text: str) -> PurePosixPath:
         raise ValueError(
             f"a name in path must have at most {MAX_NAME_BYTES} bytes, instead got {longest} in "
             f"{_shorten(text)!r}"
+        )
+    n_bytes = len(os.fsencode(folder / path))
+    if n_bytes > MAX_PATH_BYTES:
+        raise ValueError(
+            f"path must have at most {MAX_PATH_BYTES} bytes with its folder, instead got {n_bytes} "
+            f"in {_shorten(text)!r}"
         )
     return path
 

@@ -22,7 +22,7 @@ DATASETS: dict[str, DatasetSource] = {
 
 def load_dataset(
     name_or_csv: str | Path,
-    videos: Path | None = None,
+    videos: str | Path | None = None,
     *,
     allow_outside: bool = False,
     allow_duplicates: bool = False,
@@ -42,13 +42,20 @@ def load_dataset(
     Raises:
         DatasetError: If there is no such dataset, its manifest is not valid, or two files have the
             name of one video.
+        TypeError: If it is neither a name nor a path.
     """
+    if not isinstance(name_or_csv, str | Path):
+        raise TypeError(
+            "dataset must be a name or the path of a manifest CSV, "
+            f"instead got {type(name_or_csv).__name__}"
+        )
+    videos = None if videos is None else Path(videos)
     if str(name_or_csv) in DATASETS:
         source = DATASETS[str(name_or_csv)]
         dataset = source.load(videos, allow_outside=allow_outside)
         if not allow_duplicates:
             dataset.check_no_duplicates()
-        return dataset.with_fps(fps or source.fps)
+        return dataset.with_fps(source.fps if fps is None else fps)
     path = Path(name_or_csv)
     if not path.exists() and path.suffix.lower() != ".csv":
         raise DatasetError(

@@ -9,9 +9,9 @@ import numpy as np
 
 from extractors.decoding.containers import VIDEO_SUFFIXES
 from pipeline.datasets.catalog import Dataset, DatasetError
-from pipeline.datasets.text_file import check_is_regular, read_text
 from pipeline.evaluation.ground_truth import GroundTruth, make_ground_truth
 from pipeline.evaluation.ground_truth_conventions import FrameLabels, conventions_of
+from pipeline.text_file import check_is_regular, read_text
 
 # Ten million frames are 93 hours at 30 fps; the largest test split has 2.3 million.
 MAX_FRAMES = 10_000_000
@@ -155,7 +155,7 @@ def read_labels(path: Path) -> FrameLabels:
     """
     kind = "a NumPy file (.npy) of one label, 0 or 1, per frame"
     expected = f"expected {kind}"
-    check_is_regular(path, kind)
+    check_is_regular(path, kind, error=DatasetError)
     try:
         # Mapped, so that a forged header does not allocate; and never unpickled.
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -184,7 +184,13 @@ def read_order(path: Path) -> list[str]:
         DatasetError: If it is not a regular file of UTF-8 text, is larger than a list of videos,
             or cannot be read.
     """
-    text = read_text(path, "a list of videos", "with one name a line", max_bytes=MAX_ORDER_BYTES)
+    text = read_text(
+        path,
+        "a list of videos",
+        max_bytes=MAX_ORDER_BYTES,
+        error=DatasetError,
+        layout="with one name a line",
+    )
     return list(dict.fromkeys(_video_of(line) for line in text.splitlines() if line.strip()))
 
 

@@ -29,6 +29,7 @@ from pipeline.experiments.ablation_measures import (
 from pipeline.experiments.ablation_results import Ablation, Measured
 from pipeline.experiments.ablation_variants import ABLATIONS, Arm
 from pipeline.experiments.synthetic_bags import SYNTHETIC, synthetic_recipe
+from pipeline.extraction.available_features import count_with_features
 from pipeline.outputs import is_replaced, write_output
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.training.bag_loading import load_bags
@@ -141,11 +142,17 @@ def _write_json(path: Path, ablation: Ablation) -> None:
 
 
 def _config(plan: Plan, dataset: Dataset | None, arm: Arm) -> TrainConfig:
+    if dataset is None:
+        name, n_videos = plan.dataset, None
+        recipe = synthetic_recipe(plan.model_name, name)
+    else:
+        name, recipe = dataset.name, None
+        n_videos = count_with_features(dataset, "train", plan.features)
     config = resolve_config(
         plan.model_name,
-        plan.dataset if dataset is None else dataset.name,
-        n_videos=None if dataset is None else len(dataset.split("train")),
-        recipe=synthetic_recipe(plan.model_name, plan.dataset) if dataset is None else None,
+        name,
+        n_videos=n_videos,
+        recipe=recipe,
         # The network by itself: the scorers of an ensemble would hide what its parts do.
         settings=["ensemble=false", *plan.settings, *arm.settings],
     )

@@ -5,7 +5,7 @@
 The data sets are microworld, which is generated, and three sets of real videos that are not part of
 this repository. All commands run as a user would run them: DIS flow, one crop, random weights, and
 no setting that depends on the data set. No test video chooses anything. What is extracted or
-trained already is kept, so an interrupted call can be repeated.
+trained already is kept and what was interrupted is resumed, so a call can be repeated.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import replacing
+from pipeline.runs.run_folder import descriptions_of_command, find_runs
 
 # Folder of the manifest and its videos below --data; None is generated.
 BEDS = {"microworld": None, "gmdcsa24": "gmdcsa24", "upcam": "upcam/clips30s", "surv": "surv"}
@@ -63,6 +64,7 @@ def evaluate_bed(name: str, data: Path, out: Path, *, n_seeds: int) -> dict[str,
 
     Raises:
         CommandFailedError: If a command fails.
+        CheckpointError: If the latest run cannot be read.
         OSError: If the bed's manifest cannot be read.
     """
     folder = BEDS[name]
@@ -75,13 +77,22 @@ def evaluate_bed(name: str, data: Path, out: Path, *, n_seeds: int) -> dict[str,
         shutil.copyfile(data / folder / "manifest.csv", out / dataset)
     _pipeline(out, "extract", dataset, *videos, *EXTRACT)
     path = out / f"evaluation-{name}.json"
-    if not any(out.glob(f"runs/{name}/*/*/checkpoint.safetensors")):
-        _pipeline(out, "train", dataset, "--seeds", str(n_seeds))
-    latest = sorted(out.glob(f"runs/{name}/*/*"))[-1]
+    _train(name, dataset, out, n_seeds=n_seeds)
+    latest = find_runs(out / "runs", dataset=name)[-1]
     options = ["--dataset", dataset, *videos, "--controls", "--json", str(path)]
-    _pipeline(out, "evaluate", str(latest), *options)
+    _pipeline(out, "evaluate", str(latest.folder), *options)
     evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return evaluation
+
+
+def _train(name: str, dataset: str, out: Path, *, n_seeds: int) -> None:
+    """Train until the latest command's runs are as many as wanted, and all of them finished."""
+    runs = find_runs(out / "runs", dataset=name)
+    seeds = list(descriptions_of_command(runs[-1])) if runs else []
+    if len(seeds) != n_seeds:
+        _pipeline(out, "train", dataset, "--seeds", str(n_seeds))
+    elif not all(run.is_finished for run in seeds):
+        _pipeline(out, "train", dataset, "--resume")
 
 
 def _pipeline(folder: Path, *arguments: str) -> None:

@@ -1,14 +1,24 @@
 """Which videos of a split have features."""
 
 import logging
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import DATASETS
 from pipeline.datasets.catalog import Dataset, DatasetError, Split, VideoEntry
+from pipeline.extraction.feature_file import DamagedFileError, read_header
 from pipeline.extraction.feature_paths import FeatureFileError, feature_path
+from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.printable import printable
 
 logger = logging.getLogger(__name__)
+
+
+def count_with_features(dataset: Dataset, split: Split, features_folder: Path) -> int:
+    """How many videos of a split have features."""
+    folder = features_folder / dataset.name
+    return sum(feature_path(folder, each.video_id).exists() for each in dataset.split(split))
 
 
 def entries_with_features(
@@ -21,7 +31,8 @@ def entries_with_features(
 
     Raises:
         DatasetError: If the dataset has no video in the split.
-        FeatureFileError: If none of its videos has features.
+        FeatureFileError: If none of its videos has features, or if all features were extracted
+            from files of other sizes than the videos have; a warning if some were.
     """
     folder = features_folder / dataset.name
     entries = dataset.split(split)
@@ -34,9 +45,9 @@ def entries_with_features(
             there.append(entry)
         else:
             absent.append(entry.video_id)
-    command = (
-        f"pipeline extract {dataset.name if dataset.name in DATASETS else dataset.name + '.csv'}"
-    )
+    manifest = (dataset.folder or Path()) / f"{dataset.name}.csv"  # where it was read from
+    argument = dataset.name if dataset.name in DATASETS else shlex.quote(str(manifest))
+    command = f"pipeline extract {argument}"
     if not there:
         raise FeatureFileError(
             f"{folder}: holds no features of the {len(entries)} {split} videos of {dataset.name}; "
@@ -47,4 +58,51 @@ def entries_with_features(
             "%s: %d of %d %s videos have no features and are left out, first %s; see: %s",
             *(folder, len(absent), len(entries), split, printable(absent[0]), command),
         )
+    _check_sources(folder, there, command)
     return tuple(there)
+
+
+def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) -> None:
+    """Compare the sizes of videos with those of the files that features were extracted from.
+
+    A few that differ were replaced since: a warning in the log. If all do, the features are those
+    of another dataset of the same name.
+
+    Raises:
+        FeatureFileError: If all videos that can be compared differ.
+    """
+    found = [_describe_other_source(feature_path(folder, e.video_id), e) for e in entries]
+    compared = [description for description in found if description is not None]
+    changed = [description for description in compared if description]
+    if not changed:
+        return
+    message = (
+        f"{changed[0]}; {len(changed)} of {len(compared)} videos are not the files that their "
+        f"features are of; extract them again: {command}"
+    )
+    if len(changed) == len(compared):
+        raise FeatureFileError(
+            f"{message}, or give the folder of their features with --features (datasets of one "
+            "name need folders of their own)"
+        )
+    logger.warning("%s", printable(message))
+
+
+def _describe_other_source(path: Path, entry: VideoEntry) -> str | None:
+    """From which other file features were extracted; "" if from none, None if nobody can tell.
+
+    Only sizes are compared: extraction compares the content. Imported features are of files of
+    their release, and damaged ones are reported by who reads them.
+    """
+    if not entry.path.is_file():
+        return None
+    try:
+        header = read_header(path)
+    except DamagedFileError:
+        return None
+    if header.source is None or IMPORTED_FROM in header.provenance:
+        return None
+    expected, n_bytes = header.source.n_bytes, entry.path.stat().st_size
+    if n_bytes == expected:
+        return ""
+    return f"{path}: was extracted from a file of {expected} bytes, but {entry.path} has {n_bytes}"

@@ -48,7 +48,9 @@ def earlier_outcome(
                 path, entry, provenance, has_source_checked=has_source_checked
             )
             return VideoOutcome(entry.video_id, "kept") if is_whole else None
-    except FeatureFileError:
+    except FeatureFileError as error:
+        if isinstance(error.__cause__, PermissionError):  # says nothing about the other videos
+            return failed_outcome(entry, error)
         raise
     except OSError as error:
         return failed_outcome(entry, error)

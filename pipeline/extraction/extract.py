@@ -18,6 +18,7 @@ from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract_entries import extract_entries
 from pipeline.extraction.feature_folder import (
     ExtractSome,
+    check_is_folder,
     extract_into_folder,
     precision_of_folder,
 )
@@ -34,7 +35,7 @@ AUTO = "auto"
 def extract(
     dataset: str | Path | Dataset,
     *,
-    videos: Path | None = None,
+    videos: str | Path | None = None,
     allow_outside: bool = False,
     fps: float | None = None,
     features: str | Path = "features",
@@ -42,8 +43,8 @@ def extract(
     extractor: str | None = None,
     flow: str | None = None,
     crops: int | None = None,
-    weights: str | None = None,
-    flow_weights: str | None = None,
+    weights: str | Path | None = None,
+    flow_weights: str | Path | None = None,
     precision: str = AUTO,
     device: str = AUTO,
     retry_failed: bool = False,
@@ -95,7 +96,7 @@ def extract(
             another, or is not available on the device.
         WeightsError: If the weights cannot be loaded.
         FeatureFileError: If the folder holds features that were extracted with different settings,
-            or the disk is full.
+            a file has its name, or the disk is full.
         DeviceProcessError: If the process of one of several devices dies.
         RayError: If the Ray cluster cannot be reached.
         OSError: If the folder cannot be written.
@@ -108,8 +109,8 @@ def extract(
         extractor=extractor,
         flow=flow,
         crops=crops,
-        weights=weights,
-        flow_weights=flow_weights,
+        weights=None if weights is None else str(weights),
+        flow_weights=None if flow_weights is None else str(flow_weights),
         precision=None if precision == AUTO else precision,
     )
     if engine not in ("local", "ray"):
@@ -118,6 +119,7 @@ def extract(
         raise ExtractionError(f"ray_address needs engine ray, instead got engine {engine}")
     devices = choose_devices(device)
     folder = Path(features) / dataset.name
+    check_is_folder(folder)
     tally = Tally(dataset.entries, report)
     for line in [] if profile is None else describe_profile(profile).splitlines():
         tally.note(line)

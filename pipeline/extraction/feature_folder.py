@@ -8,7 +8,12 @@ from pathlib import Path, PurePosixPath
 from pipeline.atomic import remove_abandoned
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.feature_file import read_header
-from pipeline.extraction.feature_paths import INDEX_NAME, FeatureFileError, videos_without_place
+from pipeline.extraction.feature_paths import (
+    INDEX_NAME,
+    STATUS_NAME,
+    FeatureFileError,
+    videos_without_place,
+)
 from pipeline.extraction.hdf5 import ExternalLink, writing
 from pipeline.extraction.locks import VideoLocks
 from pipeline.extraction.status import Failure, StatusTable
@@ -66,6 +71,24 @@ def list_feature_files(folder: Path) -> list[Path]:
     """The feature files of a dataset's folder, sorted; the index is none of them."""
     paths = (path for path in folder.rglob("*.h5") if path != folder / INDEX_NAME)
     return sorted(path for path in paths if path.is_file())
+
+
+def check_is_folder(folder: Path) -> None:
+    """Find out before anything is loaded that a folder of features cannot be made.
+
+    Raises:
+        FeatureFileError: If a file, or a link to nowhere, has its name.
+    """
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise FeatureFileError(
+            f"{folder}: is not a folder, expected that of the dataset's features; remove it, or "
+            "give another folder with --features"
+        )
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is the index of the folder of features that it is in."""
+    return path.name == INDEX_NAME and (path.parent / STATUS_NAME).is_file()
 
 
 def write_index(folder: Path) -> Path:

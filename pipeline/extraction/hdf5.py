@@ -65,7 +65,9 @@ def reading(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except PermissionError as error:
-        raise FeatureFileError(f"{path}: cannot be read (permission denied)") from error
+        raise FeatureFileError(
+            f"{path}: cannot be read (permission denied); change its permissions, or remove it"
+        ) from error
     except FeatureFileError:
         raise
     # What h5py raises for bytes that make no sense, and what the checks of this file raise.

@@ -56,6 +56,8 @@ def read_published(path: Path) -> NDArray[np.floating[Any]]:
 
 def _read_npy(file: BinaryIO, file_bytes: int) -> NDArray[np.floating[Any]]:
     version = npy.read_magic(file)
+    if version == (2, 0):
+        _check_header_fits(file, file_bytes)
     if version == (1, 0):
         shape, is_fortran, dtype = npy.read_array_header_1_0(file)
     elif version == (2, 0):
@@ -70,6 +72,15 @@ def _read_npy(file: BinaryIO, file_bytes: int) -> NDArray[np.floating[Any]]:
         raise ValueError(f"its header announces {n_bytes} bytes, instead got {n_left}")
     values: NDArray[np.floating[Any]] = np.fromfile(file, dtype, math.prod(shape))
     return values.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _check_header_fits(file: BinaryIO, file_bytes: int) -> None:
+    """Refuse a header longer than the file: NumPy allocates the bytes that it announces."""
+    start = file.tell()
+    n_bytes = int.from_bytes(file.read(4), "little")
+    file.seek(start)
+    if n_bytes > file_bytes:
+        raise ValueError(f"its header must fit the file of {file_bytes} bytes, not {n_bytes}")
 
 
 def _read_mat(path: Path) -> NDArray[np.floating[Any]]:

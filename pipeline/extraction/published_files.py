@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.datasets.catalog import Dataset, VideoEntry
 from pipeline.extraction.published_arrays import SUFFIXES
 from pipeline.extraction.releases import ImportFeaturesError
+from pipeline.text_file import read_text
 
 MAX_LIST_BYTES = 2**26
 # What follows a video's name in the name of a file, with or without `__<crop>` or `_<crop>`.
@@ -163,15 +164,8 @@ def _listed_files(
 
 
 def _read_lines(file: Path) -> list[str]:
-    if file.exists() and not file.is_file():  # a device may have no end, a pipe may never begin
-        raise ImportFeaturesError(f"{file}: is not a regular file, expected a list of files")
-    try:
-        if file.stat().st_size > MAX_LIST_BYTES:
-            raise ImportFeaturesError(f"{file}: is too long for a list of files")
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ImportFeaturesError(f"{file}: the list cannot be read ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
+    text = read_text(file, "a list of files", max_bytes=MAX_LIST_BYTES, error=ImportFeaturesError)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _common_end(path: Path, wanted: PurePosixPath) -> int:

@@ -8,6 +8,7 @@ from typing import Self
 
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.extraction.errors import ExtractionError
+from pipeline.printable import describe_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Shard:
                 return cls(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
         except (ValueError, LookupError, ZeroDivisionError) as error:
             raise ExtractionError(
-                f"the variables of Slurm's array or RANK and WORLD_SIZE make no sense ({error}); "
-                "give --shard i/N"
+                "the variables of Slurm's array or RANK and WORLD_SIZE make no sense "
+                f"({describe_error(error)}); give --shard i/N"
             ) from error
         return None
 

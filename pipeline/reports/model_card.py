@@ -160,7 +160,10 @@ def _training(run: Run) -> str:
 
 
 def _ensemble(run: Run) -> list[str]:
-    """The members of an ensemble with their weights; nothing for a single network."""
+    """The members of an ensemble with their weights, or why there are none.
+
+    Nothing where no ensemble was wanted.
+    """
     if not run.ensemble_path.is_file():
         return []
     try:
@@ -173,6 +176,11 @@ def _ensemble(run: Run) -> list[str]:
         raise CheckpointError(
             f"{run.ensemble_path}: is damaged ({describe_error(error)}); remove it"
         ) from error
+    if not rows:
+        return [
+            "## Ensemble\n\nNone: the network scores alone. Simple scorers are weighted by "
+            "cross-validation, which needs two training videos of either class."
+        ]
     lines = [
         "The network and simple scorers, weighted by cross-validation over the training videos.",
         "",
@@ -180,7 +188,7 @@ def _ensemble(run: Run) -> list[str]:
         "| --- | --- | --- |",
         *rows,
     ]
-    return ["## Ensemble\n\n" + "\n".join(lines)] if rows else []
+    return ["## Ensemble\n\n" + "\n".join(lines)]
 
 
 def _features(description: RunDescription) -> str:

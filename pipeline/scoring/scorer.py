@@ -252,8 +252,8 @@ def extractor_of_run(
         raise
     except (KeyError, ValueError) as error:
         raise CheckpointError(
-            "the run does not say how its features were made "
-            f"({describe_error(error)}); train again"
+            "the training features do not say which extractor made them "
+            f"({describe_error(error)}); extract them with this program, and train on them"
         ) from error
     extractor = choice.build(device)
     differences, _ = compare_with_run(provenance, extractor.provenance())

@@ -21,7 +21,7 @@ from pipeline.extraction.feature_file import Provenance
 
 StreamDims = tuple[tuple[str, int], ...]
 
-# Of a GPU's free memory that bags may take, so that batches need not travel.
+# Of a GPU's free memory that bags may take, so that batches need not be copied to it.
 MAX_FRACTION_OF_GPU = 0.5
 
 

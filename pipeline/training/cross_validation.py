@@ -37,6 +37,15 @@ class Fusion:
     scales: NDArray[np.float64]
 
 
+def can_cross_validate(labels: NDArray[np.int64]) -> bool:
+    """Whether there are two videos of either class, one to learn from and one to validate on.
+
+    Args:
+        labels: (n_videos,) 0 or 1.
+    """
+    return bool(np.bincount(labels, minlength=2).min() >= 2)
+
+
 def matched_folds(
     appearances: NDArray[np.floating], labels: NDArray[np.int64], *, seed: int
 ) -> NDArray[np.int64]:
@@ -44,13 +53,13 @@ def matched_folds(
 
     Each video of the rarer class is matched with the video of the other class that looks most like
     it, and both come into one fold. Divided at random, a held-out normal video leaves a place with
-    more anomalous than normal videos to learn from: a scorer that knows places by heart then ranks
+    more anomalous than normal videos to learn from: a scorer that has memorized places then ranks
     held-out videos the wrong way round, far below chance.
 
     Args:
         appearances: (n_videos, D) mean features of each video, standardized.
         labels: (n_videos,) 0 or 1.
-        seed: Of the order in which pairs are dealt out.
+        seed: Of the order in which pairs are assigned to folds.
 
     Returns:
         (n_videos,) the fold of each, from 0 to the number of folds - 1: five, or as many as there

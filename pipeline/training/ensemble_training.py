@@ -21,7 +21,12 @@ from pipeline.evaluation.metrics import ranking_auc
 from pipeline.progress import Progress, ReportProgress
 from pipeline.scoring.scorer import extractor_of_run
 from pipeline.training.batches import BagSet
-from pipeline.training.cross_validation import fuse, matched_folds, video_scores
+from pipeline.training.cross_validation import (
+    can_cross_validate,
+    fuse,
+    matched_folds,
+    video_scores,
+)
 from pipeline.training.trainer import DivergedError, trained
 
 logger = logging.getLogger(__name__)
@@ -73,43 +78,24 @@ def fit_ensemble(
 
     Returns:
         The ensemble in evaluation mode, on the CPU, and a record of each member. With fewer than
-        two videos of a class there is nothing to validate on: the network, no record, and a warning
-        in the log.
+        two videos of a class there is nothing to validate on: the network, and no record.
 
     Raises:
         DivergedError: If a loss becomes infinite or NaN; it names the fold or the network.
     """
-    stage = f"ensemble of seed {config.seed}"
     labels = bags.labels.numpy()
-    if min(np.bincount(labels, minlength=2)) < 2:
-        logger.warning("fewer than two videos of a class: the network scores by itself")
+    if not can_cross_validate(labels):
         return network, []
     folds = matched_folds(_appearances(bags), labels, seed=config.seed)
-    n_folds = int(folds.max()) + 1
-    n_to_train = n_folds + N_NETWORKS - 1
-
-    def train_network(n_done: int, name: str, config: TrainConfig, bags: BagSet) -> AnomalyModel:
-        report(Progress(stage, n_done, n_to_train, "networks", detail=name))
-        try:
-            return trained(config, bags, device)
-        except DivergedError as error:
-            raise DivergedError(f"{stage}, {name}: {error}") from error
-
-    held_out: dict[int, NDArray[np.float64]] = {}
-    for fold in range(n_folds):
-        others = bags.subset(np.flatnonzero(folds != fold))
-        of_fold = train_network(fold, f"fold {fold + 1} of {n_folds}", config, others)
-        fitted = _with_scorers([of_fold], others, still_flow)
-        for video in np.flatnonzero(folds == fold).tolist():
-            held_out[video] = _member_logits(fitted, bags, video)
-    logits = [held_out[video] for video in range(len(labels))]
+    n_to_train = int(folds.max()) + N_NETWORKS
+    networks = _Networks(f"ensemble of seed {config.seed}", n_to_train, device, report)
+    logits = _held_out_logits(networks, config, bags, folds, still_flow)
     fusion = fuse(logits, labels)
-    networks = [network]
+    averaged = [network]
     for index in range(1, N_NETWORKS):
         other = with_seed(config, _derived_seed(config.seed, index))
-        name = f"network {index + 1} of {N_NETWORKS}"
-        networks.append(train_network(n_folds + index - 1, name, other, bags))
-    ensemble = _with_scorers(networks, bags, still_flow)
+        averaged.append(networks.train(f"network {index + 1} of {N_NETWORKS}", other, bags))
+    ensemble = _with_scorers(averaged, bags, still_flow)
     ensemble.fuse(
         weights=torch.from_numpy(fusion.weights),
         bias=fusion.bias,
@@ -122,9 +108,54 @@ def fit_ensemble(
         MemberRecord(*member)
         for member in zip(ensemble.members, aucs, fusion.weights.tolist(), strict=True)
     ]
-    message = _describe(stage, members)
-    report(Progress(stage, n_to_train, n_to_train, "networks", message=message))
+    networks.end(members)
     return ensemble, members
+
+
+class _Networks:
+    """Trains the networks of an ensemble one after the other, and reports which."""
+
+    def __init__(
+        self, stage: str, n_to_train: int, device: torch.device, report: ReportProgress
+    ) -> None:
+        self._stage, self._n_to_train, self._n_trained = stage, n_to_train, 0
+        self._device, self._report = device, report
+
+    def train(self, name: str, config: TrainConfig, bags: BagSet) -> AnomalyModel:
+        self._report(
+            Progress(self._stage, self._n_trained, self._n_to_train, "networks", detail=name)
+        )
+        try:
+            network = trained(config, bags, self._device)
+        except DivergedError as error:
+            raise DivergedError(f"{self._stage}, {name}: {error}") from error
+        self._n_trained += 1
+        return network
+
+    def end(self, members: Sequence[MemberRecord]) -> None:
+        message = _describe(self._stage, members)
+        self._report(
+            Progress(self._stage, self._n_trained, self._n_to_train, "networks", message=message)
+        )
+
+
+def _held_out_logits(
+    networks: _Networks,
+    config: TrainConfig,
+    bags: BagSet,
+    folds: NDArray[np.int64],
+    still_flow: Tensor | None,
+) -> list[NDArray[np.float64]]:
+    """Of each video (n_snippets, M), by members that were fitted to the videos of other folds."""
+    held_out: dict[int, NDArray[np.float64]] = {}
+    n_folds = int(folds.max()) + 1
+    for fold in range(n_folds):
+        others = bags.subset(np.flatnonzero(folds != fold))
+        network = networks.train(f"fold {fold + 1} of {n_folds}", config, others)
+        fitted = _with_scorers([network], others, still_flow)
+        for video in np.flatnonzero(folds == fold).tolist():
+            held_out[video] = _member_logits(fitted, bags, video)
+    return [held_out[video] for video in range(len(bags.video_ids))]
 
 
 def _derived_seed(seed: int, index: int) -> int:

@@ -286,10 +286,15 @@ def _in_float32(output: Output) -> Output:
 
 @contextmanager
 def _seeded(device: torch.device, *key: int) -> Iterator[None]:
-    """Random numbers from the key alone; the caller's own sequence goes on afterwards."""
+    """Random numbers from the key alone; the caller's own sequences go on afterwards."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        # `torch.manual_seed` would seed all GPUs, even those that are initialized later.
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 

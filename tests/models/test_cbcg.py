@@ -67,8 +67,10 @@ def clustered_slowly(directions, logits, labels, lengths, top_k_divisor, max_fra
         joined = set()
         for b in anomalous:
             most = max(1, math.floor(max_fraction * lengths[b]))
-            joined |= {(b, t) for t in highest(nearness, b, most) if nearness[b, t] > 0}
-            joined |= {(b, t) for t in highest(logits, b, 1)}
+            (always,) = highest(logits, b, 1)
+            others = [t for t in highest(nearness, b, lengths[b]) if t != always]
+            joined |= {(b, t) for t in others[: most - 1] if nearness[b, t] > 0}
+            joined.add((b, always))
         c_a = center([directions[b, t] for b, t in joined])
         c_n = center([directions[b, t] for b, t in everything if (b, t) not in joined])
     return joined, c_n, c_a
@@ -86,14 +88,25 @@ def test_clustering_is_the_slow_loop(size, max_fraction):
     torch.testing.assert_close(cluster_centers(directions, joins, mask), torch.stack([c_n, c_a]))
 
 
+def test_of_four_snippets_the_highest_alone_joins_though_another_is_nearer():
+    ahead, behind = [1.0, 0.0], [-1.0, 0.0]
+    directions = torch.tensor([[behind] * 4, [ahead, ahead, behind, [0.6, 0.8]]])
+    logits = torch.tensor([[0.0] * 4, [0.0, 1.0, 2.0, 3.0]])
+    mask, labels = torch.ones(2, 4, dtype=torch.bool), torch.tensor([0, 1])
+    options = {"top_k_divisor": 10}
+    bounded = cluster_batch(directions, logits, mask, labels, max_fraction=0.25, **options)
+    assert bounded.tolist() == [[False] * 4, [False, False, False, True]]
+    half = cluster_batch(directions, logits, mask, labels, max_fraction=0.5, **options)
+    assert half.tolist() == [[False] * 4, [True, False, False, True]]
+
+
 def test_normal_bags_never_join_and_anomalous_ones_stay_within_their_fraction():
     directions, logits, mask, labels, lengths = make_bags(8, 40, 4)
     joins = cluster_batch(directions, logits, mask, labels, top_k_divisor=10, max_fraction=0.25)
     assert not joins[labels == 0].any()
     assert not joins[~mask].any()
     for bag in torch.nonzero(labels).flatten().tolist():
-        # The highest snippet may come on top of the fraction.
-        assert 1 <= int(joins[bag].sum()) <= max(1, lengths[bag] // 4) + 1
+        assert 1 <= int(joins[bag].sum()) <= max(1, lengths[bag] // 4)
         assert joins[bag, int(logits[bag, : lengths[bag]].argmax())]
 
 

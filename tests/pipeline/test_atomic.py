@@ -133,3 +133,17 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
         raise full
     assert caught.value.filename == str(tmp_path / "a.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_by_a_folder_is_reported_and_not_the_temporary_file(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, replacing(tmp_path / "a.csv") as temporary:
+        temporary.write_text("content")
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path / 'a.csv'}'"
+
+
+def test_a_folder_that_takes_no_files_is_reported_with_the_name_of_the_file():
+    # Nobody, not even the administrator, can make a file there.
+    with pytest.raises(OSError, match=r"'/proc/self/a\.csv'"), replacing(Path("/proc/self/a.csv")):
+        pass

@@ -111,7 +111,7 @@ def test_a_wrong_setting_is_refused_in_one_line_by_name(setting, text):
         (b"[training]\nsteps = 3", "mine.toml: unknown key training;"),
         (b"steps = -3", "mine.toml: steps must be greater than or equal to 1, instead got -3"),
         (b"steps = ", "mine.toml: the recipe must be TOML (Invalid value"),
-        (b"steps = '\xff'", "mine.toml: the recipe must be TOML ('utf-8'"),
+        (b"steps = '\xff'", "mine.toml: is not UTF-8 text, expected a recipe in TOML"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line_by_name(tmp_path, content, text):
@@ -123,9 +123,12 @@ def test_a_wrong_recipe_is_refused_in_one_line_by_name(tmp_path, content, text):
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.toml: the recipe cannot be read \(No such"):
+    with pytest.raises(
+        ConfigError,
+        match=r"absent\.toml: cannot be read \(No such file or directory\), expected a recipe",
+    ):
         resolve_config("clav-como", "none", recipe=tmp_path / "absent.toml")
-    with pytest.raises(ConfigError, match="the recipe cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder, expected a recipe in TOML"):
         resolve_config("clav-como", "none", recipe=tmp_path)
 
 
@@ -272,6 +275,11 @@ def test_a_recipe_of_the_dataset_and_settings_win_over_that_for_few_videos():
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "bins", 0)
     config = resolve_config("clav-como", "mine", n_videos=50, settings=["steps=7"])
     assert (config.steps, config.sampler, config.model.input_noise) == (7, "sequence", 2)
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "mine.toml").write_text("\ufeffsteps = 7\n", encoding="utf-8")
+    assert resolve_config("clav-como", "none", recipe=tmp_path / "mine.toml").steps == 7
 
 
 def test_a_recipe_that_is_no_regular_file_is_not_read():

@@ -41,7 +41,15 @@ def test_a_gpu_that_is_not_there_is_never_replaced(gpus, n_gpus, name):
     )
 
 
-@pytest.mark.parametrize("name", ["gpu", "meta", ""])
+def test_a_device_of_torch_stands_for_its_name(gpus):
+    gpus(2)
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_devices(torch.device("cuda", 1)) == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta", "", None, 0])
 def test_what_is_not_a_device_is_refused(name):
     with pytest.raises(ConfigError, match="device must be auto, cpu, cuda or cuda:N"):
         choose_device(name)
+    with pytest.raises(ConfigError, match="device must be auto, cpu, cuda or cuda:N"):
+        choose_devices(name)

@@ -61,3 +61,16 @@ def test_processes_of_several_devices_do_not_run_them_either(hostile_folder, tmp
         "    cli.main()\n"
     )
     assert_runs_nothing_of(hostile_folder, [sys.executable, script])
+
+
+def test_a_command_needs_no_environment_variable(tmp_path):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pipeline"), "bench", "absent.mp4", "--flow", "none", "-q"],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: absent.mp4 cannot be read: No such file or directory\n"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.atomic import replacing
+from pipeline.atomic import remove_abandoned, replacing
 from pipeline.datasets.catalog import Dataset, DatasetError, DatasetSource, Split
 from pipeline.datasets.manifest import COLUMNS, load_manifest
 from pipeline.progress import Progress, ReportProgress, no_report
@@ -145,6 +145,7 @@ def make_microworld(
     rows = [",".join((*COLUMNS, "scene", "acts")), *map(_describe, plans)]
     content = ("\n".join(rows) + "\n").encode()
     _check_same(manifest, content)
+    remove_abandoned(folder)
     paths = []
     for plan in plans:
         path = folder / f"{plan.video_id}.mp4"

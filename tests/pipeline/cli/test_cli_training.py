@@ -309,7 +309,10 @@ def test_bags_of_one_snippet_can_be_trained_on_and_evaluated(tmp_path, make_worl
         (["--set", "held_out_fraction=0.9"], "held_out_fraction"),
         (["--set", "selection=test"], "selection must be 'budget' or 'held_out'"),
         (["--set", "model.scorer_dropout=1.5"], "scorer_dropout must be in [0, 1)"),
-        (["--recipe", "absent.toml"], "absent.toml: the recipe cannot be read"),
+        (
+            ["--recipe", "absent.toml"],
+            "absent.toml: cannot be read (No such file or directory), expected a recipe",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line_and_nothing_is_written(
@@ -420,6 +423,63 @@ def test_resume_refuses_the_settings_that_it_would_ignore(tmp_path, options):
     result = run(tmp_path, "train", "small.csv", "--resume", *options)
     assert result.exit_code == 2
     assert f"{options[0]} cannot be given with --resume" in result.stderr
+
+
+def test_only_training_videos_that_have_features_count_as_many(tmp_path, monkeypatch, make_world):
+    monkeypatch.setattr("pipeline.config.FEW_VIDEOS", 6)
+    make_world(tmp_path)
+    for n_missing, sampler in ((0, "bins"), (1, "sequence")):
+        for index in range(n_missing):
+            (tmp_path / f"features/small/{index}.h5").unlink()
+        assert train(tmp_path).exit_code == 0
+        config = json.loads((run_folders(tmp_path)[-1] / "config.json").read_text())["train"]
+        assert config["sampler"] == sampler
+        assert config["ensemble"] == bool(n_missing)
+
+
+@pytest.mark.parametrize(("options", "n_seeds"), [((), 1), (("--seeds", 3), 3)])
+def test_where_the_network_is_alone_one_seed_is_the_default_and_it_is_said_once(
+    tmp_path, monkeypatch, make_world, caplog, options, n_seeds
+):
+    make_world(tmp_path)
+    for index in (1, 3):
+        (tmp_path / f"features/small/{index}.h5").unlink()
+    monkeypatch.setattr("pipeline.training.train.still_flow_features", lambda *_, **__: 1 / 0)
+    settings = [text for setting in SMALL for text in ("--set", setting)]
+    result = run(tmp_path, "train", "small.csv", *settings, *options)
+    assert result.exit_code == 0, result.output
+    assert caplog.text.count("fewer than two training videos of a class") == 1
+    folders = run_folders(tmp_path)
+    assert len(folders) == n_seeds
+    for folder in folders:
+        assert "the network scores alone" in (folder / "README.md").read_text()
+
+
+def test_a_run_is_resumed_on_the_features_that_it_began_with_unless_others_are_named(
+    tmp_path, make_world, assert_one_line_error
+):
+    make_world(tmp_path)
+    (tmp_path / "features").rename(tmp_path / "elsewhere")
+    assert train(tmp_path, "--features", "elsewhere").exit_code == 0
+    (folder,) = run_folders(tmp_path)
+    expected = (folder / "checkpoint.safetensors").read_bytes()
+
+    def stop():
+        (folder / "checkpoint.safetensors").unlink()
+
+    make_world(tmp_path, n_snippets=9)  # other features, in the folder of the default
+    stop()
+    resumed = run(tmp_path, "train", "small.csv", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert (folder / "checkpoint.safetensors").read_bytes() == expected
+    stop()
+    named = run(tmp_path, "train", "small.csv", "--resume", "--features", "features")
+    assert named.exit_code == 0, named.output
+    assert (folder / "checkpoint.safetensors").read_bytes() != expected
+    stop()
+    shutil.rmtree(tmp_path / "elsewhere")
+    lost = run(tmp_path, "train", "small.csv", "--resume")
+    assert_one_line_error(lost, str(tmp_path / "elsewhere"), "name another folder with --features")
 
 
 def test_an_ensemble_is_not_resumed_without_the_features_of_a_still_video(

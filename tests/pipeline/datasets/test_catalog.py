@@ -157,3 +157,20 @@ def test_the_catalog_comes_without_torch_or_opencv():
 def test_the_version_is_that_of_the_distribution():
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert pipeline.__version__ == project["project"]["version"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "/tmp"])
+def test_a_dataset_whose_features_would_leave_their_folder_is_refused(name):
+    with pytest.raises(ValueError, match=f"folder of features, instead got '{re.escape(name)}'$"):
+        Dataset(name, ())
+
+
+def test_two_videos_of_one_id_are_refused(tmp_path):
+    entries = [VideoEntry(name, tmp_path / f"{i}.mp4", "train", 0) for i, name in enumerate("aba")]
+    with pytest.raises(ValueError, match="video ids must differ, instead got 'a' 2 times"):
+        Dataset("cameras", tuple(entries))
+
+
+def test_a_dataset_without_videos_cannot_be_extracted():
+    with pytest.raises(DatasetError, match="cameras: has no videos; list at least one"):
+        Dataset("cameras", ()).check_any_video_is_there()

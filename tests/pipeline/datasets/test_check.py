@@ -52,6 +52,23 @@ def test_missing_unreadable_copied_and_extra_files_are_listed(tmp_path, put_vide
     assert checked.describe()[0] == "train     3 videos: 3 normal, 0 anomalous; 3 found"
 
 
+def test_one_video_in_two_splits_under_two_names_is_called_so(tmp_path, put_videos):
+    put_videos(tmp_path, "a.mp4", "b.mp4")
+    for name, copied in (("test.mp4", "a.mp4"), ("again.mp4", "b.mp4"), ("unlisted.mp4", "b.mp4")):
+        (tmp_path / name).write_bytes((tmp_path / copied).read_bytes())
+    rows = "a.mp4,train,1,\nb.mp4,train,0,\ntest.mp4,test,0,\nagain.mp4,train,0,\n"
+    (tmp_path / "mine.csv").write_text(HEADER + rows)
+
+    checked = check(tmp_path / "mine.csv")
+
+    assert checked.leaks == ((tmp_path / "a.mp4", tmp_path / "test.mp4"),)
+    lines = [line.replace(f"{tmp_path}/", "") for line in checked.describe()[3:]]
+    assert sorted(lines) == [
+        "same content in different splits: a.mp4, test.mp4",
+        "same content: b.mp4, again.mp4, unlisted.mp4",
+    ]
+
+
 def test_broken_links_and_pipes_do_not_stop_the_check(tmp_path, put_videos):
     put_videos(tmp_path, "a.mp4")
     (tmp_path / "b.mp4").symlink_to("gone")

@@ -272,6 +272,25 @@ def test_a_name_that_no_file_can_have_is_refused_with_its_line(tmp_path):
     assert load_manifest(path).missing_videos() == [tmp_path / "day" / f"{'x' * 251}.mp4"]
 
 
+def test_a_path_that_is_too_long_for_any_file_is_refused_with_its_line(tmp_path):
+    video = "/".join(["x" * 250] * 17)
+    path = write(tmp_path, HEADER + f"a.mp4,train,0,\n{video},train,0,\n")
+    n_bytes = len(f"{tmp_path}/{video}")
+    assert message_of(path) == (
+        f"{path}, line 3: path must have at most 4095 bytes with its folder, instead got {n_bytes} "
+        f"in '{'x' * 77}...'"
+    )
+
+
+@pytest.mark.parametrize("name", ["..csv", "...csv"])
+def test_a_manifest_whose_features_would_leave_their_folder_is_refused(tmp_path, name):
+    path = write(tmp_path, HEADER + "a.mp4,train,0,\n", name=name)
+    assert message_of(path) == (
+        f"{path}: name must be that of a folder of features, instead got {name[:-4]!r}; "
+        "rename the file"
+    )
+
+
 def test_a_file_too_large_for_a_list_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest_module, "MAX_BYTES", 30)
     path = write(tmp_path, HEADER + "a.mp4,train,0,\n")

@@ -334,6 +334,14 @@ def test_making_that_is_interrupted_leaves_no_dataset_and_can_be_repeated(tmp_pa
     assert len(load_dataset("microworld", tmp_path).entries) == 16
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(microworld, "PART_LENS", (2, 3))
+    (tmp_path / ".lookaround-0123456789abcdef.tmp").write_bytes(b"half a video")
+    first = make_first_video(tmp_path, **SMALLEST)
+    assert list(tmp_path.iterdir()) == [first]
+    assert first.suffix == ".mp4"
+
+
 @pytest.mark.parametrize("name", ["manifest.csv", "road_00.mp4"])
 def test_files_of_others_are_not_replaced(tmp_path, monkeypatch, name):
     monkeypatch.setattr(microworld, "PART_LENS", (2, 3))

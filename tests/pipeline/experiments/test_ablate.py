@@ -15,6 +15,7 @@ from extractors.snippets import DROP_TAIL
 from models.clav_como import ClavComo, ClavComoConfig
 from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
+from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.paired_jackknife import JackknifedAuc
 from pipeline.evaluation.split_videos import SplitVideo
@@ -284,6 +285,17 @@ def test_features_are_read_once_for_all_arms_and_seeds(tmp_path):
     done = ablate(plan, report=remove_test_features)
     names = [(record.arm.name, record.seed) for record in done.runs]
     assert names == [(arm.name, seed) for arm in arms for seed in (0, 1)] + [("linear MIL, rgb", 0)]
+
+
+def test_only_training_videos_that_have_features_count_as_many(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.config.FEW_VIDEOS", 8)
+    write_dataset(tmp_path)
+    features = tmp_path / "features"
+    dataset = load_dataset(tmp_path / "small.csv", allow_outside=True)
+    plan = make_plan("la-net", (), dataset=str(tmp_path / "small.csv"), features=features)
+    assert ablate_module._config(plan, dataset, Arm("default")).model.input_noise == 0
+    feature_path(features / "small", "0").unlink()
+    assert ablate_module._config(plan, dataset, Arm("default")).model.input_noise == 2
 
 
 def test_all_seeds_are_compared_on_the_same_test_videos_of_a_dataset(tmp_path, monkeypatch):

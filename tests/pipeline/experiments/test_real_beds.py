@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from pipeline.config import resolve_config
 from pipeline.experiments import real_beds
+from pipeline.runs.run_folder import RunDescription, create_runs, find_runs
 
 
 def system(name, kind, mean, std=None):
@@ -38,6 +40,46 @@ def test_a_command_that_fails_ends_the_script_with_its_words(tmp_path, monkeypat
     (tmp_path / "surv" / "manifest.csv").write_text("path,split,label\n")
     with pytest.raises(real_beds.CommandFailedError, match=r"pipeline extract surv.csv .* code 1"):
         real_beds.evaluate_bed("surv", tmp_path, tmp_path, n_seeds=1)
+
+
+def test_a_bed_is_evaluated_only_when_all_its_seeds_are_finished(tmp_path, monkeypatch):
+    (tmp_path / "surv").mkdir()
+    (tmp_path / "surv" / "manifest.csv").write_text("path,split,label\n")
+    commands, n_left = [], [0]  # seeds that a training finishes before it is interrupted
+
+    def finish(runs):
+        for run in runs[: n_left[0]]:
+            run.checkpoint_path.touch()
+        if len(runs) > n_left[0]:
+            raise real_beds.CommandFailedError("interrupted")
+
+    def record(folder, command, *arguments):
+        if command == "train":
+            commands.append(arguments[1:])
+            if "--resume" in arguments:
+                runs = find_runs(folder / "runs")
+                finish([run for run in runs if not run.is_finished])
+            else:
+                configs = [resolve_config("clav-como", "x", settings=[f"seed={i}"]) for i in (0, 1)]
+                described = [RunDescription("surv", "surv.csv", folder, {}, c) for c in configs]
+                finish(create_runs(folder / "runs", described))
+        elif command == "evaluate":
+            commands.append(("evaluate",))
+            (tmp_path / "evaluation-surv.json").write_text("{}")
+
+    monkeypatch.setattr(real_beds, "_pipeline", record)
+    for n_finished in (1, 0):
+        n_left[0] = n_finished
+        with pytest.raises(real_beds.CommandFailedError, match="interrupted"):
+            real_beds.evaluate_bed("surv", tmp_path, tmp_path, n_seeds=2)
+    n_left[0] = 9
+    for _ in range(2):
+        real_beds.evaluate_bed("surv", tmp_path, tmp_path, n_seeds=2)
+    first, *later = commands
+    assert first == ("--seeds", "2")
+    assert later == [("--resume",), ("--resume",), ("evaluate",), ("evaluate",)]
+    real_beds.evaluate_bed("surv", tmp_path, tmp_path, n_seeds=3)
+    assert commands[-2:] == [("--seeds", "3"), ("evaluate",)]
 
 
 @pytest.mark.slow

@@ -301,3 +301,29 @@ def test_a_damaged_note_on_a_failure_is_as_good_as_none(
     ends = endings(extract_dataset(dataset, tmp_path, brightness()))
     assert {end.status for end in ends.values()} == {"done"}
     assert not (tmp_path / "small/b.failed.json").exists()
+
+
+def test_features_that_may_not_be_read_fail_alone(
+    dataset, tmp_path, brightness, extract_dataset, endings, monkeypatch
+):
+    list(extract_dataset(dataset, tmp_path, brightness()))
+    (tmp_path / "small/c.h5").unlink()
+    open_file = h5py.File
+
+    def open_as_another_user(path, mode, **options):
+        if Path(path).name == "a.h5" and mode == "r":
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, mode, **options)
+
+    monkeypatch.setattr(h5py, "File", open_as_another_user)
+    ends = endings(extract_dataset(dataset, tmp_path, brightness()))
+    assert {name: end.status for name, end in ends.items()} == {
+        "a": "failed",
+        "b": "kept",
+        "c": "done",
+    }
+    assert ends["a"].failure.reason == (
+        f"{tmp_path}/small/a.h5: cannot be read (permission denied); change its permissions, or "
+        "remove it"
+    )
+    assert (tmp_path / "small/index.h5").is_file()

@@ -14,6 +14,7 @@ from pipeline.cli import main
 from pipeline.extraction import feature_check
 from pipeline.extraction.feature_check import check_feature_file
 from pipeline.extraction.feature_file import read_features
+from pipeline.extraction.feature_folder import write_index
 
 ATTRIBUTES: dict[str, Any] = {
     "format": "lookaround features",
@@ -127,3 +128,19 @@ def test_a_file_of_another_kind_is_not_to_be_removed(tmp_path):
     assert check_feature_file(tmp_path / "my.csv") == [
         f"{tmp_path / 'my.csv'}: is no HDF5 file, expected a feature file"
     ]
+
+
+def test_the_index_of_a_folder_is_no_feature_file_and_left_out(tmp_path):
+    write(tmp_path / "garage.h5", ATTRIBUTES)
+    write_index(tmp_path)
+    command = ["features", "check", *map(str, sorted(tmp_path.glob("*.h5")))]
+    assert len(command) == 4
+    (tmp_path / "status.csv").touch()
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stdout) == (0, "1 valid, 0 not\n")
+
+
+def test_a_file_that_is_named_as_an_index_elsewhere_is_checked(tmp_path):
+    write(tmp_path / "index.h5", {**ATTRIBUTES, "fps": 0})
+    result = CliRunner().invoke(main, ["features", "check", str(tmp_path / "index.h5")])
+    assert result.exit_code == 3

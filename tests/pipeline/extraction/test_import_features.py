@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 import re
+import tracemalloc
 import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
@@ -166,6 +167,18 @@ def test_matlab_files_of_both_kinds_are_read(tmp_path, version):
     video = stored(tmp_path, "ucf_crime", UCF[0])
     np.testing.assert_array_equal(video.features.streams["rgb"][:, 0], values.astype(np.float16))
     assert video.provenance["made_by"] == "us, with TSN"
+
+
+def test_a_numpy_file_that_announces_a_header_beyond_its_end_is_refused_unread(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little") + b"{}")
+    tracemalloc.start()
+    with pytest.raises(
+        ImportFeaturesError, match="header must fit the file of 14 bytes, not 2147483648"
+    ):
+        read_published(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_a_matlab_file_that_announces_more_than_it_can_hold_is_refused_unread(tmp_path):
@@ -469,10 +482,24 @@ def test_a_list_with_dead_absolute_paths_chooses_files_by_the_ends_of_its_paths(
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_list_of_a_windows_editor_is_read(tmp_path):
+    write_rtfm(tmp_path / "rtfm", UCF[:2])
+    files = sorted(path.name for path in (tmp_path / "rtfm").rglob("*.npy"))
+    listing = tmp_path / "list.txt"
+    listing.write_bytes("\r\n".join(["\ufeff" + files[0], files[1]]).encode())
+    summary = run(
+        tmp_path, dataset("ucf_crime", UCF), tmp_path / "rtfm", release="rtfm", lists=[listing]
+    )
+    assert (summary.n_imported, summary.problems) == (2, [])
+
+
 def test_a_list_that_is_no_regular_file_is_not_read(tmp_path):
     write_rtfm(tmp_path / "rtfm", UCF[:2])
-    for listing in (Path("/dev/null"), tmp_path / "rtfm"):
-        with pytest.raises(ImportFeaturesError, match=f"^{listing}: is not a regular file, "):
+    for listing, what in (
+        (Path("/dev/null"), "not a regular file"),
+        (tmp_path / "rtfm", "a folder"),
+    ):
+        with pytest.raises(ImportFeaturesError, match=f"^{listing}: is {what}, expected a list"):
             run(
                 tmp_path,
                 dataset("ucf_crime", UCF),

@@ -5,13 +5,13 @@ import inspect
 import numpy as np
 import pytest
 
-from extractors.build import ExtractorChoice
+from extractors.build import ExtractorChoice, ExtractorError
 from extractors.decoding.video import FrameFolder, Video
 from extractors.names import EXTRACTORS
 from pipeline.cli.extract import extract as command
 from pipeline.extraction.errors import ExtractionError
 from pipeline.extraction.extract import extract
-from pipeline.extraction.feature_file import read_features
+from pipeline.extraction.feature_file import FeatureFileError, read_features
 from pipeline.extraction.profiles import PROFILES
 
 
@@ -122,3 +122,59 @@ def test_folders_of_frames_are_extracted_as_the_lossless_video_is(
     (folder / "007.jpg").unlink()
     (damaged,) = extract(manifest, fps=25, **options).failures
     assert damaged.reason.startswith(f"{folder / '008.jpg'} follows frame 6, expected frame 7")
+
+
+def test_a_folder_of_videos_may_be_named_by_text(manifest, tmp_path):
+    elsewhere = (manifest.parent).rename(tmp_path / "elsewhere")
+    manifest = (elsewhere / "small.csv").rename(tmp_path / "small.csv")
+    summary = extract(manifest, videos=str(elsewhere), features=tmp_path / "f", device="cpu")
+    assert summary.n_done == 3
+
+
+def test_weights_may_be_named_by_a_path(manifest, tmp_path, monkeypatch, brightness):
+    chosen = []
+    monkeypatch.setattr(
+        ExtractorChoice, "build", lambda choice, device: chosen.append(choice) or brightness()
+    )
+    weights, flow_weights = tmp_path / "mine.pt", tmp_path / "raft.pt"
+    extract(
+        manifest,
+        weights=weights,
+        flow="raft",
+        flow_weights=flow_weights,
+        features=tmp_path / "f",
+        device="cpu",
+    )
+    assert (chosen[0].weights, chosen[0].flow_weights) == (str(weights), str(flow_weights))
+
+
+@pytest.mark.parametrize("crops", ["5", 5.0, True, 3])
+def test_what_is_no_number_of_crops_is_refused_as_it_was_given(manifest, tmp_path, crops):
+    with pytest.raises(ExtractorError) as caught:
+        extract(manifest, crops=crops, features=tmp_path / "f", device="cpu")
+    assert str(caught.value) == f"crops must be 1, 5 or 10, instead got {crops!r}"
+
+
+@pytest.mark.parametrize(("dataset", "kind"), [(None, "NoneType"), (["a.mp4"], "list")])
+def test_what_is_no_dataset_is_refused_with_what_is_expected(dataset, kind):
+    with pytest.raises(TypeError) as caught:
+        extract(dataset)
+    assert str(caught.value) == (
+        f"dataset must be a name or the path of a manifest CSV, instead got {kind}"
+    )
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_in_the_place_of_the_folder_of_features_is_named(manifest, tmp_path, is_link):
+    place = tmp_path / "f/small"
+    place.parent.mkdir()
+    if is_link:
+        place.symlink_to("nowhere")
+    else:
+        place.touch()
+    with pytest.raises(FeatureFileError) as caught:
+        extract(manifest, features=tmp_path / "f", device="cpu")
+    assert str(caught.value) == (
+        f"{place}: is not a folder, expected that of the dataset's features; remove it, or give "
+        "another folder with --features"
+    )

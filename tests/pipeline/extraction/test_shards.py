@@ -148,3 +148,12 @@ def test_a_cluster_that_makes_no_sense_is_an_error(environment: dict[str, str]) 
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(ExtractionError, match="shard must be i/N with i from 1 to N"):
         Shard.parse(text)
+
+
+def test_a_variable_of_the_cluster_that_is_missing_is_named():
+    with pytest.raises(ExtractionError) as caught:
+        Shard.of_environment({"WORLD_SIZE": "2"})
+    assert str(caught.value) == (
+        "the variables of Slurm's array or RANK and WORLD_SIZE make no sense ('RANK' is missing); "
+        "give --shard i/N"
+    )

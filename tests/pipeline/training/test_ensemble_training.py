@@ -208,13 +208,22 @@ def test_a_training_that_was_stopped_ends_with_the_same_ensemble(tmp_path, confi
     assert stopped.ensemble_path.read_bytes() == whole.ensemble_path.read_bytes()
 
 
-def test_with_one_video_of_a_class_the_network_scores_by_itself(config, caplog):
+def test_with_one_video_of_a_class_the_network_scores_by_itself(tmp_path, config, caplog):
     bags = make_bags(6, 1)
     network = Trainer(config, bags, CPU).average
     found, records = fit_ensemble(network, config, bags, CPU, still_flow=None, report=no_report)
     assert found is network
     assert records == []
-    assert caplog.messages == ["fewer than two videos of a class: the network scores by itself"]
+    assert caplog.messages == []  # `train` has warned once for all seeds
+
+    run = make_run(tmp_path, config)
+    list(train_run(run, bags, CPU))
+    card = run.card_path.read_text()
+    assert "the network scores alone" in card
+    assert "needs two training videos of either class" in card
+    run = make_run(tmp_path, replace(config, ensemble=False))
+    list(train_run(run, bags, CPU))
+    assert "the network scores alone" not in run.card_path.read_text()
 
 
 def bags_of(provenance, **stream_dims):
@@ -228,6 +237,14 @@ def test_a_still_video_has_features_only_where_their_extractor_can_be_had(caplog
     assert still_flow_features(bags_of(imported, rgb=4, flow=4), CPU) is None
     assert len(caplog.messages) == 1
     assert "left out" in caplog.messages[0]
+
+
+def test_features_that_do_not_say_their_extractor_leave_the_still_video_out(caplog):
+    assert still_flow_features(bags_of(PROVENANCE, rgb=4, flow=4), CPU) is None
+    (message,) = caplog.messages
+    assert "the training features do not say which extractor made them" in message
+    assert "'flow_method' is missing" in message
+    assert "train again" not in message  # this is during training
 
 
 def test_a_still_video_has_the_features_of_the_extractor_that_the_videos_had(caplog):

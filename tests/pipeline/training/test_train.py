@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,7 +215,53 @@ def test_training_leaves_the_random_numbers_of_its_caller_alone(tmp_path):
     torch.testing.assert_close(torch.cat(found), expected, rtol=0, atol=0)
 
 
-def test_the_input_is_standardised_over_all_training_snippets():
+@pytest.mark.parametrize("device", [CPU, torch.device("cuda", 1)])
+def test_of_all_gpus_only_the_one_that_trains_is_seeded_and_its_state_comes_back(
+    monkeypatch, device
+):
+    states = {index: f"the caller's on GPU {index}" for index in range(3)}
+    current = [0]
+
+    @contextmanager
+    def make_current(chosen):
+        current[0] = chosen.index
+        yield
+        current[0] = 0
+
+    def seed_all(seed):
+        for index in states:
+            states[index] = seed
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda s: states.update({current[0]: s}))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda chosen: states[chosen.index])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, chosen: states.update({chosen.index: state})
+    )
+    before = dict(states)
+    with trainer_module._seeded(device, 3, 4):
+        seeded = {index for index in states if states[index] != before[index]}
+    assert seeded == ({1} if device.type == "cuda" else set())
+    assert states == before
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_leaves_the_random_numbers_of_its_caller_alone():
+    device = torch.device("cuda", 0)
+    torch.cuda.manual_seed_all(5)
+    expected = torch.rand(4, device=device)
+    torch.cuda.manual_seed_all(5)
+    with trainer_module._seeded(device, 3, 4):
+        inside = torch.rand(4, device=device)
+    with trainer_module._seeded(CPU, 3, 4):
+        torch.rand(4)
+    assert torch.equal(torch.rand(4, device=device), expected)
+    with trainer_module._seeded(device, 3, 4):
+        assert torch.equal(torch.rand(4, device=device), inside)
+
+
+def test_the_input_is_standardized_over_all_training_snippets():
     config = make_config()
     bags = make_bags(config)
     norm = Trainer(config, bags, CPU).average.input_norm

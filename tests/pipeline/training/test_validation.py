@@ -33,7 +33,7 @@ class Echo(nn.Module):
         return Output(logits=features[..., 0], embeddings=features)
 
 
-def test_a_share_of_both_classes_is_held_out_and_no_video_is_in_both():
+def test_a_fraction_of_both_classes_is_held_out_and_no_video_is_in_both():
     bags = make_bags([0] * 20 + [1] * 10)
     learned, held_out = hold_out(bags, 0.1)
     assert held_out.labels.tolist() == [0, 0, 1]

@@ -1,0 +1,93 @@
+"""Which videos have features, and whether they are those of these videos."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.datasets import load_dataset
+from pipeline.datasets.catalog import Dataset, VideoEntry
+from pipeline.extraction.available_features import entries_with_features
+from pipeline.extraction.feature_file import FeatureFileError
+from pipeline.extraction.import_features import import_features
+
+
+@pytest.fixture
+def extracted(tmp_path, write_file):
+    """A dataset of one video of seven bytes, whose features say so."""
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"7 bytes")
+    write_file(tmp_path / "features/cameras/a.h5", video_id="a")
+    return Dataset("cameras", (VideoEntry("a", video, "train", 0),))
+
+
+def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp_path):
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+    (tmp_path / "a.mp4").unlink()
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+
+
+def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path):
+    manifest = tmp_path / "my cameras.csv"
+    manifest.write_text("path,split,label,anomalies\na.mp4,train,0,\n")
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(load_dataset(manifest), "train", tmp_path / "features")
+    assert str(caught.value).endswith(f"make them with: pipeline extract '{manifest}'")
+
+
+def test_features_of_files_that_were_all_replaced_since_are_refused(extracted, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"another video")
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(extracted, "train", tmp_path / "features")
+    assert str(caught.value) == (
+        f"{tmp_path}/features/cameras/a.h5: was extracted from a file of 7 bytes, but "
+        f"{tmp_path}/a.mp4 has 13; 1 of 1 videos are not the files that their features are of; "
+        "extract them again: pipeline extract cameras.csv, or give the folder of their features "
+        "with --features (datasets of one name need folders of their own)"
+    )
+
+
+def test_one_video_of_several_that_was_replaced_since_is_a_warning(
+    extracted, tmp_path, write_file, caplog
+):
+    (tmp_path / "b.mp4").write_bytes(b"another video")
+    write_file(tmp_path / "features/cameras/b.h5", video_id="b")
+    entry = VideoEntry("b", tmp_path / "b.mp4", "train", 1)
+    both = replace(extracted, entries=(*extracted.entries, entry))
+    assert entries_with_features(both, "train", tmp_path / "features") == both.entries
+    assert caplog.messages == [
+        f"{tmp_path}/features/cameras/b.h5: was extracted from a file of 7 bytes, but "
+        f"{tmp_path}/b.mp4 has 13; 1 of 2 videos are not the files that their features are of; "
+        "extract them again: pipeline extract cameras.csv"
+    ]
+
+
+def test_features_of_another_dataset_with_the_same_names_are_refused(extracted, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    video = tmp_path / "elsewhere/a.mp4"
+    video.write_bytes(b"of another camera")
+    other = replace(extracted, entries=(VideoEntry("a", video, "train", 1),))
+    with pytest.raises(FeatureFileError, match=r"a\.h5: was extracted from a file of 7 bytes"):
+        entries_with_features(other, "train", tmp_path / "features")
+
+
+def test_features_of_a_folder_of_frames_are_found(extracted, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    of_frames = replace(extracted, entries=(VideoEntry("a", frames, "train", 0, fps=25),))
+    assert entries_with_features(of_frames, "train", tmp_path / "features") == of_frames.entries
+
+
+def test_imported_features_are_found_beside_the_videos(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    cameras = Dataset("cameras", (VideoEntry("a", tmp_path / "a.mp4", "train", 0),))
+    (tmp_path / "release").mkdir()
+    np.save(tmp_path / "release/a.npy", np.ones((3, 1, 8), np.float32))
+    options = {"release": "other", "made_by": "somebody", "features": tmp_path / "features"}
+    assert import_features(cameras, tmp_path / "release", **options).n_imported == 1
+    assert entries_with_features(cameras, "train", tmp_path / "features") == cameras.entries
+
+
+def test_damaged_features_are_left_to_those_who_read_them(extracted, tmp_path):
+    (tmp_path / "features/cameras/a.h5").write_bytes(b"damaged")
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
