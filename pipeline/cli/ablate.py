@@ -58,8 +58,8 @@ def ablate(
     """Train a model without its parts, or with others in their place, and compare.
 
     Each arm is compared with the model's default, or with the first arm where that one is not
-    chosen: the difference of the mean AUC with a 95 % bootstrap interval over test videos and
-    seeds. An asterisk marks an interval that excludes 0.
+    chosen: the difference of the mean AUC with a 95 % interval over test videos and seeds. An
+    asterisk marks an interval that excludes 0.
 
     \b
     pipeline ablate
@@ -69,6 +69,7 @@ def ablate(
         from pipeline.cli.output_paths import check_outputs
         from pipeline.cli.terminal import format_table, show_progress
         from pipeline.device import choose_device, describe_device
+        from pipeline.evaluation.paired_jackknife import WHY_NO_INTERVAL
         from pipeline.experiments.ablate import DEFAULT_DATASETS, Plan, choose_arms
         from pipeline.experiments.ablate import ablate as ablate_arms
 
@@ -84,4 +85,6 @@ def ablate(
         click.echo(f"{model} on {chosen_dataset}; AUCs, false alarms and fractions in percent,")
         click.echo("parameters in thousands; mean and deviation over seeds")
         click.echo(f"differences in AUC to: {done.reference.name}; * the interval excludes 0")
+        if any(found.low is None for found in done.differences().values()):
+            click.echo(WHY_NO_INTERVAL)
         click.echo(format_table("", *done.table()))

@@ -226,14 +226,12 @@ def _show(evaluation: Evaluation, seeds: Seeds, json_path: Path | None, plot: Pa
         metrics_table,
         write_json,
     )
-    from pipeline.evaluation.split_videos import default_ground_truth
     from pipeline.evaluation.verdict import describe_unbeaten
-    from pipeline.reports.model_card import keep_evaluation
     from pipeline.reports.plots import plot_evaluation
 
     click.echo("runs: " + " ".join(str(seed.folder) for seed in seeds.finished))
-    description = seeds.describe()
-    click.echo(f"checkpoints: {description.config.selection_description}")
+    if seeds.description is not None:
+        click.echo(f"checkpoints: {seeds.description.config.selection_description}")
     for make_table in (metrics_table, alarms_table, controls_table):
         table = make_table(evaluation)
         if table.rows:
@@ -248,6 +246,16 @@ def _show(evaluation: Evaluation, seeds: Seeds, json_path: Path | None, plot: Pa
         write_json(evaluation, json_path)
     if plot is not None:
         plot_evaluation(evaluation, plot)
-    default = default_ground_truth(evaluation.dataset, description.provenance)
+    _store(evaluation, seeds)
+
+
+def _store(evaluation: Evaluation, seeds: Seeds) -> None:
+    """Store results by the default ground truth; not beside a checkpoint alone, without a card."""
+    from pipeline.evaluation.split_videos import default_ground_truth
+    from pipeline.reports.model_card import keep_evaluation
+
+    if seeds.description is None:
+        return
+    default = default_ground_truth(evaluation.dataset, seeds.description.provenance)
     for seed in seeds.finished if evaluation.ground_truth == default else ():
         keep_evaluation(seed, evaluation)

@@ -9,7 +9,7 @@ from pipeline.device import choose_device
 from pipeline.evaluation.measure import measure
 from pipeline.evaluation.results import Evaluation
 from pipeline.progress import ReportProgress, no_report
-from pipeline.runs.checkpoints import load_checkpoint
+from pipeline.runs.checkpoints import CheckpointError, load_checkpoint
 from pipeline.runs.run_folder import Run
 from pipeline.runs.seeds import Seeds
 from pipeline.scoring.calibration import read_rule
@@ -72,14 +72,16 @@ def evaluate(
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, allow_outside=not controls)  # which alone open videos
     folder = features_folder_of(seeds, dataset) if features is None else Path(features)
-    training: Dataset | DatasetError | None = None
+    training: Dataset | None = None
+    no_training: str | None = None
     training_features: Path | None = None
     if controls:  # whose features alone are read
         try:
             training = load_dataset(seeds.describe().dataset_source, allow_outside=True)
             training_features = _training_features(seeds, training, folder)
-        except DatasetError as error:  # a manifest that is gone: linear scorers are left out
-            training = error
+        # A checkpoint alone, or a manifest that is gone: linear scorers are left out.
+        except (CheckpointError, DatasetError) as error:
+            no_training = str(error)
     rule, calibration = read_rule(seeds, threshold=threshold)
     evaluation = measure(
         [load_checkpoint(seed.checkpoint_path) for seed in seeds.finished],
@@ -89,6 +91,7 @@ def evaluate(
         controls=controls,
         rule=rule,
         training=training,
+        no_training=no_training,
         training_features=training_features,
         epochs=[seed.epoch_checkpoints() for seed in seeds.finished] if best_on_test else (),
         best_by=best_by,

@@ -116,7 +116,12 @@ def convention_labels(
     Raises:
         DatasetError: If there is no such convention, or the length that it needs is not known.
     """
-    length = _length_of(dataset, convention, entry, features)
+    return _labels(dataset, convention, entry, _length_of(dataset, convention, entry, features))
+
+
+def _labels(
+    dataset: Dataset, convention: str, entry: VideoEntry, length: VideoLength
+) -> FrameLabels:
     known = conventions_of(dataset.name)
     if convention == ANNOTATION:
         labels, needs = cut_to_frames(entry, length), "number of frames"
@@ -158,8 +163,8 @@ def make_ground_truth(
     n_frames: list[int] = []
     for entry in entries:
         features = _read_features(dataset, features_folder, entry)
-        labels[entry.video_id] = convention_labels(dataset, convention, entry, features)
         length = _length_of(dataset, convention, entry, features)
+        labels[entry.video_id] = _labels(dataset, convention, entry, length)
         n_frames.append(length.n_frames or labels[entry.video_id].size)
     published = conventions_of(dataset.name).get(convention)
     return GroundTruth(

@@ -24,6 +24,7 @@ they are not (anomalous frames in brackets):
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,10 +120,15 @@ def _padded(entry: VideoEntry, length: VideoLength) -> FrameLabels | None:
     return np.pad(labels, (0, -labels.size % SNIPPET_LEN), mode="edge")
 
 
+@cache
+def _shanghaitech_lengths() -> dict[str, int]:
+    """By video id its length padded to whole snippets."""
+    annotations = shanghaitech.parse_annotations(read_list("shanghaitech", "annotations.txt"))
+    return {video_id: n_padded for video_id, (n_padded, _) in annotations.items()}
+
+
 def _padded_shanghaitech(entry: VideoEntry, length: VideoLength) -> FrameLabels:
-    lines = read_list("shanghaitech", "annotations.txt")
-    n_padded, _ = shanghaitech.parse_annotations(lines)[entry.video_id]
-    return frame_labels(entry, n_padded)
+    return frame_labels(entry, _shanghaitech_lengths()[entry.video_id])
 
 
 def _as_many_as_features(entry: VideoEntry, length: VideoLength) -> FrameLabels | None:

@@ -26,9 +26,7 @@ from pipeline.extraction.feature_file import (
     feature_path,
     read_features,
 )
-from pipeline.runs.checkpoints import Checkpoint
 from pipeline.runs.compatibility import compare_with_run
-from pipeline.scoring.frame_scores import scores_of_video
 
 MAX_SNIPPETS = 64  # per training bag; a longer bag is sampled at even distances
 
@@ -131,40 +129,6 @@ def _fit(block: Tensor, mask: Tensor, labels: Tensor, columns: slice) -> LinearS
     norm.fit(chosen[mask].float())
     weights, biases = fit_linear_mil(chosen, mask, labels, norm)
     return LinearScorer(columns, norm, weights, biases)
-
-
-class LinearBaselines:
-    """The linear scorers of a run's features, fitted when the first is asked for.
-
-    Args:
-        dataset: What the run was trained on.
-        features_folder: Holds `<dataset>/<video_id>.h5`.
-        checkpoint: Of the run.
-
-    Attributes:
-        names: Of the scorers, such as "linear MIL, rgb".
-    """
-
-    def __init__(self, dataset: Dataset, features_folder: Path, checkpoint: Checkpoint) -> None:
-        self._dataset, self._folder, self._provenance = (
-            dataset,
-            features_folder,
-            checkpoint.provenance,
-        )
-        self._stream_dims = checkpoint.model.config.stream_dims
-        self.names = tuple(scored_columns(self._stream_dims))
-        self._fitted: dict[str, LinearScorer] = {}
-
-    def frame_scores(self, name: str, features: Features) -> NDArray[np.float32]:
-        """(n_frames,) scores in [0, 1] of one video.
-
-        Raises:
-            ControlError: If the training features cannot be read; see `load_labeled_bags`.
-        """
-        if not self._fitted:
-            bags = load_labeled_bags(self._dataset, self._folder, self._provenance)
-            self._fitted = fit_linear_scorers(bags, self._stream_dims)
-        return scores_of_video(self._fitted[name].score(features), features).per_frame
 
 
 def load_labeled_bags(

@@ -1,50 +1,49 @@
-"""Frame-level metrics and alarms of checkpoints on a test split, and of controls.
-
-Scores and labels are kept; features are read from their files one video at a time.
-"""
+"""Frame-level metrics and alarms of checkpoints on a test split, and of controls: row by row."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from extractors.features import Features
-from models.interface import AnomalyModel
-from pipeline.datasets.catalog import Dataset, DatasetError
-from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
+from pipeline.datasets.catalog import Dataset
 from pipeline.evaluation.baselines import (
     ControlError,
     context_of,
     energies_of,
     permutation_without_fixed_points,
 )
-from pipeline.evaluation.linear_baseline import LinearBaselines
-from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, mean_metrics
-from pipeline.evaluation.paired_bootstrap import ResampledAuc, mean_of, resample_auc
-from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
-from pipeline.evaluation.split_videos import (
-    EvaluatedSplit,
-    VideoTruth,
-    check_both_classes,
-    default_ground_truth,
+from pipeline.evaluation.linear_baseline import (
+    fit_linear_scorers,
+    load_labeled_bags,
+    scored_columns,
 )
+from pipeline.evaluation.metrics import curves, mean_metrics
+from pipeline.evaluation.paired_jackknife import mean_of
+from pipeline.evaluation.results import Evaluation, LeftOut, Measurement, Row
+from pipeline.evaluation.split_scores import (
+    FrameScores,
+    ScoredSplit,
+    cut_or_continue,
+    frame_metrics_of,
+    mean_over_seeds,
+    score_split,
+)
+from pipeline.evaluation.split_videos import EvaluatedSplit, default_ground_truth
 from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.progress import Progress, ReportProgress, no_report
 from pipeline.runs.checkpoints import Checkpoint, load_checkpoint
-from pipeline.scoring.events import EventRule, n_seconds
+from pipeline.scoring.events import EventRule
 from pipeline.scoring.frame_scores import scores_of_video
-from pipeline.scoring.snippet_scores import check_streams, snippet_scores, stream_dims_of
+from pipeline.scoring.snippet_scores import Streams
 
 N_CONTEXT_SHUFFLES = 5
 N_EPOCHS_AT_ONCE = 8  # whose models and scores are held together
 
-Value = TypeVar("Value", np.float32, np.float64)
-FrameScores = list[NDArray[np.float32]]  # per video (n_frames,)
+MeasureRows = Callable[[ScoredSplit], Sequence[Row]]
 
 
 def measure(
@@ -57,7 +56,8 @@ def measure(
     rule: EventRule | None = None,
     epochs: Sequence[Sequence[Path]] = (),
     best_by: str = "auc",
-    training: Dataset | DatasetError | None = None,
+    training: Dataset | None = None,
+    no_training: str | None = None,
     training_features: Path | None = None,
     ground_truth: str | None = None,
     report: ReportProgress = no_report,
@@ -79,7 +79,9 @@ def measure(
             is wanted too.
         best_by: The field of `FrameMetrics` that is the highest in that epoch.
         training: What the model was trained on; with `controls` linear scorers are fitted to its
-            train split. `dataset` if None; why it cannot be read if an error.
+            train split. `dataset` if None.
+        no_training: Why it is not known what the model was trained on, in one line; linear scorers
+            are then left out.
         training_features: Holds the features of `training`; `features_folder` if None.
         ground_truth: How frame labels are made: `annotation`, or one of the dataset's published
             conventions, to whose length scores are cut or continued. None takes what fits the
@@ -93,257 +95,195 @@ def measure(
         FeatureFileError: If features are missing, were extracted with other settings than the
             run's, or have other streams than the model.
     """
-    measuring = _Measuring(
-        checkpoints, dataset, features_folder, device, rule or EventRule(), ground_truth, controls
-    )
-    plan: list[tuple[str, Callable[[], Row]]] = [(measuring.model_name, measuring.model_row)]
+    first = checkpoints[0]
+    ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
+    split = EvaluatedSplit(dataset, features_folder, first.provenance, ground_truth=ground_truth)
+    name = first.model_name
+    if first.dataset != dataset.name:
+        name = f"{name} ({first.dataset} -> {dataset.name})"
+    plan: list[tuple[str, MeasureRows]] = [(name, partial(_model_rows, name=name))]
     if len(checkpoints) > 1:
-        plan.append(("seeds averaged", measuring.averaged_row))
+        plan.append(("seeds averaged", partial(_averaged_rows, name=name)))
     if epochs:
-        plan.append(("best on test", lambda: measuring.best_epoch_row(epochs, best_by)))
+        plan.append(("best on test", partial(_best_epoch_rows, epochs=epochs, best_by=best_by)))
     if controls:
-        plan.append(("motion energy", measuring.motion_energy_row))
-        problem = training if isinstance(training, DatasetError) else None
-        fitted_to = training if isinstance(training, Dataset) else dataset
-        linear = LinearBaselines(fitted_to, training_features or features_folder, checkpoints[0])
-        for name in linear.names:
-            plan.append((name, partial(measuring.linear_row, linear, name, problem)))
-        if measuring.models[0].accepts_context and len(measuring.split.entries) > 1:
-            plan.append(("context shuffled", measuring.shuffled_context_row))
-    rows, left_out = [], []
-    for index, (name, measure_row) in enumerate(plan):
+        linear = partial(
+            _linear_rows,
+            training=training or dataset,
+            folder=training_features or features_folder,
+            run=first,
+        )
+        if no_training is not None:
+            linear = partial(_leave_out, reason=no_training)
+        plan += _controls(first, linear, n_videos=len(split.entries))
+    report(Progress("evaluate", 0, len(plan), "rows", detail=name))
+    models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
+    test = score_split(split, models, device, rule=rule or EventRule(), is_compared=controls)
+    rows: list[Row] = []
+    left_out: list[LeftOut] = []
+    for index, (name, measure_rows) in enumerate(plan):
         report(Progress("evaluate", index, len(plan), "rows", detail=name))
         try:
-            rows.append(measure_row())
+            rows += measure_rows(test)
         except ControlError as error:
-            left_out.append(LeftOut(name, str(error), is_failure=not measuring.is_imported))
+            left_out.append(LeftOut(name, str(error), is_failure=not _is_imported(first)))
             message = f"{name}: left out: {error}"
             report(Progress("evaluate", index + 1, len(plan), "rows", message=message))
-    return measuring.evaluation([*rows, *measuring.class_rows()], left_out)
-
-
-class _Measuring:
-    """The lines of an evaluation; `model_row` comes first, for it reads the labels."""
-
-    def __init__(
-        self,
-        checkpoints: Sequence[Checkpoint],
-        dataset: Dataset,
-        features_folder: Path,
-        device: torch.device,
-        rule: EventRule,
-        ground_truth: str | None,
-        is_compared: bool,
-    ) -> None:
-        first = checkpoints[0]
-        ground_truth = ground_truth or default_ground_truth(dataset.name, first.provenance)
-        self.is_imported = IMPORTED_FROM in first.provenance
-        self.models = [checkpoint.model.to(device).eval() for checkpoint in checkpoints]
-        self.split = EvaluatedSplit(
-            dataset, features_folder, first.provenance, ground_truth=ground_truth
-        )
-        self.model_name = first.model_name
-        if first.dataset != dataset.name:
-            self.model_name = f"{first.model_name} ({first.dataset} -> {dataset.name})"
-        self._checkpoints, self._dataset = checkpoints, dataset
-        self._device, self._rule, self._ground_truth = device, rule, ground_truth
-        self._truths: list[VideoTruth] = []
-        self._scored: list[FrameScores] = [[] for _ in checkpoints]
-        self._linear_scores: dict[str, FrameScores] = {}
-        self._is_compared = is_compared
-
-    def model_row(self) -> Row:
-        """The model itself; keeps its scores and the ground truth."""
-        for video in self.split:
-            features = video.features
-            path = self.split.path(video.entry)
-            check_streams(self.models[0], stream_dims_of(features), path)
-            n_labels = video.labels.size
-            self._truths.append(
-                VideoTruth(
-                    video.entry,
-                    video.source,
-                    video.labels,
-                    timestamps=_cut_or_continue(features.timestamps, n_labels),
-                    n_frames=features.n_frames,
-                    duration_seconds=n_seconds(features.timestamps),
-                    snippet_len=features.snippet_len,
-                )
-            )
-            for model, scores in zip(self.models, self._scored, strict=True):
-                scores.append(self._scores(model, features, n_labels))
-        check_both_classes(self._dataset.name, [truth.labels for truth in self._truths])
-        measured = tuple(self._measurement(scores) for scores in self._scored)
-        return Row(self.model_name, "model", measured)
-
-    def averaged_row(self) -> Row:
-        """The mean of the scores of all seeds: what `pipeline score` gives."""
-        averaged = [np.mean(of_seeds, axis=0) for of_seeds in zip(*self._scored, strict=True)]
-        name = f"{self.model_name}, {len(self.models)} seeds averaged"
-        return Row(name, "seeds averaged", (self._measurement(averaged),))
-
-    def best_epoch_row(self, epochs: Sequence[Sequence[Path]], best_by: str) -> Row:
-        """Per seed the epoch that has the highest value of a metric on the test videos.
-
-        An ensemble is built once, beside the final network: an epoch of one is its network alone.
-        """
-        best = tuple(
-            max(self._epochs(paths), key=lambda measured: float(getattr(measured.frames, best_by)))
-            for paths in epochs
-        )
-        alone = ", network alone" if self.models[0].members else ""
-        return Row(f"best epoch on test{alone} (optimistic)", "best on test", best)
-
-    def _epochs(self, paths: Sequence[Path]) -> Iterator[Measurement]:
-        for first in range(0, len(paths), N_EPOCHS_AT_ONCE):
-            some = paths[first : first + N_EPOCHS_AT_ONCE]
-            models = [load_checkpoint(path).model.to(self._device).eval() for path in some]
-            scored: list[FrameScores] = [[] for _ in models]
-            for index, truth in enumerate(self._truths):
-                features = self.split.features(index)
-                for model, scores in zip(models, scored, strict=True):
-                    scores.append(self._scores(model, features, truth.labels.size))
-            yield from map(self._measurement, scored)
-
-    def motion_energy_row(self) -> Row:
-        """How well motion alone ranks frames: a baseline that a model has to beat."""
-        if self.is_imported:
-            raise ControlError("it needs the videos, and the features were imported without them")
-        n_frames = {truth.source: truth.n_frames for truth in self._truths}
-        found = energies_of(n_frames, smoothing_len=self._truths[0].snippet_len)
-        energies = [
-            _cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in self._truths
-        ]
-        measured = Measurement(
-            _frame_metrics(self._truths, energies),
-            curves=curves(np.concatenate(energies), self._labels()),
-            resampled=self._resample(energies),
-        )
-        return Row("motion energy (baseline)", "control", (measured,))
-
-    def linear_row(self, linear: LinearBaselines, name: str, problem: DatasetError | None) -> Row:
-        """A linear scorer of the same features, fitted to the training videos."""
-        if problem is not None:
-            raise ControlError(str(problem)) from problem
-        if not self._linear_scores:  # of all scorers at once: features are read from their files
-            scored: dict[str, FrameScores] = {each: [] for each in linear.names}
-            for index, truth in enumerate(self._truths):
-                features = self.split.features(index)
-                for each, scores in scored.items():
-                    per_frame = linear.frame_scores(each, features)
-                    scores.append(_cut_or_continue(per_frame, truth.labels.size))
-            self._linear_scores = scored
-        return Row(name, "control", (self._measurement(self._linear_scores[name]),))
-
-    def shuffled_context_row(self) -> Row:
-        """The model when its context path reads another video: per seed the mean of several."""
-        per_model: list[list[FrameMetrics]] = [[] for _ in self.models]
-        resampled: list[list[ResampledAuc]] = [[] for _ in self.models]
-        for shuffle in range(N_CONTEXT_SHUFFLES):
-            rng = np.random.default_rng(shuffle)
-            order = permutation_without_fixed_points(len(self._truths), rng)
-            scored: list[FrameScores] = [[] for _ in self.models]
-            for index, other in enumerate(order):
-                features = self.split.features(index)
-                context = context_of(self.split.features(int(other)), features.n_snippets)
-                n_labels = self._truths[index].labels.size
-                for model, scores in zip(self.models, scored, strict=True):
-                    scores.append(self._scores(model, features, n_labels, context))
-            for metrics, aucs, scores in zip(per_model, resampled, scored, strict=True):
-                metrics.append(_frame_metrics(self._truths, scores))
-                aucs.append(self._resample(scores))
-        name = f"{self._checkpoints[0].model_name}, context shuffled"
-        measured = tuple(
-            Measurement(mean_metrics(metrics), resampled=mean_of(aucs))
-            for metrics, aucs in zip(per_model, resampled, strict=True)
-        )
-        return Row(name, "control", measured)
-
-    def class_rows(self) -> Iterator[Row]:
-        """The model on each class of anomalies, the most frequent first."""
-        classes = [name for truth in self._truths for name in truth.entry.categories]
-        for name in sorted(set(classes), key=lambda c: (-classes.count(c), c)):
-            of_class = [
-                index
-                for index, truth in enumerate(self._truths)
-                if truth.entry.label == 0 or name in truth.entry.categories
-            ]
-            chosen = [self._truths[index] for index in of_class]
-            labels = np.concatenate([truth.labels for truth in chosen])
-            if labels.all() or not labels.any():
-                continue  # nothing to rank
-            measured = tuple(
-                Measurement(_frame_metrics(chosen, [scores[index] for index in of_class]))
-                for scores in self._scored
-            )
-            yield Row(name, "class", measured, n_videos=classes.count(name))
-
-    def evaluation(self, rows: Sequence[Row], left_out: Sequence[LeftOut]) -> Evaluation:
-        """All lines and what they are of."""
-        labels = self._labels()
-        return Evaluation(
-            trained_on=self._checkpoints[0].dataset,
-            dataset=self._dataset.name,
-            n_videos=len(self._truths),
-            n_absent=len(self._dataset.split("test")) - len(self._truths),
-            n_frames=labels.size,
-            n_anomalous=int(labels.sum()),
-            labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
-            rule=self._rule,
-            seeds=tuple(checkpoint.seed for checkpoint in self._checkpoints),
-            is_pretrained=self._checkpoints[0].is_pretrained,
-            rows=tuple(rows),
-            left_out=tuple(left_out),
-            ground_truth=self._ground_truth,
-        )
-
-    def _labels(self) -> NDArray[np.bool_]:
-        return np.concatenate([truth.labels for truth in self._truths])
-
-    def _scores(
-        self,
-        model: AnomalyModel,
-        features: Features,
-        n_labels: int,
-        context: dict[str, NDArray[np.float32]] | None = None,
-    ) -> NDArray[np.float32]:
-        """(n_labels,) the scores of one video."""
-        per_snippet = snippet_scores(model, features, device=self._device, context=context)
-        return _cut_or_continue(scores_of_video(per_snippet, features).per_frame, n_labels)
-
-    def _measurement(self, scores: FrameScores) -> Measurement:
-        """All metrics of scores in [0, 1]."""
-        videos = [
-            ScoredVideo(
-                scores=of_video,
-                labels=truth.labels,
-                timestamps=truth.timestamps,
-                duration_seconds=truth.duration_seconds,
-                is_abnormal=truth.entry.label == 1,
-            )
-            for truth, of_video in zip(self._truths, scores, strict=True)
-        ]
-        return Measurement(
-            frames=_frame_metrics(self._truths, scores),
-            alarms=alarm_metrics(videos, self._rule),
-            curves=curves(np.concatenate(scores), self._labels()),
-            resampled=self._resample(scores) if self._is_compared else None,
-        )
-
-    def _resample(self, scores: FrameScores) -> ResampledAuc:
-        return resample_auc(scores, [truth.labels for truth in self._truths])
-
-
-def _cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:
-    """Values of as many frames as have labels; beyond the end the last value is repeated."""
-    return per_frame[np.minimum(np.arange(n_labels), len(per_frame) - 1)]
-
-
-def _frame_metrics(
-    truths: Sequence[VideoTruth], scores: Sequence[NDArray[np.float32]]
-) -> FrameMetrics:
-    return frame_metrics(
-        np.concatenate(scores),
-        np.concatenate([truth.labels for truth in truths]),
-        np.concatenate([np.full(len(t.labels), t.entry.label == 1) for t in truths]),
+    labels = test.labels
+    return Evaluation(
+        trained_on=first.dataset,
+        dataset=dataset.name,
+        n_videos=len(test.truths),
+        n_absent=len(dataset.split("test")) - len(test.truths),
+        n_frames=labels.size,
+        n_anomalous=int(labels.sum()),
+        labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
+        rule=test.rule,
+        seeds=tuple(checkpoint.seed for checkpoint in checkpoints),
+        is_pretrained=first.is_pretrained,
+        rows=(*rows, *_class_rows(test)),
+        left_out=tuple(left_out),
+        ground_truth=ground_truth,
     )
+
+
+def _controls(
+    first: Checkpoint, linear_rows: MeasureRows, *, n_videos: int
+) -> Iterator[tuple[str, MeasureRows]]:
+    """What a model has to beat, by name; scorers of one kind are measured together."""
+    is_imported = _is_imported(first)
+    yield "motion energy", partial(_motion_energy_rows, is_imported=is_imported)
+    yield "; ".join(scored_columns(first.model.config.stream_dims)), linear_rows
+    if first.model.accepts_context and n_videos > 1:
+        yield "context shuffled", partial(_shuffled_context_rows, name=first.model_name)
+
+
+def _is_imported(first: Checkpoint) -> bool:
+    return IMPORTED_FROM in first.provenance
+
+
+def _model_rows(test: ScoredSplit, *, name: str) -> list[Row]:
+    """The model itself."""
+    return [Row(name, "model", tuple(map(test.measurement, test.per_seed)))]
+
+
+def _averaged_rows(test: ScoredSplit, *, name: str) -> list[Row]:
+    """The mean of the scores of all seeds: what `pipeline score` gives."""
+    averaged = test.measurement(mean_over_seeds(test.per_seed))
+    return [Row(f"{name}, {len(test.models)} seeds averaged", "seeds averaged", (averaged,))]
+
+
+def _best_epoch_rows(
+    test: ScoredSplit, *, epochs: Sequence[Sequence[Path]], best_by: str
+) -> list[Row]:
+    """Per seed the epoch that has the highest value of a metric on the test videos.
+
+    An ensemble is built once, beside the final network: an epoch of one is its network alone.
+    """
+    best = tuple(
+        max(_epochs(test, paths), key=lambda measured: float(getattr(measured.frames, best_by)))
+        for paths in epochs
+    )
+    alone = ", network alone" if test.models[0].members else ""
+    return [Row(f"best epoch on test{alone} (optimistic)", "best on test", best)]
+
+
+def _epochs(test: ScoredSplit, paths: Sequence[Path]) -> Iterator[Measurement]:
+    for first in range(0, len(paths), N_EPOCHS_AT_ONCE):
+        some = paths[first : first + N_EPOCHS_AT_ONCE]
+        models = [load_checkpoint(path).model.to(test.device).eval() for path in some]
+        yield from map(test.measurement, test.score(models))
+
+
+def _motion_energy_rows(test: ScoredSplit, *, is_imported: bool) -> list[Row]:
+    """How well motion alone ranks frames: a baseline that a model has to beat."""
+    if is_imported:
+        raise ControlError("it needs the videos, and the features were imported without them")
+    n_frames = {truth.source: truth.n_frames for truth in test.truths}
+    found = energies_of(n_frames, smoothing_len=test.truths[0].snippet_len)
+    energies = [
+        cut_or_continue(found[truth.entry.path], truth.labels.size) for truth in test.truths
+    ]
+    measured = Measurement(
+        test.frame_metrics(energies),
+        curves=curves(np.concatenate(energies), test.labels),
+        jackknifed=test.jackknife(energies),
+    )
+    return [Row("motion energy (baseline)", "control", (measured,))]
+
+
+def _leave_out(test: ScoredSplit, *, reason: str) -> list[Row]:
+    raise ControlError(reason)
+
+
+def _linear_rows(
+    test: ScoredSplit, *, training: Dataset, folder: Path, run: Checkpoint
+) -> list[Row]:
+    """Linear scorers of the same features, fitted to the training videos."""
+    bags = load_labeled_bags(training, folder, run.provenance)
+    scorers = fit_linear_scorers(bags, run.model.config.stream_dims)
+    scored: dict[str, FrameScores] = {name: [] for name in scorers}
+    for index, truth in enumerate(test.truths):
+        features = test.split.features(index)
+        for name, scorer in scorers.items():
+            per_frame = scores_of_video(scorer.score(features), features).per_frame
+            scored[name].append(cut_or_continue(per_frame, truth.labels.size))
+    return [Row(name, "control", (test.measurement(each),)) for name, each in scored.items()]
+
+
+def _shuffled_context_rows(test: ScoredSplit, *, name: str) -> list[Row]:
+    """The model when its context path reads another video: means over several shuffles.
+
+    Per seed and, with several, of the mean of their scores: averaging ranks better by itself, so
+    what the averaged seeds are compared with must be averaged, too.
+    """
+    n_seeds = len(test.models)
+    systems: list[list[Measurement]] = [[] for _ in range(n_seeds if n_seeds == 1 else n_seeds + 1)]
+    for shuffle in range(N_CONTEXT_SHUFFLES):
+        per_seed = _shuffled_scores(test, np.random.default_rng(shuffle))
+        averaged = [] if n_seeds == 1 else [mean_over_seeds(per_seed)]
+        for shuffles, scores in zip(systems, [*per_seed, *averaged], strict=True):
+            frames = test.frame_metrics(scores)
+            shuffles.append(Measurement(frames, jackknifed=test.jackknife(scores)))
+    means = tuple(map(_mean_over_shuffles, systems))
+    name = f"{name}, context shuffled"
+    rows = [Row(name, "control", means[:n_seeds])]
+    if n_seeds > 1:
+        rows.append(Row(f"{name}, {n_seeds} seeds averaged", "averaged control", means[n_seeds:]))
+    return rows
+
+
+def _shuffled_scores(test: ScoredSplit, rng: np.random.Generator) -> tuple[FrameScores, ...]:
+    """Per seed the scores of all videos, each with the context of another."""
+    order = permutation_without_fixed_points(len(test.truths), rng)
+
+    def context(index: int, features: Features) -> Streams:
+        return context_of(test.split.features(int(order[index])), features.n_snippets)
+
+    return test.score(test.models, context)
+
+
+def _mean_over_shuffles(shuffles: Sequence[Measurement]) -> Measurement:
+    jackknifed = [each.jackknifed for each in shuffles if each.jackknifed is not None]
+    frames = mean_metrics([each.frames for each in shuffles])
+    return Measurement(frames, jackknifed=mean_of(jackknifed))
+
+
+def _class_rows(test: ScoredSplit) -> Iterator[Row]:
+    """The model on each class of anomalies, the most frequent first."""
+    classes = [name for truth in test.truths for name in truth.entry.categories]
+    for name in sorted(set(classes), key=lambda c: (-classes.count(c), c)):
+        of_class = [
+            index
+            for index, truth in enumerate(test.truths)
+            if truth.entry.label == 0 or name in truth.entry.categories
+        ]
+        chosen = [test.truths[index] for index in of_class]
+        labels = np.concatenate([truth.labels for truth in chosen])
+        if labels.all() or not labels.any():
+            continue  # nothing to rank
+        measured = tuple(
+            Measurement(frame_metrics_of(chosen, [scores[index] for index in of_class]))
+            for scores in test.per_seed
+        )
+        yield Row(name, "class", measured, n_videos=classes.count(name))

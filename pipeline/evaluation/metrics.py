@@ -1,6 +1,7 @@
 """Frame-level metrics, as the field computes them: ROC AUC and average precision.
 
-All of them take the frames of all test videos pooled into one array ("micro"), in any order.
+All but one take the frames of all test videos pooled into one array ("micro"), in any order. The
+macro AUC is the mean of each video's own; UBnormal's results are reported by both.
 """
 
 import math
@@ -21,6 +22,7 @@ FloatArray = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MAX_CURVE_POINTS = 1000
+MACRO_AUC_DATASETS = frozenset({"ubnormal"})  # whose results are reported by the macro AUC, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class FrameMetrics:
             XDVioDet, RTFM, UR-DMU and PEL4VAD.
         ap_step: Average precision without interpolation (scikit-learn's definition), as in VadCLIP.
         ap_abnormal: `ap_trapezoid` over the frames of abnormal videos only.
+        auc_macro: As from `macro_auc`; NaN where it was not computed.
     """
 
     auc: float
@@ -42,6 +45,7 @@ class FrameMetrics:
     ap_trapezoid: float
     ap_step: float
     ap_abnormal: float
+    auc_macro: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +100,35 @@ def frame_metrics(
         ap_step=float(average_precision_score(labels, scores)),
         ap_abnormal=_trapezoid_ap(abnormal_scores, abnormal_labels) if is_mixed else math.nan,
     )
+
+
+def macro_auc(scores: Sequence[FloatArray], labels: Sequence[BoolArray]) -> float:
+    """The mean over videos of each one's own AUC, as UBnormal's authors compute it.
+
+    As in their `scripts/compute_auc_score.py`, every video gets a normal frame of score 0 and an
+    anomalous one of score 1 in addition, without which a video of one class would have no AUC. So
+    even equal scores of a video rank better than chance, and the values cannot be compared with
+    those of `FrameMetrics.auc`.
+
+    Args:
+        scores: Of each video (n_frames,).
+        labels: Of each video (n_frames,) True where the frame is anomalous.
+
+    Returns:
+        In [0, 1]; NaN where a score is not in [0, 1], to whose ends the two frames belong.
+
+    >>> macro_auc([np.array([0.2, 0.4])], [np.array([False, False])])
+    1.0
+    >>> macro_auc([np.array([0.2, 0.4])], [np.array([True, False])])
+    0.75
+    """
+    if any(of_video.min() < 0 or of_video.max() > 1 for of_video in scores):
+        return math.nan
+    aucs = [
+        ranking_auc(np.append(of_video, [0, 1]), np.append(is_anomalous, [False, True]))
+        for of_video, is_anomalous in zip(scores, labels, strict=True)
+    ]
+    return float(np.mean(aucs))
 
 
 def mean_metrics(several: Sequence[FrameMetrics]) -> FrameMetrics:

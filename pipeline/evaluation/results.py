@@ -12,11 +12,12 @@ import numpy as np
 from extractors.snippets import SNIPPET_LEN
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.ground_truth_conventions import ANNOTATION
-from pipeline.evaluation.metrics import Curves, FrameMetrics
-from pipeline.evaluation.paired_bootstrap import (
+from pipeline.evaluation.metrics import MACRO_AUC_DATASETS, Curves, FrameMetrics
+from pipeline.evaluation.paired_jackknife import (
     LEVEL,
+    WHY_NO_INTERVAL,
     Difference,
-    ResampledAuc,
+    JackknifedAuc,
     paired_difference,
 )
 from pipeline.outputs import write_output
@@ -26,7 +27,7 @@ from pipeline.scoring.events import EventRule
 FORMAT = "lookaround evaluation"
 FORMAT_VERSION = 2
 
-RowKind = Literal["model", "seeds averaged", "best on test", "control", "class"]
+RowKind = Literal["model", "seeds averaged", "best on test", "control", "averaged control", "class"]
 
 _FRAME_HEADS = {
     "auc": "AUC",
@@ -53,13 +54,13 @@ class Measurement:
         frames: Frame-level metrics of its scores.
         alarms: Metrics of its events; None if scores are not in [0, 1].
         curves: ROC and precision-recall; None if several were averaged.
-        resampled: The AUC on resampled sets of the test videos; None if it is compared with none.
+        jackknifed: The AUC with and without each test video; None if it is compared with none.
     """
 
     frames: FrameMetrics
     alarms: AlarmMetrics | None = None
     curves: Curves | None = None
-    resampled: ResampledAuc | None = None
+    jackknifed: JackknifedAuc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class Row:
         name: For people.
         kind: The model itself; the mean of the scores of all its seeds, which is what `pipeline
             score` gives; the model at its epochs that were best on the test videos, which is
-            optimistic; a control; or the model on one class of anomalies.
+            optimistic; a control; one of the averaged seeds alone; or the model on one class of
+            anomalies.
         per_seed: One measurement per seed.
         n_videos: Abnormal videos of the class; None if the row is of all videos.
     """
@@ -81,21 +83,25 @@ class Row:
     n_videos: int | None = None
 
     def lead_over(self, other: "Row") -> Difference | None:
-        """The mean AUC minus that of a control, with its interval.
+        """The mean AUC of the model or of its averaged seeds minus that of a control.
 
-        None if the other row is no control, or one of both was not resampled.
+        None if the other row is no control of this one, or one of both was not jackknifed. A
+        control of several seeds is one of single seeds; one of a single measurement is one of both.
         """
-        if other.kind != "control":
-            return None
+        if self.kind == "seeds averaged":
+            is_single = other.kind == "control" and len(other.per_seed) == 1
+            is_control = is_single or other.kind == "averaged control"
+        else:
+            is_control = other.kind == "control"
         of_self, of_other = (
             {
-                seed: measured.resampled
+                seed: measured.jackknifed
                 for seed, measured in enumerate(row.per_seed)
-                if measured.resampled is not None
+                if measured.jackknifed is not None
             }
             for row in (self, other)
         )
-        return paired_difference(of_self, of_other) if of_self and of_other else None
+        return paired_difference(of_self, of_other) if is_control and of_self and of_other else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,15 @@ class Evaluation:
         ]
         return {name: float(np.mean([values[name] for values in per_seed])) for name in per_seed[0]}
 
+    @property
+    def compared(self) -> dict[str, Row]:
+        """What is compared with controls, by the key of the difference in the JSON.
+
+        The model and, with several seeds, the mean of their scores.
+        """
+        averaged = [row for row in self.rows if row.kind == "seeds averaged"]
+        return dict(zip(("model_lead", "averaged_lead"), (self.rows[0], *averaged), strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -192,7 +207,8 @@ def metrics_table(evaluation: Evaluation) -> Table:
     if evaluation.ground_truth != ANNOTATION:
         title += f"; ground truth of {evaluation.ground_truth}"
     rows = [(row, [asdict(m.frames) for m in row.per_seed]) for row in evaluation.rows]
-    return _table(title, _FRAME_HEADS, rows)
+    macro = {"auc_macro": "AUC macro"} if evaluation.dataset in MACRO_AUC_DATASETS else {}
+    return _table(title, _FRAME_HEADS | macro, rows)
 
 
 def alarms_table(evaluation: Evaluation) -> Table:
@@ -218,15 +234,23 @@ def alarms_table(evaluation: Evaluation) -> Table:
 
 
 def controls_table(evaluation: Evaluation) -> Table:
-    """How far the model is above each control: points of AUC, with an interval."""
-    model = evaluation.rows[0]
+    """How far the model and its averaged seeds are above each control: points of AUC."""
+    model, *averaged = compared = list(evaluation.compared.values())
+    leads = {row.name: [each.lead_over(row) for each in compared] for row in evaluation.rows}
     title = (
         f"{model.name} above its controls: points of AUC, {LEVEL:.0%} interval over test videos "
         "and seeds (* excludes 0)"
     )
-    leads = [(row.name, model.lead_over(row)) for row in evaluation.rows]
-    rows = tuple((name, str(lead)) for name, lead in leads if lead is not None)
-    return Table(title, ("", "difference"), rows)
+    if any(lead is not None and lead.low is None for of_row in leads.values() for lead in of_row):
+        title += f"; {WHY_NO_INTERVAL}"
+    rows = tuple(
+        (name, *(str(lead or "") for lead in of_row))
+        for name, of_row in leads.items()
+        if any(of_row)
+    )
+    n_seeds = len(model.per_seed)
+    means = (f"mean of {n_seeds} seeds", f"{n_seeds} seeds averaged: over test videos alone")
+    return Table(title, ("", *means) if averaged else ("", "difference"), rows)
 
 
 def _table(
@@ -265,7 +289,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
     Each metric of a row holds `mean`, `std` (sample standard deviation, null for one seed) and
     `per_seed`, in the order of `seeds`. `model_lead` of a control is the `mean` difference between
-    the model's AUC and its own, with the ends `low` and `high` of a 95 % interval.
+    the model's AUC and its own, with the ends `low` and `high` of a 95 % interval, null where the
+    test videos are too few for one; `averaged_lead` is that of the averaged seeds.
     """
     values = asdict(evaluation)
     del values["rows"], values["rule"], values["calibration"]
@@ -275,11 +300,11 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         **values,
         "is_calibrated": evaluation.calibration is not None,
         "event_rule": {**asdict(evaluation.rule), "release": evaluation.rule.release},
-        "rows": [_row_to_json(row, evaluation.rows[0]) for row in evaluation.rows],
+        "rows": [_row_to_json(row, evaluation) for row in evaluation.rows],
     }
 
 
-def _row_to_json(row: Row, model: Row) -> dict[str, Any]:
+def _row_to_json(row: Row, evaluation: Evaluation) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         field.name: _summary([getattr(m.frames, field.name) for m in row.per_seed])
         for field in fields(FrameMetrics)
@@ -290,9 +315,14 @@ def _row_to_json(row: Row, model: Row) -> dict[str, Any]:
             field.name: _summary([getattr(alarm, field.name) for alarm in alarms])
             for field in fields(AlarmMetrics)
         }
-    values = {"name": row.name, "kind": row.kind, "n_videos": row.n_videos, "metrics": metrics}
-    lead = model.lead_over(row)
-    return values if lead is None else {**values, "model_lead": asdict(lead)}
+    values: dict[str, Any] = {
+        "name": row.name,
+        "kind": row.kind,
+        "n_videos": row.n_videos,
+        "metrics": metrics,
+    }
+    leads = {name: each.lead_over(row) for name, each in evaluation.compared.items()}
+    return values | {name: asdict(lead) for name, lead in leads.items() if lead is not None}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class EvaluatedSplit:
         ground_truth: How frame labels are made: `annotation`, or a published convention.
 
     Attributes:
+        dataset: Whose test split it is.
         entries: The videos, in the order of the dataset.
 
     Raises:
@@ -110,7 +111,7 @@ class EvaluatedSplit:
         ground_truth: str = ANNOTATION,
     ) -> None:
         self.entries = entries_with_features(dataset, "test", features_folder)
-        self._dataset, self._ground_truth = dataset, ground_truth
+        self.dataset, self._ground_truth = dataset, ground_truth
         self._folder, self._provenance = features_folder / dataset.name, provenance
         self._notices: set[str] = set()
 
@@ -128,7 +129,7 @@ class EvaluatedSplit:
             features = self.features(index)
             logger.info("%s: %d frames", self.path(entry), features.n_frames)
             lengths.append((entry, features.n_frames))
-            labels = convention_labels(self._dataset, self._ground_truth, entry, features)
+            labels = convention_labels(self.dataset, self._ground_truth, entry, features)
             yield SplitVideo(entry, features, labels)
         cut = describe_cut_intervals(lengths)
         if cut is not None:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.paired_bootstrap import Difference
+from pipeline.evaluation.paired_jackknife import Difference
 
 
 def describe_unbeaten(rows: Sequence[Mapping[str, Any]]) -> str:
     """Name the baselines and controls that a model is not above, or not shown to be above.
+
+    With several seeds that is said of the mean of their scores, for that is what `pipeline score`
+    gives: of the model that is there, and not of others that would be trained with other seeds.
 
     Args:
         rows: Of an evaluation as JSON: the model first, `kind` says which are controls.
@@ -25,18 +28,21 @@ def describe_unbeaten(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> describe_unbeaten([model, row("linear MIL", "control", 0.65, model_lead=lead)])
     'The test videos do not show la-net (AUC 70.0) above linear MIL (65.0).'
     """
-    model, *others = rows
-    auc = model["metrics"]["auc"]["mean"]
+    compared, key = rows[0], "model_lead"
+    controls = [row for row in rows[1:] if row["kind"] in ("control", "averaged control")]
+    if any("averaged_lead" in row for row in controls):
+        (compared,) = (row for row in rows if row["kind"] == "seeds averaged")
+        key = "averaged_lead"
+        controls = [row for row in controls if key in row]
+    auc = compared["metrics"]["auc"]["mean"]
     unbeaten, undecided = [], []
-    for row in others:
-        if row["kind"] != "control":
-            continue
+    for row in controls:
         described = f"{row['name']} ({100 * row['metrics']['auc']['mean']:.1f})"
         if row["metrics"]["auc"]["mean"] >= auc:
             unbeaten.append(described)
-        elif "model_lead" in row and not Difference(**row["model_lead"]).excludes_zero:
+        elif key in row and not Difference(**row[key]).excludes_zero:
             undecided.append(described)
-    described = f"{model['name']} (AUC {100 * auc:.1f})"
+    described = f"{compared['name']} (AUC {100 * auc:.1f})"
     sentences = []
     if unbeaten:
         sentences.append(f"{described} does not beat {', '.join(unbeaten)}.")

@@ -18,7 +18,7 @@ from pipeline.evaluation.linear_baseline import (
     fit_linear_scorers,
     load_labeled_bags,
 )
-from pipeline.evaluation.paired_bootstrap import ResampledAuc, resample_auc
+from pipeline.evaluation.paired_jackknife import JackknifedAuc, jackknife_auc
 from pipeline.evaluation.split_videos import SplitVideo, load_test_videos
 from pipeline.experiments.ablation_measures import (
     FrameScores,
@@ -186,8 +186,8 @@ def _measurements(
             started = time.perf_counter()
             model = trained(with_seed(config, seed), videos.bags, plan.device)
             values, scores = measure(model, videos.test, videos.bags, plan.device)
-            resampled = _resample(plan, seed, videos, scores)
-            yield Measured(arm, seed, values, resampled, time.perf_counter() - started)
+            jackknifed = _jackknife(plan, seed, videos, scores)
+            yield Measured(arm, seed, values, jackknifed, time.perf_counter() - started)
     for seed in plan.seeds if plan.is_synthetic else plan.seeds[:1]:
         videos = by_seed[seed]
         labeled = videos.load_labeled()
@@ -195,12 +195,12 @@ def _measurements(
         for name, scorer in fit_linear_scorers(labeled, videos.bags.stream_dims).items():
             scores = frame_scores(videos.test, [scorer.score(v.features) for v in videos.test])
             values = measure_scores(videos.test, scores)
-            resampled = _resample(plan, seed, videos, scores)
-            yield Measured(Arm(name), seed, values, resampled, time.perf_counter() - started)
+            jackknifed = _jackknife(plan, seed, videos, scores)
+            yield Measured(Arm(name), seed, values, jackknifed, time.perf_counter() - started)
             started = time.perf_counter()
 
 
-def _resample(plan: Plan, seed: int, videos: _Videos, scores: FrameScores) -> ResampledAuc:
+def _jackknife(plan: Plan, seed: int, videos: _Videos, scores: FrameScores) -> JackknifedAuc:
     labels = [video.labels for video in videos.test]
-    # Where videos are not synthetic, all seeds are tested on the same ones: on the same sets, too.
-    return resample_auc(scores, labels, seed=seed if plan.is_synthetic else 0)
+    # Where videos are not synthetic, all seeds are tested on the same ones.
+    return jackknife_auc(scores, labels, video_set=seed if plan.is_synthetic else 0)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.paired_bootstrap import (
+from pipeline.evaluation.paired_jackknife import (
     LEVEL,
-    N_DRAWS,
     Difference,
-    ResampledAuc,
+    JackknifedAuc,
     paired_difference,
 )
 from pipeline.experiments.ablation_variants import Arm
@@ -44,14 +43,14 @@ class Measured:
         arm: What was trained.
         seed: Of the weights, the batches and, where the videos are synthetic, of those.
         values: What was measured, by the names of `COLUMNS`.
-        resampled: The AUC on resampled sets of the test videos, the same sets for all arms.
+        jackknifed: The AUC with and without each test video.
         seconds: Of training and measuring.
     """
 
     arm: Arm
     seed: int
     values: Mapping[str, float]
-    resampled: ResampledAuc
+    jackknifed: JackknifedAuc
     seconds: float
 
 
@@ -86,7 +85,8 @@ class Ablation:
         Differences are paired over test videos and, where the seeds are the same, over seeds.
         """
         by_seed = {
-            arm: {record.seed: record.resampled for record in self.of_arm(arm)} for arm in self.arms
+            arm: {record.seed: record.jackknifed for record in self.of_arm(arm)}
+            for arm in self.arms
         }
         if self.reference not in by_seed:
             return {}
@@ -131,7 +131,7 @@ class Ablation:
                 for record in self.runs
             ],
             "reference": self.reference.name,
-            "bootstrap": {"draws": N_DRAWS, "level": LEVEL},
+            "level": LEVEL,
             "differences": [
                 {
                     "arm": arm.name,

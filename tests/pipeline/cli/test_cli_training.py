@@ -136,6 +136,35 @@ def test_an_evaluation_leaves_its_table_its_json_its_plot_and_the_cards(world):
         assert "frame AUC" in (folder / "README.md").read_text()
 
 
+def test_a_folder_with_a_checkpoint_alone_is_evaluated_on_a_named_dataset(world, tmp_path):
+    folder = tmp_path / "copy"
+    copy_of(world, folder)
+    (folder / "alone").mkdir()
+    shutil.copy(run_folders(folder)[0] / "checkpoint.safetensors", folder / "alone")
+    before = files_below(folder)
+    options = ("--dataset", "small.csv", "--controls", "--json", "e.json")
+    result = run(folder, "evaluate", "alone", *options)
+    assert "runs: alone" in result.stdout
+    assert "4 test videos" in result.stdout
+    assert "checkpoints:" not in result.stdout
+    assert (
+        "linear MIL, rgb: left out: alone: is not a run folder, it has no config.json"
+        in result.stderr
+    )
+    assert "Error:" not in result.stderr
+    assert files_below(folder) - before == {folder / "e.json"}
+    values = json.loads((folder / "e.json").read_text())
+    (model,) = [row for row in values["rows"] if row["kind"] == "model"]
+    assert run(folder, "evaluate", "--json", "whole.json").exit_code == 0
+    auc = json.loads((folder / "whole.json").read_text())["rows"][0]["metrics"]["auc"]["per_seed"][
+        0
+    ]
+    assert model["metrics"]["auc"]["per_seed"] == [auc]
+    without_dataset = run(folder, "evaluate", "alone")
+    assert without_dataset.exit_code == 1
+    assert "alone: is not a run folder" in without_dataset.stderr
+
+
 def test_an_evaluation_reads_each_description_once_and_once_for_the_card(world, monkeypatch):
     counted = Counter()
     read_text = Path.read_text

@@ -104,6 +104,11 @@ def test_the_figures_are_those_of_the_frames_counted_by_hand(tmp_path, make_data
     assert measured.frames.auc == pytest.approx(pairwise_auc(*frames_of(VIDEOS)))
     abnormal = [video for video in VIDEOS if video[1]]
     assert measured.frames.auc_abnormal == pytest.approx(pairwise_auc(*frames_of(abnormal)))
+    per_video = []
+    for video in VIDEOS:
+        logits, labels = frames_of([video])
+        per_video.append(pairwise_auc([*logits, -99, 99], [*labels, False, True]))
+    assert measured.frames.auc_macro == pytest.approx(sum(per_video) / 4)
     assert measured.alarms.false_alarm_fraction == pytest.approx(2 / 8)
     assert measured.alarms.false_alarms_per_hour == pytest.approx(3600 / (8 / FPS))
     assert measured.alarms.event_precision == pytest.approx(1 / 2)
@@ -164,7 +169,7 @@ def test_a_model_from_another_dataset_is_named_with_both(tmp_path, make_dataset)
     assert at_home.rows[0].name == "known"
 
 
-def test_the_best_epoch_on_test_is_labelled_optimistic(tmp_path, monkeypatch, make_dataset):
+def test_the_best_epoch_on_test_is_labeled_optimistic(tmp_path, monkeypatch, make_dataset):
     class Upside(Known):
         def forward(self, features, mask):
             return Output(-features[..., 0], features)
@@ -217,11 +222,11 @@ def test_motion_energy_reads_folders_of_frames_at_the_rate_of_their_features(
         replace(entry, path=write_frames(tmp_path / entry.video_id, 2 * len(logits)))
         for entry, (logits, *_) in zip(dataset.entries, VIDEOS, strict=True)
     ]
-    training = DatasetError("no training videos here")
     frames = replace(dataset, entries=tuple(entries))  # whose own rate is not given
-    evaluation = run([checkpoint()], frames, tmp_path, controls=True, training=training)
+    evaluation = run([checkpoint()], frames, tmp_path, controls=True, no_training="none here")
     assert "motion energy (baseline)" in [row.name for row in evaluation.rows]
-    assert "motion energy" not in [left_out.name for left_out in evaluation.left_out]
+    (left_out,) = evaluation.left_out
+    assert (left_out.name, left_out.reason) == ("linear MIL, rgb", "none here")
 
 
 def test_the_checksum_of_the_labels_tells_annotations_apart(tmp_path, make_dataset):
@@ -278,8 +283,9 @@ def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
 
     one = Checkpoint(Mean(), "mean", PROVENANCE, "home", 0, 1)
     reports = []
+    videos = [*VIDEOS, ([-2, -3], 0, (), ())]
     evaluation = run(
-        [one], make_dataset(tmp_path, VIDEOS), tmp_path, controls=True, report=reports.append
+        [one], make_dataset(tmp_path, videos), tmp_path, controls=True, report=reports.append
     )
     assert [row.name for row in evaluation.rows[:2]] == ["mean", "mean, context shuffled"]
     model, shuffled = (row.per_seed[0].frames.auc for row in evaluation.rows[:2])
@@ -295,7 +301,100 @@ def test_a_model_that_accepts_another_context_is_measured_with_shuffled_context(
     assert lead.mean == pytest.approx(model - shuffled)
     assert lead.low < lead.mean < lead.high
     without = run([one], make_dataset(tmp_path, VIDEOS), tmp_path).rows[0]
-    assert without.per_seed[0].resampled is None  # 1,000 more AUCs that nobody asked for
+    assert without.per_seed[0].jackknifed is None  # which nobody asked for
+
+
+def test_averaged_seeds_are_compared_with_averaged_seeds_of_shuffled_context(
+    tmp_path, make_dataset
+):
+    class Context(Known):
+        """The logit is the context's, to which each seed adds noise of its own."""
+
+        accepts_context = True
+
+        def forward(self, features, mask, context=None):
+            logits = (features if context is None else context)[..., 0]
+            noise = 3 * torch.sin(self.shift * (1 + torch.arange(logits.shape[1])) + logits)
+            return Output(logits + noise, features)
+
+    seeds = [Checkpoint(Context(s), "noisy", PROVENANCE, "home", s, 1) for s in (1, 2, 5)]
+    dataset = make_dataset(tmp_path, [*VIDEOS, ([-2, -3], 0, (), ())])
+    evaluation = run(seeds, dataset, tmp_path, controls=True)
+    rows = {row.kind: row for row in evaluation.rows if row.kind != "class"}
+    assert [rows["control"].name, rows["averaged control"].name] == [
+        "noisy, context shuffled",
+        "noisy, context shuffled, 3 seeds averaged",
+    ]
+    assert len(rows["control"].per_seed) == 3
+    aucs = {}
+    for name in ("seeds averaged", "averaged control"):
+        (measured,) = rows[name].per_seed
+        assert measured.jackknifed.auc == pytest.approx(measured.frames.auc)
+        aucs[name] = measured.frames.auc
+    lead = rows["seeds averaged"].lead_over(rows["averaged control"])
+    assert lead.mean == pytest.approx(aucs["seeds averaged"] - aucs["averaged control"])
+    assert rows["seeds averaged"].lead_over(rows["control"]) is None
+    assert rows["model"].lead_over(rows["averaged control"]) is None
+    assert rows["model"].lead_over(rows["control"]).low is not None
+
+
+def test_the_averaged_seeds_of_shuffled_context_are_those_of_a_loop(tmp_path, make_dataset):
+    class Context(Known):
+        accepts_context = True
+
+        def forward(self, features, mask, context=None):
+            logits = (features if context is None else context)[..., 0]
+            return Output(logits * self.shift, features)
+
+    two = [([-3, 2], 0, (), ()), ([1, 4], 1, ((2, 4),), ())]  # one can only be given the other's
+    seeds = [Checkpoint(Context(s), "c", PROVENANCE, "home", 0, 1) for s in (1.0, -0.5)]
+    evaluation = run(seeds, make_dataset(tmp_path, two), tmp_path, controls=True)
+    (row,) = [row for row in evaluation.rows if row.kind == "averaged control"]
+    swapped = [logit for logits in ([1, 4], [-3, 2]) for logit in logits for _ in range(2)]
+    scores = [sum(1 / (1 + math.exp(-s * x)) for s in (1.0, -0.5)) / 2 for x in swapped]
+    expected = pairwise_auc(scores, frames_of(two)[1])
+    assert row.per_seed[0].frames.auc == pytest.approx(expected)
+
+
+def test_training_features_that_do_not_fit_are_read_once_and_named_once(
+    tmp_path, features_of, monkeypatch
+):
+    class TwoStreams(Known):
+        config = ModelConfig(stream_dims=(("rgb", 1), ("flow", 1)))
+
+    entries = []
+    for index in range(8):
+        label, split = index % 2, "train" if index < 4 else "test"
+        entries.append(
+            VideoEntry(str(index), Path(f"{index}.mp4"), split, label, ((0, 2),) * label)
+        )
+        values = np.arange(4, dtype="float32")[:, None, None]
+        features = features_of({"rgb": values, "flow": values}, snippet_len=2, fps=FPS)
+        path = feature_path(tmp_path / "home", str(index))
+        provenance = {**PROVENANCE, "extractor": "another"} if index == 3 else PROVENANCE
+        write_features(path, features, provenance, video_id=str(index), source_name="none")
+    read = []
+
+    def read_and_note(path, **options):
+        read.append(path.stem)
+        return read_features(path, **options)
+
+    monkeypatch.setattr("pipeline.evaluation.linear_baseline.read_features", read_and_note)
+    reports = []
+    evaluation = run(
+        [Checkpoint(TwoStreams(), "two", PROVENANCE, "home", 0, 1)],
+        Dataset("home", tuple(entries)),
+        tmp_path,
+        controls=True,
+        report=reports.append,
+    )
+    assert read == ["0", "1", "2", "3"]
+    (_, left_out) = evaluation.left_out  # the first is motion energy: the videos are not there
+    assert left_out.name == "linear MIL, rgb; linear MIL, flow; linear MIL, rgb + flow"
+    assert left_out.reason.count("differs from the run in extractor") == 1
+    assert [report.message for report in reports if "linear" in report.message] == [
+        f"{left_out.name}: left out: {left_out.reason}"
+    ]
 
 
 def test_clav_como_accepts_another_context():

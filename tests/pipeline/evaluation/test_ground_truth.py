@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from extractors.snippets import per_frame
 from pipeline.cli import main
-from pipeline.datasets import load_dataset
+from pipeline.datasets import load_dataset, shanghaitech
 from pipeline.datasets.catalog import Dataset, DatasetError, VideoEntry, frame_labels
 from pipeline.evaluation.ground_truth import convention_labels, make_ground_truth
 from pipeline.evaluation.ground_truth_audit import audit_ground_truth, read_labels, read_order
@@ -106,6 +107,26 @@ def test_the_published_lengths_of_ucf_crime_are_reached(convention, n_frames, n_
     assert truth.cut_intervals.startswith("5 of 156 anomalous intervals end beyond their video")
     for video in ucf().split("test"):
         assert truth.labels[video.video_id].any() == (video.label == 1)
+
+
+def test_the_official_list_is_parsed_once_and_each_length_is_looked_up_once(monkeypatch):
+    class Counts(dict):
+        looked_up = 0
+
+        def get(self, *arguments):
+            self.looked_up += 1
+            return super().get(*arguments)
+
+    dataset = load_dataset("shanghaitech", NOWHERE)
+    dataset = replace(dataset, frame_counts=Counts(dataset.frame_counts))
+    parsed = []
+    parse = shanghaitech.parse_annotations
+    monkeypatch.setattr(
+        shanghaitech, "parse_annotations", lambda lines: parsed.append(1) or parse(lines)
+    )
+    truth = make_ground_truth(dataset, NOWHERE, convention="rtfm")
+    assert len(truth.labels) == dataset.frame_counts.looked_up == 199
+    assert len(parsed) <= 1  # not at all where another test has parsed it
 
 
 def test_the_published_length_of_shanghaitech_is_reached():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.evaluation.metrics import MAX_CURVE_POINTS, curves, frame_metrics
+from pipeline.evaluation.metrics import MAX_CURVE_POINTS, curves, frame_metrics, macro_auc
 
 
 def pairwise_auc(scores, labels):
@@ -51,6 +51,26 @@ def test_metrics_equal_their_definitions_with_and_without_ties(n_levels):
     assert metrics.ap_step == pytest.approx(step_ap(scores, labels))
     assert metrics.ap_trapezoid == pytest.approx(trapezoid_ap(scores, labels))
     assert metrics.ap_abnormal == pytest.approx(trapezoid_ap(scores[:50], labels[:50]))
+
+
+@pytest.mark.parametrize("n_levels", [4, 1000])
+def test_the_macro_auc_is_the_mean_of_a_loop_over_videos_with_two_more_frames(n_levels):
+    rng = np.random.default_rng(n_levels)
+    labels = [rng.random(n) < fraction for n, fraction in ((9, 0.4), (5, 0), (7, 1), (1, 0))]
+    scores = [np.floor(rng.random(len(of_video)) * n_levels) / n_levels for of_video in labels]
+    aucs = []
+    for of_video, is_anomalous in zip(scores, labels, strict=True):
+        wins, n_pairs = 0.0, 0
+        for positive in [1.0, *of_video[is_anomalous]]:
+            for negative in [0.0, *of_video[~is_anomalous]]:
+                wins += float(positive > negative) + 0.5 * float(positive == negative)
+                n_pairs += 1
+        aucs.append(wins / n_pairs)
+    assert macro_auc(scores, labels) == pytest.approx(sum(aucs) / 4)
+
+
+def test_the_macro_auc_of_scores_beyond_0_and_1_is_not_defined():
+    assert np.isnan(macro_auc([np.array([0.1, 7.0])], [np.array([False, True])]))
 
 
 def test_auc_of_abnormal_videos_is_undefined_when_they_are_anomalous_throughout():

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.evaluation.alarms import AlarmMetrics
 from pipeline.evaluation.metrics import FrameMetrics
-from pipeline.evaluation.paired_bootstrap import ResampledAuc
+from pipeline.evaluation.paired_jackknife import JackknifedAuc
 from pipeline.evaluation.results import (
     Evaluation,
     LeftOut,
@@ -64,6 +64,15 @@ def test_the_table_gives_percent_with_mean_and_spread_over_seeds():
     assert baseline == ("baseline", "1", "50.0", "-", "25.0", "12.5", "6.2")
     assert of_class[:3] == ("  fall (7)", "1", "60.0")
     assert {len(row) for row in table.rows} == {len(table.header)}
+
+
+def test_the_table_has_the_macro_auc_where_the_dataset_is_reported_by_it():
+    macro = Measurement(FrameMetrics(0.5, 0.5, 0.5, 0.5, 0.5, auc_macro=0.8125))
+    evaluation = make(Row("model", "model", (macro,)))
+    assert "AUC macro" not in metrics_table(evaluation).header
+    table = metrics_table(replace(evaluation, dataset="ubnormal"))
+    assert (table.header[-1], table.rows[0][-1]) == ("AUC macro", "81.2")
+    assert as_json(evaluation)["rows"][0]["metrics"]["auc_macro"]["mean"] == 0.8125
 
 
 def test_alarms_have_a_table_of_their_own_for_rows_that_have_scores():
@@ -133,27 +142,29 @@ def test_below_the_table_stands_which_controls_the_model_does_not_beat():
     assert describe_unbeaten(as_json(make(MODEL, BASELINE))["rows"]) == ""
 
 
-def resampled(auc, spread):
-    """One measurement whose draws lie evenly within `spread` of its AUC."""
-    draws = auc + np.linspace(-spread, spread, 1000)
-    return Measurement(FrameMetrics(auc, 0.5, 0.5, 0.5, 0.5), resampled=ResampledAuc(auc, draws))
+def jackknifed(auc, spread, *, n_normal=3):
+    """A measurement of three videos with anomalies, which matter by `spread`, and some without."""
+    without = np.array([auc - spread, auc, auc + spread] + [auc] * n_normal)
+    has_anomaly = np.arange(3 + n_normal) < 3
+    metrics = FrameMetrics(auc, 0.5, 0.5, 0.5, 0.5)
+    return Measurement(metrics, jackknifed=JackknifedAuc(auc, without, has_anomaly))
 
 
 def test_a_table_says_how_far_the_model_is_above_each_control_and_how_sure_that_is():
     evaluation = make(
-        Row("model", "model", (resampled(0.7, 0.1),)),
-        Row("sure", "control", (resampled(0.5, 0.0),)),
-        Row("open", "control", (resampled(0.65, 0.0),)),
-        Row("better", "control", (resampled(0.9, 0.0),)),
-        Row("not resampled", "control", (measured(0.5),)),
-        Row("model, 2 seeds averaged", "seeds averaged", (resampled(0.7, 0.1),)),
+        Row("model", "model", (jackknifed(0.7, 0.02),)),
+        Row("sure", "control", (jackknifed(0.5, 0.0),)),
+        Row("open", "control", (jackknifed(0.65, 0.0),)),
+        Row("better", "control", (jackknifed(0.9, 0.0),)),
+        Row("not jackknifed", "control", (measured(0.5),)),
     )
     table = controls_table(evaluation)
-    # Of values evenly in [-10, 10] around the difference, 95 % lie in [-9.5, 9.5].
+    assert table.header == ("", "difference")
+    # The variance is 2/3 * (2² + 2²); Student's quantile for three videos is 4.303.
     assert table.rows == (
-        ("sure", "+20.0 [+10.5, +29.5] *"),
-        ("open", "+5.0 [-4.5, +14.5]"),
-        ("better", "-20.0 [-29.5, -10.5] *"),
+        ("sure", "+20.0 [+10.1, +29.9] *"),
+        ("open", "+5.0 [-4.9, +14.9]"),
+        ("better", "-20.0 [-29.9, -10.1] *"),
     )
     assert describe_unbeaten(as_json(evaluation)["rows"]) == (
         "model (AUC 70.0) does not beat better (90.0). "
@@ -161,9 +172,57 @@ def test_a_table_says_how_far_the_model_is_above_each_control_and_how_sure_that_
     )
 
 
+def test_with_several_seeds_the_verdict_is_of_their_mean_score_which_users_get():
+    evaluation = make(
+        Row("model", "model", (jackknifed(0.6, 0.0), jackknifed(0.8, 0.0))),
+        Row("model, 2 seeds averaged", "seeds averaged", (jackknifed(0.8, 0.02),)),
+        Row("below", "control", (jackknifed(0.65, 0.0),)),
+        Row("between", "control", (jackknifed(0.75, 0.0),)),
+        Row("shuffled", "control", (jackknifed(0.6, 0.0), jackknifed(0.8, 0.0))),
+        Row("shuffled, 2 seeds averaged", "averaged control", (jackknifed(0.82, 0.02),)),
+        Row("fall", "class", (measured(0.9),)),
+    )
+    table = controls_table(evaluation)
+    assert table.header == ("", "mean of 2 seeds", "2 seeds averaged: over test videos alone")
+    # Two seeds that differ by 20 points leave everything open.
+    assert table.rows == (
+        ("below", "+5.0 [-100.0, +100.0]", "+15.0 [+5.1, +24.9] *"),
+        ("between", "-5.0 [-100.0, +100.0]", "+5.0 [-4.9, +14.9]"),
+        ("shuffled", "+0.0 [+0.0, +0.0]", ""),
+        ("shuffled, 2 seeds averaged", "", "-2.0 [-2.0, -2.0] *"),
+    )
+    rows = as_json(evaluation)["rows"]
+    assert rows[2]["averaged_lead"]["mean"] == pytest.approx(0.15)
+    assert [set(row) & {"model_lead", "averaged_lead"} for row in rows] == [
+        *(set(), set(), {"model_lead", "averaged_lead"}, {"model_lead", "averaged_lead"}),
+        *({"model_lead"}, {"averaged_lead"}, set()),
+    ]
+    assert describe_unbeaten(rows) == (
+        "model, 2 seeds averaged (AUC 80.0) does not beat shuffled, 2 seeds averaged (82.0). "
+        "The test videos do not show model, 2 seeds averaged (AUC 80.0) above between (75.0)."
+    )
+
+
+def test_with_too_few_test_videos_the_table_has_a_dash_and_says_why():
+    evaluation = make(
+        Row("model", "model", (jackknifed(0.7, 0.02, n_normal=1),)),
+        Row("control", "control", (jackknifed(0.5, 0.0, n_normal=1),)),
+    )
+    table = controls_table(evaluation)
+    assert table.rows == (("control", "+20.0 [-]"),)
+    why = "; [-]: too few test videos with or without anomalies for an interval"
+    assert table.title.endswith(why)
+    values = as_json(evaluation)["rows"]
+    lead = json.loads(json.dumps(values[1]["model_lead"]))
+    assert lead == {"mean": pytest.approx(0.2), "low": None, "high": None}
+    assert describe_unbeaten(values) == (
+        "The test videos do not show model (AUC 70.0) above control (50.0)."
+    )
+
+
 def test_the_interval_is_of_the_mean_over_seeds():
-    model = Row("model", "model", (resampled(0.7, 0.0), resampled(0.9, 0.0)))
-    (row,) = controls_table(make(model, Row("c", "control", (resampled(0.6, 0.0),)))).rows
+    model = Row("model", "model", (jackknifed(0.7, 0.0), jackknifed(0.9, 0.0)))
+    (row,) = controls_table(make(model, Row("c", "control", (jackknifed(0.6, 0.0),)))).rows
     mean, low, high = (float(value.strip("[],*")) for value in row[1].split()[:3])
     assert mean == 20.0
     assert low < 0 < 40 < high  # two seeds that differ by 20 points say little

@@ -17,7 +17,7 @@ from pipeline.cli import main
 from pipeline.config import ConfigError, resolve_config
 from pipeline.datasets import load_dataset
 from pipeline.datasets.catalog import VideoEntry
-from pipeline.evaluation.paired_bootstrap import N_DRAWS, ResampledAuc
+from pipeline.evaluation.paired_jackknife import JackknifedAuc
 from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.experiments import ablate as ablate_module
 from pipeline.experiments.ablate import Plan, ablate, choose_arms
@@ -159,9 +159,9 @@ def test_all_arms_are_chosen_where_none_is_named():
 
 
 def make_run(arm, seed, values):
-    """A run whose AUC is the same on every resampled set."""
-    resampled = ResampledAuc(values["AUC"], np.full(N_DRAWS, values["AUC"]))
-    return Measured(arm, seed, values, resampled, 1.0)
+    """A run whose AUC is the same without any of its four test videos."""
+    jackknifed = JackknifedAuc(values["AUC"], np.full(4, values["AUC"]), np.arange(4) % 2 == 1)
+    return Measured(arm, seed, values, jackknifed, 1.0)
 
 
 def test_the_table_shows_mean_and_spread_and_nothing_where_nothing_was_measured():
@@ -241,11 +241,12 @@ def test_an_arm_that_changes_nothing_differs_by_0():
     assert (found.mean, found.low, found.high) == (0, 0, 0)
 
 
-def test_each_seed_of_a_synthetic_set_resamples_its_own_videos():
+def test_each_seed_of_a_synthetic_set_has_its_own_videos():
     (arm,) = choose_arms("la-net", ("MLP",))
     first, second, *linear = ablate(make_plan("la-net", (arm,), seeds=(0, 1))).runs
     assert [record.seed for record in linear] == [0, 1]
-    assert not np.array_equal(first.resampled.draws, second.resampled.draws)
+    assert [each.jackknifed.video_set for each in (first, second)] == [0, 1]
+    assert not np.array_equal(first.jackknifed.without, second.jackknifed.without)
 
 
 def write_dataset(folder):
@@ -297,15 +298,16 @@ def test_only_training_videos_that_have_features_count_as_many(tmp_path, monkeyp
     assert ablate_module._config(plan, dataset, Arm("default")).model.input_noise == 2
 
 
-def test_all_seeds_are_compared_on_the_same_sets_of_a_datasets_test_videos(tmp_path, monkeypatch):
+def test_all_seeds_are_compared_on_the_same_test_videos_of_a_dataset(tmp_path, monkeypatch):
     write_dataset(tmp_path)
     monkeypatch.setattr(ablate_module, "with_seed", lambda config, seed: config)  # one model
     dataset, features = str(tmp_path / "small.csv"), tmp_path / "features"
     arms = choose_arms("la-net", ("MLP",))
     plan = make_plan("la-net", arms, dataset=dataset, features=features, seeds=(0, 1))
     first, second, _ = ablate(plan).runs
-    assert len(np.unique(first.resampled.draws)) > 10
-    assert np.array_equal(first.resampled.draws, second.resampled.draws)
+    assert len(np.unique(first.jackknifed.without)) == 8
+    assert first.jackknifed.video_set == second.jackknifed.video_set
+    assert np.array_equal(first.jackknifed.without, second.jackknifed.without)
 
 
 def test_five_seeds_are_the_default(tmp_path):
@@ -357,3 +359,14 @@ def test_the_measures_of_videos_with_a_dropped_tail_are_those_that_a_loop_finds(
     wins = np.mean([[(p > n) + 0.5 * (p == n) for n in negative] for p in positive])
     assert values["AUC"] == pytest.approx(wins, abs=1e-6)
     assert values["false alarms"] == pytest.approx(np.mean(np.array(negative) >= 0.5))
+
+
+def test_with_one_test_video_of_a_kind_the_table_has_a_dash_and_the_command_says_why(monkeypatch):
+    few = {"bursts": partial(bursts, n_train=16, n_test=2)}
+    monkeypatch.setattr(ablate_module, "SYNTHETIC", few)
+    options = ["--model", "la-net", "--arm", "MLP", "--seeds", "2", *FEW]
+    result = CliRunner().invoke(main, ["ablate", *options])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("[-]: too few test videos with or without") == 1
+    (linear,) = [line for line in result.stdout.splitlines() if line.startswith("linear MIL")]
+    assert re.search(r"[-+]\d+\.\d \[-\]( |$)", linear)
