@@ -51,7 +51,7 @@ class CbcgConfig(ModelConfig):
         top_k_divisor: The bag loss and the clustering's start take the k = n // top_k_divisor
             highest of a bag's n snippets, at least one.
         max_fraction: At most this fraction of an anomalous bag joins the anomalous cluster, its
-            highest snippet first, which always does; 1 sets no bound.
+            highest snippet first. That one always joins; 1 sets no bound.
         temperature: Of the cluster probability, in cosines.
         memory_len: Earlier batches whose centers are kept.
         memory_fraction: Of the memory in the centers of a batch; 0 clusters each batch for itself.

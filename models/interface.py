@@ -134,8 +134,8 @@ class ModelConfig:
             way through a file.
         input_noise: Standard deviation of the noise that training adds to standardized features. It
             keeps a model from memorizing a small dataset.
-        window_len: How many snippets are scored together, which is as many as the longest training
-            video has. A longer video is scored in overlapping windows. None where the
+        window_len: How many snippets are scored together: as many as the longest training video
+            has, and at least a bag. A longer video is scored in overlapping windows. None where the
             training videos are not known.
 
     Raises:

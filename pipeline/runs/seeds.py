@@ -87,10 +87,16 @@ def load_average(seeds: Sequence[Run]) -> Checkpoint:
         The checkpoint of the first seed with the average as its model; with one seed as it is.
 
     Raises:
-        CheckpointError: If a checkpoint cannot be read.
+        CheckpointError: If a checkpoint cannot be read, or the seeds were trained on other videos.
     """
     checkpoints = [load_checkpoint(seed.checkpoint_path) for seed in seeds]
     if len(checkpoints) == 1:
         return checkpoints[0]
+    for seed, checkpoint in zip(seeds, checkpoints, strict=True):
+        if checkpoint.model.config != checkpoints[0].model.config:
+            raise CheckpointError(
+                f"{seed.folder}: was trained on features of other videos than {seeds[0].folder}, "
+                "so their scores cannot be averaged; remove one of them, or train again"
+            )
     average = SeedAverage([checkpoint.model for checkpoint in checkpoints]).eval()
     return replace(checkpoints[0], model=average, n_averaged=len(checkpoints))

@@ -31,8 +31,8 @@ from pipeline.training.training_loop import DivergedError, trained
 
 logger = logging.getLogger(__name__)
 
-# Networks that an ensemble averages, which differ in their seed. On a set that is hard for them the
-# frame AUC of single ones is spread by 5 points; `pipeline/experiments/RESULTS.md` has the gain.
+# Networks that an ensemble averages, which differ in their seed: `pipeline/experiments/RESULTS.md`
+# has what they gain over one.
 N_NETWORKS = 5
 
 STILL_GRAY = 128
@@ -96,11 +96,13 @@ def fit_ensemble(
         other = with_seed(config, _derived_seed(config.seed, index))
         averaged.append(networks.train(f"network {index + 1} of {N_NETWORKS}", other, bags))
     ensemble = _with_scorers(averaged, bags, still_flow)
+    scales = torch.from_numpy(fusion.scales).clone()
+    scales[0] *= _spread_of_mean(averaged, bags)
     ensemble.fuse(
         weights=torch.from_numpy(fusion.weights),
         bias=fusion.bias,
         offsets=torch.from_numpy(fusion.offsets),
-        scales=torch.from_numpy(fusion.scales),
+        scales=scales,
     )
     of_videos = np.stack([video_scores(of_video) for of_video in logits])
     aucs = [ranking_auc(of_member, labels == 1) for of_member in of_videos.T]
@@ -158,8 +160,28 @@ def _held_out_logits(
     return [held_out[video] for video in range(len(bags.video_ids))]
 
 
+@torch.inference_mode()
+def _spread_of_mean(networks: Sequence[AnomalyModel], bags: BagSet) -> float:
+    """How much less the mean logits of networks vary than those of one, on the training videos.
+
+    Cross-validation has weighed the logits of single networks, divided by their deviation.
+
+    Returns:
+        The deviation of the mean logits by the mean deviation, in (0, 1]; 1 where nothing varies.
+    """
+    of_networks = []
+    for network in networks:
+        device = next(network.parameters()).device
+        batches = [_first_crops(bags, np.array([video])) for video in range(len(bags.video_ids))]
+        outputs = [network(batch.features.to(device), batch.mask.to(device)) for batch in batches]
+        of_networks.append(torch.cat([output.logits[0].double().cpu() for output in outputs]))
+    logits = torch.stack(of_networks)
+    of_mean = float(logits.mean(dim=0).std(correction=0))
+    return of_mean / float(logits.std(dim=1, correction=0).mean()) if of_mean else 1.0
+
+
 def _derived_seed(seed: int, index: int) -> int:
-    """The seed of a further network: another one in each run, whatever seeds other runs have."""
+    """The seed of a further network, which differs between runs and between networks."""
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -127,13 +127,19 @@ class Trainer:
         means = (torch.stack(list(sums.values())) / n_steps).tolist()
         losses = dict(zip(sums, means, strict=True))
         loss, grad_norm = losses.pop("loss"), losses.pop("grad_norm")
-        # A step too large ruins the weights before a loss has seen them.
+        # A step that is too large ruins the weights before a loss has been computed with them.
         weights = [weight.isfinite().all() for weight in self.average.parameters()]
-        if not (math.isfinite(loss) and math.isfinite(grad_norm) and torch.stack(weights).all()):
-            raise DivergedError(
-                f"the loss and all weights must stay finite, instead the loss is {loss} in epoch "
-                f"{epoch + 1}; lower learning_rate, which is {config.learning_rate:g}"
-            )
+        is_finite = {
+            "the loss": math.isfinite(loss),
+            "the gradient": math.isfinite(grad_norm),
+            "every weight": bool(torch.stack(weights).all()),
+        }
+        for name, holds in is_finite.items():
+            if not holds:
+                raise DivergedError(
+                    f"{name} must stay finite, instead it did not in epoch {epoch + 1} (loss "
+                    f"{loss:g}); lower learning_rate, which is {config.learning_rate:g}"
+                )
         return EpochRecord(
             epoch=epoch + 1,
             step=first_step + n_steps,
@@ -301,10 +307,10 @@ def _seeded(device: torch.device, *key: int) -> Iterator[None]:
 
 
 def _digest(bags: BagSet) -> str:
-    """A name for the training videos, their order and their labels."""
+    """A name for the training videos: their order, their labels and the length of the longest."""
     labels = bags.labels.tolist()
     lines = [f"{name} {label}" for name, label in zip(bags.video_ids, labels, strict=True)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*lines, str(bags.max_snippets)]).encode()).hexdigest()
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

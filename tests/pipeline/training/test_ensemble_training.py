@@ -12,15 +12,18 @@ import torch
 from extractors.build import ExtractorChoice
 from extractors.errors import LookaroundError
 from models.ensemble import Ensemble
+from models.interface import Output
 from pipeline.config import resolve_config
 from pipeline.progress import no_report
 from pipeline.runs.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.runs.run_folder import RunDescription, create_runs
 from pipeline.training import ensemble_training, training_loop
 from pipeline.training.bag_loading import Bag, collect_bags
+from pipeline.training.cross_validation import fuse
 from pipeline.training.ensemble_training import (
     N_NETWORKS,
     _derived_seed,
+    _spread_of_mean,
     fit_ensemble,
     still_flow_features,
 )
@@ -130,6 +133,46 @@ def test_all_videos_teach_each_network_of_an_ensemble_and_each_ends_as_another(t
             assert torch.equal(found[index][name], tensor), name
     weights = [state["scorer.0.weight"] for state in found]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
+
+
+class OneColumn(torch.nn.Linear):
+    """Its logits are one column of the features, times a factor."""
+
+    def __init__(self, column, factor):
+        super().__init__(1, 1)
+        self.column, self.factor = column, factor
+
+    def forward(self, features, mask):
+        return Output(self.factor * features[..., self.column], features)
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        ([OneColumn(0, 1.0)], 1.0),
+        ([OneColumn(0, 1.0), OneColumn(0, 3.0)], 1.0),  # they agree
+        ([OneColumn(0, 1.0), OneColumn(0, -1.0)], 1.0),  # nothing varies: nothing to divide by
+        ([OneColumn(0, 1.0), OneColumn(1, 1.0)], 0.5**0.5),  # independent of each other
+    ],
+)
+def test_the_mean_of_networks_varies_less_the_less_they_agree(networks, expected):
+    assert _spread_of_mean(networks, make_bags(200, 100)) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_mean_of_networks_is_divided_by_its_own_deviation(tmp_path, config, monkeypatch):
+    fused = []
+    monkeypatch.setattr(
+        ensemble_training,
+        "fuse",
+        lambda logits, labels: fused.append(fuse(logits, labels)) or fused[-1],
+    )
+    run = make_run(tmp_path, config)
+    list(train_run(run, make_bags(), CPU, still_flow=STILL))
+    model = load_checkpoint(run.checkpoint_path).model
+    spread = _spread_of_mean(model.networks, make_bags())
+    assert 0 < spread < 1
+    expected = fused[0].scales * np.array([spread, 1, 1, 1, 1, 1])
+    assert model.scales.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 def test_no_two_networks_of_three_seeds_are_the_same():
