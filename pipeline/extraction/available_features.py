@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,10 +92,15 @@ def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) ->
 def _describe_other_source(path: Path, entry: VideoEntry) -> str | None:
     """From which other file features were extracted; "" if from none, None if nobody can tell.
 
-    Only sizes are compared: extraction compares the content. Imported features are of files of
-    their release, and damaged ones are reported by who reads them.
+    Only sizes of files are compared, not folders of frames: extraction compares the content.
+    Imported features are of files of their release, and damaged ones are reported by who reads
+    them. A video that cannot be reached is no error, since only its features are needed.
     """
-    if not entry.path.is_file():
+    try:
+        video = entry.path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(video.st_mode):
         return None
     try:
         header = read_header(path)
@@ -102,7 +108,9 @@ def _describe_other_source(path: Path, entry: VideoEntry) -> str | None:
         return None
     if header.source is None or IMPORTED_FROM in header.provenance:
         return None
-    expected, n_bytes = header.source.n_bytes, entry.path.stat().st_size
-    if n_bytes == expected:
+    if video.st_size == header.source.n_bytes:
         return ""
-    return f"{path}: was extracted from a file of {expected} bytes, but {entry.path} has {n_bytes}"
+    return (
+        f"{path}: was extracted from a file of {header.source.n_bytes} bytes, but {entry.path} "
+        f"has {video.st_size}"
+    )

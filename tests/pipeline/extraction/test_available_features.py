@@ -1,6 +1,8 @@
 """Which videos have features, and whether they are those of these videos."""
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,27 @@ def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp
     assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
     (tmp_path / "a.mp4").unlink()
     assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_features_of_a_video_that_cannot_be_reached_are_found(
+    extracted, tmp_path, monkeypatch, number
+):
+    real_stat = Path.stat
+
+    def stat(path, **options):
+        if path == tmp_path / "a.mp4":
+            raise OSError(number, "cannot be reached", str(path))
+        return real_stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+
+
+def test_features_of_a_video_whose_name_the_file_system_cannot_hold_are_found(extracted, tmp_path):
+    entry = VideoEntry("a", tmp_path / ("x" * 300), "train", 0)
+    of_long_name = replace(extracted, entries=(entry,))
+    assert entries_with_features(of_long_name, "train", tmp_path / "features") == (entry,)
 
 
 def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path):
