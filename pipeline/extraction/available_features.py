@@ -32,8 +32,9 @@ def entries_with_features(
 
     Raises:
         DatasetError: If the dataset has no video in the split.
-        FeatureFileError: If none of its videos has features, or if all features were extracted
-            from files of other sizes than the videos have; a warning if some were.
+        FeatureFileError: If none of its videos has features, or if the features of several videos
+            were all extracted from files of other sizes than the videos have; a warning if some
+            were, or if not all videos can be compared.
     """
     folder = features_folder / dataset.name
     entries = dataset.split(split)
@@ -67,10 +68,11 @@ def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) ->
     """Compare the sizes of videos with those of the files that features were extracted from.
 
     A few that differ were replaced since: a warning in the log. If all do, the features are those
-    of another dataset of the same name.
+    of another dataset of the same name. One video, or those that are left on a disk, cannot tell
+    these cases apart: a warning as well.
 
     Raises:
-        FeatureFileError: If all videos that can be compared differ.
+        FeatureFileError: If there are several videos and all of them were compared and differ.
     """
     found = [_describe_other_source(feature_path(folder, e.video_id), e) for e in entries]
     compared = [description for description in found if description is not None]
@@ -78,10 +80,10 @@ def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) ->
     if not changed:
         return
     message = (
-        f"{changed[0]}; {len(changed)} of {len(compared)} videos are not the files that their "
-        f"features are of; extract them again: {command}"
+        f"{changed[0]}; {len(changed)} of {len(compared)} compared videos, of {len(entries)} with "
+        f"features, are not the files that their features are of; extract them again: {command}"
     )
-    if len(changed) == len(compared):
+    if len(changed) == len(entries) > 1:
         raise FeatureFileError(
             f"{message}, or give the folder of their features with --features (datasets of one "
             "name need folders of their own)"

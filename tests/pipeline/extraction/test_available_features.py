@@ -23,6 +23,18 @@ def extracted(tmp_path, write_file):
     return Dataset("cameras", (VideoEntry("a", video, "train", 0),))
 
 
+@pytest.fixture
+def three(tmp_path, write_file):
+    """A dataset of three videos of seven bytes, whose features say so."""
+    entries = []
+    for name in "abc":
+        video = tmp_path / f"{name}.mp4"
+        video.write_bytes(b"7 bytes")
+        write_file(tmp_path / f"features/cameras/{name}.h5", video_id=name)
+        entries.append(VideoEntry(name, video, "train", 0))
+    return Dataset("cameras", tuple(entries))
+
+
 def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp_path):
     assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
     (tmp_path / "a.mp4").unlink()
@@ -58,38 +70,68 @@ def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path
     assert str(caught.value).endswith(f"make them with: pipeline extract '{manifest}'")
 
 
-def test_features_of_files_that_were_all_replaced_since_are_refused(extracted, tmp_path):
-    (tmp_path / "a.mp4").write_bytes(b"another video")
+def test_features_of_files_that_were_all_replaced_since_are_refused(three, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_bytes(b"another video")
     with pytest.raises(FeatureFileError) as caught:
-        entries_with_features(extracted, "train", tmp_path / "features")
+        entries_with_features(three, "train", tmp_path / "features")
     assert str(caught.value) == (
         f"{tmp_path}/features/cameras/a.h5: was extracted from a file of 7 bytes, but "
-        f"{tmp_path}/a.mp4 has 13; 1 of 1 videos are not the files that their features are of; "
-        "extract them again: pipeline extract cameras.csv, or give the folder of their features "
-        "with --features (datasets of one name need folders of their own)"
+        f"{tmp_path}/a.mp4 has 13; 3 of 3 compared videos, of 3 with features, are not the files "
+        "that their features are of; extract them again: pipeline extract cameras.csv, or give the "
+        "folder of their features with --features (datasets of one name need folders of their own)"
     )
 
 
-def test_one_video_of_several_that_was_replaced_since_is_a_warning(
-    extracted, tmp_path, write_file, caplog
+@pytest.mark.parametrize("replaced", ["b", "bc", "ab"])
+def test_some_videos_of_several_that_were_replaced_since_are_a_warning(
+    three, tmp_path, caplog, replaced
 ):
-    (tmp_path / "b.mp4").write_bytes(b"another video")
-    write_file(tmp_path / "features/cameras/b.h5", video_id="b")
-    entry = VideoEntry("b", tmp_path / "b.mp4", "train", 1)
-    both = replace(extracted, entries=(*extracted.entries, entry))
-    assert entries_with_features(both, "train", tmp_path / "features") == both.entries
+    for name in replaced:
+        (tmp_path / f"{name}.mp4").write_bytes(b"another video")
+    assert entries_with_features(three, "train", tmp_path / "features") == three.entries
     assert caplog.messages == [
-        f"{tmp_path}/features/cameras/b.h5: was extracted from a file of 7 bytes, but "
-        f"{tmp_path}/b.mp4 has 13; 1 of 2 videos are not the files that their features are of; "
-        "extract them again: pipeline extract cameras.csv"
+        f"{tmp_path}/features/cameras/{replaced[0]}.h5: was extracted from a file of 7 bytes, but "
+        f"{tmp_path}/{replaced[0]}.mp4 has 13; {len(replaced)} of 3 compared videos, of 3 with "
+        "features, are not the files that their features are of; extract them again: "
+        "pipeline extract cameras.csv"
     ]
 
 
-def test_features_of_another_dataset_with_the_same_names_are_refused(extracted, tmp_path):
+@pytest.mark.parametrize("left", ["c", "bc"])
+def test_videos_that_differ_where_others_were_deleted_are_a_warning(three, tmp_path, caplog, left):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").unlink()
+    for name in left:
+        (tmp_path / f"{name}.mp4").write_bytes(b"placeholder")
+    assert entries_with_features(three, "train", tmp_path / "features") == three.entries
+    (message,) = caplog.messages
+    assert f"; {len(left)} of {len(left)} compared videos, of 3 with features, are not" in message
+
+
+def test_videos_without_features_do_not_count_among_those_that_differ(three, tmp_path):
+    (tmp_path / "features/cameras/c.h5").unlink()
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"another video")
+    with pytest.raises(FeatureFileError, match="2 of 2 compared videos, of 2 with features"):
+        entries_with_features(three, "train", tmp_path / "features")
+
+
+def test_a_single_video_that_was_replaced_since_is_a_warning(extracted, tmp_path, caplog):
+    (tmp_path / "a.mp4").write_bytes(b"another video")
+    assert entries_with_features(extracted, "train", tmp_path / "features") == extracted.entries
+    (message,) = caplog.messages
+    assert "; 1 of 1 compared videos, of 1 with features, are not the files" in message
+
+
+def test_features_of_another_dataset_with_the_same_names_are_refused(three, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    video = tmp_path / "elsewhere/a.mp4"
-    video.write_bytes(b"of another camera")
-    other = replace(extracted, entries=(VideoEntry("a", video, "train", 1),))
+    entries = []
+    for entry in three.entries:
+        video = tmp_path / "elsewhere" / entry.path.name
+        video.write_bytes(b"of another camera")
+        entries.append(replace(entry, path=video))
+    other = replace(three, entries=tuple(entries))
     with pytest.raises(FeatureFileError, match=r"a\.h5: was extracted from a file of 7 bytes"):
         entries_with_features(other, "train", tmp_path / "features")
 
