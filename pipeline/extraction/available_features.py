@@ -13,6 +13,10 @@ from pipeline.extraction.feature_paths import FeatureFileError, feature_path
 from pipeline.extraction.releases import IMPORTED_FROM
 from pipeline.printable import printable
 
+# Opening a feature file takes milliseconds: all of thousands would delay each command by many
+# seconds.
+MAX_COMPARED = 20
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,13 +32,14 @@ def entries_with_features(
     """The videos of a split that have features; a warning in the log counts the others.
 
     Published datasets have videos that cannot be read: one of them must not stop the rest, nor go
-    unnoticed.
+    unnoticed. The sizes of the video files, at most `MAX_COMPARED`, are compared with those that
+    the features were extracted from; folders of frames are not.
 
     Raises:
         DatasetError: If the dataset has no video in the split.
         FeatureFileError: If none of its videos has features, or if the features of several videos
-            were all extracted from files of other sizes than the videos have; a warning if some
-            were, or if not all videos can be compared.
+            were all extracted from files of other sizes than the compared videos have; a warning if
+            some were, or if not all of these can be compared.
     """
     folder = features_folder / dataset.name
     entries = dataset.split(split)
@@ -67,14 +72,21 @@ def entries_with_features(
 def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) -> None:
     """Compare the sizes of videos with those of the files that features were extracted from.
 
-    A few that differ were replaced since: a warning in the log. If all do, the features are those
-    of another dataset of the same name. One video, or those that are left on a disk, cannot tell
-    these cases apart: a warning as well.
+    Folders of frames are not compared. Of more than `MAX_COMPARED` videos only so many are, always
+    the same ones, spread evenly over the list: that suffices to notice another dataset of the same
+    name, but single videos that were replaced may go unnoticed.
+
+    If all differ, the features are those of another dataset. If some do, they were replaced since:
+    a warning in the log. One video, or those that are left on a disk, cannot tell these cases
+    apart: a warning as well.
 
     Raises:
-        FeatureFileError: If there are several videos and all of them were compared and differ.
+        FeatureFileError: If there are several videos and all of them, or of those chosen, were
+            compared and differ.
     """
-    found = [_describe_other_source(feature_path(folder, e.video_id), e) for e in entries]
+    n_chosen = min(len(entries), MAX_COMPARED)
+    chosen = [entries[index * len(entries) // n_chosen] for index in range(n_chosen)]
+    found = [_describe_other_source(feature_path(folder, e.video_id), e) for e in chosen]
     compared = [description for description in found if description is not None]
     changed = [description for description in compared if description]
     if not changed:
@@ -83,7 +95,7 @@ def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) ->
         f"{changed[0]}; {len(changed)} of {len(compared)} compared videos, of {len(entries)} with "
         f"features, are not the files that their features are of; extract them again: {command}"
     )
-    if len(changed) == len(entries) > 1:
+    if len(changed) == n_chosen > 1:
         raise FeatureFileError(
             f"{message}, or give the folder of their features with --features (datasets of one "
             "name need folders of their own)"

@@ -1,6 +1,7 @@
 """Which videos have features, and whether they are those of these videos."""
 
 import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,45 @@ def test_videos_without_features_do_not_count_among_those_that_differ(three, tmp
         (tmp_path / f"{name}.mp4").write_bytes(b"another video")
     with pytest.raises(FeatureFileError, match="2 of 2 compared videos, of 2 with features"):
         entries_with_features(three, "train", tmp_path / "features")
+
+
+@pytest.fixture
+def fifty(extracted, tmp_path):
+    """A dataset of fifty videos of seven bytes, whose features say so."""
+    entries = []
+    for index in range(50):
+        video = tmp_path / f"{index}.mp4"
+        video.write_bytes(b"7 bytes")
+        shutil.copy(tmp_path / "features/cameras/a.h5", tmp_path / f"features/cameras/{index}.h5")
+        entries.append(VideoEntry(str(index), video, "train", 0))
+    return replace(extracted, entries=tuple(entries))
+
+
+def test_of_many_videos_twenty_are_compared(fifty, tmp_path):
+    for entry in fifty.entries:
+        entry.path.write_bytes(b"another video")
+    with pytest.raises(FeatureFileError, match="20 of 20 compared videos, of 50 with features"):
+        entries_with_features(fifty, "train", tmp_path / "features")
+
+
+@pytest.mark.parametrize("first", [0, 10, 20, 30, 40])
+def test_the_compared_videos_are_spread_evenly_and_always_the_same(fifty, tmp_path, caplog, first):
+    for entry in fifty.entries[first : first + 10]:
+        entry.path.write_bytes(b"another video")
+    for _ in range(2):
+        assert entries_with_features(fifty, "train", tmp_path / "features") == fifty.entries
+    message, again = caplog.messages
+    assert "; 4 of 20 compared videos, of 50 with features, are not the files" in message
+    assert again == message
+
+
+def test_of_many_videos_one_that_cannot_be_compared_makes_a_warning(fifty, tmp_path, caplog):
+    for entry in fifty.entries:
+        entry.path.write_bytes(b"another video")
+    fifty.entries[0].path.unlink()
+    assert entries_with_features(fifty, "train", tmp_path / "features") == fifty.entries
+    (message,) = caplog.messages
+    assert "; 19 of 19 compared videos, of 50 with features, are not the files" in message
 
 
 def test_a_single_video_that_was_replaced_since_is_a_warning(extracted, tmp_path, caplog):
