@@ -52,9 +52,7 @@ def entries_with_features(
             there.append(entry)
         else:
             absent.append(entry.video_id)
-    manifest = (dataset.folder or Path()) / f"{dataset.name}.csv"  # where it was read from
-    argument = dataset.name if dataset.name in DATASETS else shlex.quote(str(manifest))
-    command = f"pipeline extract {argument}"
+    command = _extract_command(dataset)
     if not there:
         raise FeatureFileError(
             f"{folder}: holds no features of the {len(entries)} {split} videos of {dataset.name}; "
@@ -67,6 +65,20 @@ def entries_with_features(
         )
     _check_sources(folder, there, command)
     return tuple(there)
+
+
+def _extract_command(dataset: Dataset) -> str:
+    """The command that makes a dataset's features; in Python where nothing lists its videos."""
+    if dataset.name in DATASETS:
+        argument, default = dataset.name, Path("data", dataset.name)
+    elif dataset.manifest is not None:
+        argument, default = str(dataset.manifest), dataset.manifest.parent
+    else:
+        return "pipeline.extract(dataset)"
+    command = ["pipeline", "extract", argument]
+    if dataset.folder not in (None, default):
+        command += ["--videos", str(dataset.folder)]
+    return shlex.join(command)
 
 
 def _check_sources(folder: Path, entries: Sequence[VideoEntry], command: str) -> None:

@@ -21,7 +21,7 @@ def extracted(tmp_path, write_file):
     video = tmp_path / "a.mp4"
     video.write_bytes(b"7 bytes")
     write_file(tmp_path / "features/cameras/a.h5", video_id="a")
-    return Dataset("cameras", (VideoEntry("a", video, "train", 0),))
+    return Dataset("cameras", (VideoEntry("a", video, "train", 0),), manifest=Path("cameras.csv"))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def three(tmp_path, write_file):
         video.write_bytes(b"7 bytes")
         write_file(tmp_path / f"features/cameras/{name}.h5", video_id=name)
         entries.append(VideoEntry(name, video, "train", 0))
-    return Dataset("cameras", tuple(entries))
+    return Dataset("cameras", tuple(entries), manifest=Path("cameras.csv"))
 
 
 def test_features_of_a_video_are_found_with_and_without_the_video(extracted, tmp_path):
@@ -69,6 +69,34 @@ def test_a_manifest_without_features_is_named_by_its_path_for_the_shell(tmp_path
     with pytest.raises(FeatureFileError) as caught:
         entries_with_features(load_dataset(manifest), "train", tmp_path / "features")
     assert str(caught.value).endswith(f"make them with: pipeline extract '{manifest}'")
+
+
+def test_a_manifest_with_videos_elsewhere_is_named_with_their_folder(tmp_path):
+    manifest = tmp_path / "cameras.csv"
+    manifest.write_text("path,split,label,anomalies\na.mp4,train,0,\n")
+    dataset = load_dataset(manifest, tmp_path / "my disk")
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(dataset, "train", tmp_path / "features")
+    command = f"pipeline extract {manifest} --videos '{tmp_path}/my disk'"
+    assert str(caught.value).endswith(f"make them with: {command}")
+
+
+@pytest.mark.parametrize(
+    ("folder", "option"),
+    [(None, ""), ("data/xd_violence", ""), ("elsewhere", " --videos elsewhere")],
+)
+def test_a_dataset_with_a_name_is_named_with_the_folder_of_its_videos(tmp_path, folder, option):
+    dataset = load_dataset("xd_violence", folder)
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(dataset, "train", tmp_path / "features")
+    assert str(caught.value).endswith(f"make them with: pipeline extract xd_violence{option}")
+
+
+def test_a_dataset_that_was_made_in_python_is_extracted_in_python(extracted, tmp_path):
+    made = replace(extracted, manifest=None)
+    with pytest.raises(FeatureFileError) as caught:
+        entries_with_features(made, "train", tmp_path / "elsewhere")
+    assert str(caught.value).endswith("make them with: pipeline.extract(dataset)")
 
 
 def test_features_of_files_that_were_all_replaced_since_are_refused(three, tmp_path):
