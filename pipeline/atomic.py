@@ -58,7 +58,7 @@ def _name_final_file(error: BaseException, path: Path, temporary: Path) -> None:
     """
     if not isinstance(error, OSError) or error.errno is None:
         return
-    if error.filename is None or Path(error.filename) == temporary:
+    if error.filename is None or str(error.filename) == str(temporary):
         error.filename = str(path)
         del error.filename2  # the other name of a rename
 

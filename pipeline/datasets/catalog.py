@@ -93,6 +93,7 @@ class Dataset:
         entries: Its videos, in the order of their list.
         how_to_get: What to do where none of the videos exists.
         folder: The folder of its videos, where it has one.
+        manifest: The CSV that it was read from, where it was.
         duplicates: Files, or folders of frames, of which each group fits one video of the list
             equally well.
         published_counts: (normal, anomalous) videos of each split as the authors give them.
@@ -106,6 +107,7 @@ class Dataset:
     entries: tuple[VideoEntry, ...]
     how_to_get: str = "put the videos there"
     folder: Path | None = None
+    manifest: Path | None = None
     duplicates: tuple[tuple[Path, ...], ...] = ()
     published_counts: Mapping[Split, tuple[int, int]] = field(default_factory=dict)
     frame_counts: Mapping[str, int] = field(default_factory=dict)

@@ -71,7 +71,7 @@ def load_manifest(
     if not entries:
         raise DatasetError(f"{path}: has no rows; expected one for each video")
     try:
-        return Dataset(path.stem, tuple(entries), folder=folder)
+        return Dataset(path.stem, tuple(entries), folder=folder, manifest=path)
     except ValueError as error:
         raise DatasetError(f"{path}: {error}; rename the file") from error
 

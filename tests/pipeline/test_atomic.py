@@ -143,6 +143,14 @@ def test_a_name_that_is_taken_by_a_folder_is_reported_and_not_the_temporary_file
     assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path / 'a.csv'}'"
 
 
+def test_an_error_that_names_a_file_descriptor_is_raised_as_it_is(tmp_path):
+    not_open = 2**30
+    with pytest.raises(OSError, match="Bad file descriptor") as caught, replacing(tmp_path / "a"):
+        os.stat(not_open)
+    assert caught.value.filename == not_open
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_takes_no_files_is_reported_with_the_name_of_the_file():
     # Nobody, not even the administrator, can make a file there.
     with pytest.raises(OSError, match=r"'/proc/self/a\.csv'"), replacing(Path("/proc/self/a.csv")):

@@ -292,7 +292,7 @@ def make_dataset(write_video):
                 folder / "small", video_id, streams, (provenances or {}).get(index, PROVENANCE)
             )
         entries.append(VideoEntry("cam/test", Path("test.mp4"), "test", 1))
-        return Dataset("small", tuple(entries))
+        return Dataset("small", tuple(entries), manifest=Path("small.csv"))
 
     return make
 
