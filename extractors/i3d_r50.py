@@ -15,7 +15,7 @@ class I3DR50(I3D):
 
     As the Inception-I3D except for the network and its input values, which are standardized
     (`transforms.standardize_rgb`). Its snippets are 16 consecutive frames; its published weights
-    were trained with 8 frames of which each is the 8th of the video.
+    were trained with 8 frames sampled at a stride of 8.
 
     Its arguments are those of `I3D`; `flow` and `flow_weights` are None, for there are no weights
     for a flow stream.

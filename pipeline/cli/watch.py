@@ -67,9 +67,10 @@ def watch(
     is being written as MPEG-TS, Matroska or fragmented MP4. Each 16 frames are scored when they
     have been received. A machine that is too slow leaves out some of them, 16 at a time, and says
     how many. A source that ends, or sends nothing for 10 seconds, is opened again when it returns.
-    A score depends on the last 256 times 16 frames; `pipeline score` also uses the frames that
-    follow, so that its scores differ. A source that is unlike the training videos is named once: at
-    25 frames per second after 5 minutes, or 44 minutes after it has become so.
+    A score depends on at most the last 256 snippets, of 16 frames each, fewer where the training
+    videos were shorter; `pipeline score` also uses the frames that follow, so that its scores
+    differ. A source that is unlike the training videos is named once: at 25 frames per second after
+    5.5 minutes if it is so from the start, else after 44.
     Ctrl-C and SIGTERM end the open event and the command; the exit code is 130 after Ctrl-C, and 0
     after SIGTERM, with which a service is stopped.
 

@@ -271,6 +271,7 @@ def _mean_over_shuffles(shuffles: Sequence[Measurement]) -> Measurement:
 
 def _class_rows(test: ScoredSplit) -> Iterator[Row]:
     """The model on each class of anomalies, the most frequent first."""
+    dataset = test.split.dataset.name
     classes = [name for truth in test.truths for name in truth.entry.categories]
     for name in sorted(set(classes), key=lambda c: (-classes.count(c), c)):
         of_class = [
@@ -283,7 +284,7 @@ def _class_rows(test: ScoredSplit) -> Iterator[Row]:
         if labels.all() or not labels.any():
             continue  # nothing to rank
         measured = tuple(
-            Measurement(frame_metrics_of(chosen, [scores[index] for index in of_class]))
+            Measurement(frame_metrics_of(chosen, [scores[i] for i in of_class], dataset))
             for scores in test.per_seed
         )
         yield Row(name, "class", measured, n_videos=classes.count(name))

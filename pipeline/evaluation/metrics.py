@@ -37,7 +37,7 @@ class FrameMetrics:
             XDVioDet, RTFM, UR-DMU and PEL4VAD.
         ap_step: Average precision without interpolation (scikit-learn's definition), as in VadCLIP.
         ap_abnormal: `ap_trapezoid` over the frames of abnormal videos only.
-        auc_macro: As from `macro_auc`; NaN where it was not computed.
+        auc_macro: As from `macro_auc`; NaN for datasets that are not reported by it.
     """
 
     auc: float

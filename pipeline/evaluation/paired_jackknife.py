@@ -24,7 +24,10 @@ from scipy.stats import t
 
 LEVEL = 0.95
 MIN_VIDEOS = 2  # one says nothing about a variance
-WHY_NO_INTERVAL = "[-]: too few test videos with or without anomalies for an interval"
+WHY_NO_INTERVAL = (
+    "[-]: no interval; it needs two test videos with and two without anomalies, and frames of both "
+    "classes without any one video"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Difference:
 
     Attributes:
         mean: In [-1, 1].
-        low: Lower end of the 95 % interval; None if the test videos are too few for one.
+        low: Lower end of the 95 % interval; None if the test videos do not allow one: it needs two
+            with and two without anomalies, and frames of both classes without any one video.
         high: Its upper end; None likewise.
     """
 
@@ -150,7 +154,7 @@ def paired_difference(
         reference: The same.
 
     Returns:
-        The difference of the means over seeds, with its interval unless there are too few videos.
+        The difference of the means over seeds, with its interval if the test videos allow one.
     """
     mean = _mean_auc(arm) - _mean_auc(reference)
     parts = np.array([*_video_variances(arm, reference), *_seed_variances(arm, reference)])

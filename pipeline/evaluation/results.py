@@ -290,7 +290,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     Each metric of a row holds `mean`, `std` (sample standard deviation, null for one seed) and
     `per_seed`, in the order of `seeds`. `model_lead` of a control is the `mean` difference between
     the model's AUC and its own, with the ends `low` and `high` of a 95 % interval, null where the
-    test videos are too few for one; `averaged_lead` is that of the averaged seeds.
+    test videos do not allow one; `averaged_lead` is that of the averaged seeds.
     """
     values = asdict(evaluation)
     del values["rows"], values["rule"], values["calibration"]

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from extractors.features import Features
 from models.interface import AnomalyModel
 from pipeline.evaluation.alarms import ScoredVideo, alarm_metrics
-from pipeline.evaluation.metrics import FrameMetrics, curves, frame_metrics, macro_auc
+from pipeline.evaluation.metrics import (
+    MACRO_AUC_DATASETS,
+    FrameMetrics,
+    curves,
+    frame_metrics,
+    macro_auc,
+)
 from pipeline.evaluation.paired_jackknife import JackknifedAuc, jackknife_auc
 from pipeline.evaluation.results import Measurement
 from pipeline.evaluation.split_videos import EvaluatedSplit, VideoTruth, check_both_classes
@@ -77,7 +83,7 @@ class ScoredSplit:
 
     def frame_metrics(self, scores: FrameScores) -> FrameMetrics:
         """Metrics that any scores have."""
-        return frame_metrics_of(self.truths, scores)
+        return frame_metrics_of(self.truths, scores, self.split.dataset.name)
 
     def jackknife(self, scores: FrameScores) -> JackknifedAuc:
         """The AUC with and without each video."""
@@ -158,13 +164,14 @@ def cut_or_continue(per_frame: NDArray[Value], n_labels: int) -> NDArray[Value]:
 
 
 def frame_metrics_of(
-    truths: Sequence[VideoTruth], scores: Sequence[NDArray[np.float32]]
+    truths: Sequence[VideoTruth], scores: Sequence[NDArray[np.float32]], dataset: str
 ) -> FrameMetrics:
-    """Frame-level metrics of some videos.
+    """Frame-level metrics of some videos; the macro AUC only where the dataset is reported by it.
 
     Args:
         truths: Of each video.
         scores: Of each video (n_labels,).
+        dataset: Whose videos they are.
     """
     labels = [truth.labels for truth in truths]
     pooled = frame_metrics(
@@ -172,6 +179,8 @@ def frame_metrics_of(
         np.concatenate(labels),
         np.concatenate([np.full(len(t.labels), t.entry.label == 1) for t in truths]),
     )
+    if dataset not in MACRO_AUC_DATASETS:
+        return pooled
     return replace(pooled, auc_macro=macro_auc(scores, labels))
 
 

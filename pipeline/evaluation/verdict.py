@@ -10,7 +10,7 @@ def describe_unbeaten(rows: Sequence[Mapping[str, Any]]) -> str:
     """Name the baselines and controls that a model is not above, or not shown to be above.
 
     With several seeds that is said of the mean of their scores, for that is what `pipeline score`
-    gives: of the model that is there, and not of others that would be trained with other seeds.
+    gives. It holds for these trained seeds, not for new ones.
 
     Args:
         rows: Of an evaluation as JSON: the model first, `kind` says which are controls.

@@ -1,6 +1,10 @@
 """What an ablation measures of a trained model: how well it ranks, and what is inside it.
 
 Every measure but `parameters` reads the frame labels of the test videos, and none chooses anything.
+
+The AUCs of the model and of its controls are of the scores that `pipeline evaluate` measures: a
+video longer than the model's `window_len` is scored in windows. The AUCs of its parts and its
+diagnostics are of its outputs for each video as a whole.
 """
 
 from collections.abc import Sequence
@@ -8,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.interface import AnomalyModel, BagBatch, LabeledOutputs, Output
 from pipeline.evaluation.baselines import context_of, permutation_without_fixed_points
@@ -16,10 +19,10 @@ from pipeline.evaluation.measure import N_CONTEXT_SHUFFLES
 from pipeline.evaluation.metrics import frame_metrics
 from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.scoring.frame_scores import scores_of_video
-from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops
+from pipeline.scoring.snippet_scores import crop_outputs, mean_over_crops, snippet_scores
 from pipeline.training.batches import BagSet, draw_batches
 
-CropOutputs = list[Output]  # of one video, one for each crop
+SnippetScores = NDArray[np.float32]  # of one video (n_snippets,)
 FrameScores = list[NDArray[np.float32]]  # of each video (n_frames,)
 FALSE_ALARM_SCORE = 0.5  # a frame of a normal video at or above this is a false alarm
 
@@ -39,14 +42,15 @@ def measure(
         By name: the AUCs of the model, of its parts and of its controls, its false alarms, its own
         diagnostics and its number of parameters. And the model's scores of all frames.
     """
-    outputs = _outputs(model, videos, device)
-    scores = frame_scores(videos, [mean_over_crops(crops) for crops in _scores(outputs)])
+    scores = frame_scores(videos, _snippet_scores(model, videos, device))
     values = measure_scores(videos, scores)
+    outputs = [crop_outputs(model, video.features, device=device) for video in videos]
     parts = [[model.part_scores(output) for output in crops] for crops in outputs]
     for name in parts[0][0]:
-        values[f"{name} AUC"] = _auc(videos, [[part[name] for part in crops] for crops in parts])
+        of_part = [mean_over_crops([part[name] for part in crops]) for crops in parts]
+        values[f"{name} AUC"] = _auc(videos, of_part)
     for name, control in model.controls().items():
-        values[name] = _auc(videos, _scores(_outputs(control, videos, device)))
+        values[name] = _auc(videos, _snippet_scores(control, videos, device))
     if model.accepts_context:
         values["context shuffled"] = _shuffled_context_auc(model, videos, device)
     labeled = [
@@ -97,14 +101,10 @@ def _shuffled_context_auc(
         permutation_without_fixed_points(len(videos), np.random.default_rng(shuffle))
         for shuffle in range(N_CONTEXT_SHUFFLES)
     ]
-    return float(
-        np.mean(
-            [
-                _auc(videos, _scores(_outputs(model, videos, device, contexts=order)))
-                for order in orders
-            ]
-        )
-    )
+    aucs = [
+        _auc(videos, _snippet_scores(model, videos, device, contexts=order)) for order in orders
+    ]
+    return float(np.mean(aucs))
 
 
 @torch.inference_mode()
@@ -118,16 +118,16 @@ def _on_training_bags(
     return model(batch.features, batch.mask), batch
 
 
-def _outputs(
+def _snippet_scores(
     model: AnomalyModel,
     videos: Sequence[SplitVideo],
     device: torch.device,
     *,
     contexts: NDArray[np.int64] | None = None,
-) -> list[CropOutputs]:
-    """Of each video one output for each crop; `contexts` says whose context each one is given."""
+) -> list[SnippetScores]:
+    """Of each video its scores; `contexts` says whose context each one is given."""
     return [
-        crop_outputs(
+        snippet_scores(
             model,
             video.features,
             device=device,
@@ -147,13 +147,8 @@ def _labels(videos: Sequence[SplitVideo]) -> tuple[NDArray[np.bool_], NDArray[np
     )
 
 
-def _scores(outputs: Sequence[CropOutputs]) -> list[list[Tensor]]:
-    return [[output.scores for output in crops] for crops in outputs]
-
-
-def _auc(videos: Sequence[SplitVideo], values: Sequence[Sequence[Tensor]]) -> float:
-    """The AUC over frames of (1, n_snippets) of each crop of each video, in [0, 1]."""
-    per_snippet = [mean_over_crops(crops) for crops in values]
+def _auc(videos: Sequence[SplitVideo], per_snippet: Sequence[SnippetScores]) -> float:
+    """The AUC over frames of the snippet scores of each video."""
     scores = np.concatenate(frame_scores(videos, per_snippet))
     return frame_metrics(scores, *_labels(videos)).auc
 

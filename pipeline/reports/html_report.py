@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 SCRIPTS = ("uplot/uPlot.iife.min.js", "events.js", "helpers.js", "player.js", "report.js")
 STYLES = ("uplot/uPlot.min.css", "report.css")
 
-# By whether they are known to be pretrained.
-WEIGHTS = {True: "pretrained", False: "random, not pretrained", None: "not known to be pretrained"}
-
 # Runs of the small curve in an index.
 INDEX_CURVE_RUNS = 240
 
@@ -117,13 +114,13 @@ class ReportSummary:
 def describe_run(checkpoint: "Checkpoint") -> RunFacts:
     """Collect what a reader of a report must know about the model that scored the video."""
     provenance = checkpoint.provenance
-    weights = WEIGHTS[checkpoint.is_pretrained]
+    weights = weights_note(checkpoint.is_pretrained, if_pretrained="pretrained weights")
     n_averaged = checkpoint.n_averaged
     seeds = f"{n_averaged} seeds averaged" if n_averaged > 1 else f"seed {checkpoint.seed}"
     facts = (
         ("Model", checkpoint.model_name),
         ("Trained on", f"{checkpoint.dataset}, {checkpoint.step} steps, {seeds}"),
-        ("Features", f"{provenance.get('extractor', 'unknown')}, weights: {weights}"),
+        ("Features", f"{provenance.get('extractor', 'unknown')}, {weights}"),
         ("Optical flow", str(provenance.get("flow_method", "unknown"))),
         ("Crops per frame", str(provenance.get("crops", "unknown"))),
     )

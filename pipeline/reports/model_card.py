@@ -12,7 +12,7 @@ from extractors.networks.weights import NAMED
 from pipeline.atomic import replacing
 from pipeline.evaluation.results import FORMAT, FORMAT_VERSION, Evaluation, write_json
 from pipeline.evaluation.verdict import describe_unbeaten
-from pipeline.notes import weights_note
+from pipeline.notes import weights_limit
 from pipeline.printable import describe_error
 from pipeline.runs.checkpoints import CheckpointError
 from pipeline.runs.epochs import read_epochs
@@ -182,7 +182,9 @@ def _ensemble(run: Run) -> list[str]:
             "cross-validation, which needs two training videos of either class."
         ]
     lines = [
-        "The network and simple scorers, weighted by cross-validation over the training videos.",
+        "Networks, whose logits are averaged, and simple scorers, weighted by cross-validation "
+        "over the training videos. The AUC of the network is that of a single one, trained on the "
+        "other folds.",
         "",
         "| member | AUC over held-out videos | weight |",
         "| --- | --- | --- |",
@@ -229,12 +231,8 @@ def _number(value: float | None) -> str:
 
 
 def _limits(description: RunDescription) -> str:
-    is_pretrained = description.provenance.get("is_pretrained")
-    if is_pretrained is True:
-        return LIMITS
-    unless = "" if is_pretrained is False else ", unless you know that they are"
-    note = weights_note(is_pretrained)
-    return f"- Extractor with {note}. Use the run for tests only{unless}.\n{LIMITS}"
+    limit = weights_limit(description.provenance.get("is_pretrained"))
+    return f"- {limit}\n{LIMITS}" if limit else LIMITS
 
 
 def _license(description: RunDescription) -> str:

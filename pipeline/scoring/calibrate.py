@@ -86,7 +86,10 @@ def calibrate(
 
 
 def _check_different(videos: Sequence[VideoSource]) -> None:
-    """Refuse a video that is given twice: the footage would support a lower bound than it does."""
+    """Refuse a video that is given twice.
+
+    Its hours would count twice, and the bound would be too low.
+    """
     seen: dict[Source, Path] = {}
     for video in videos:
         path = path_of(video)

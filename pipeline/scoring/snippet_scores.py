@@ -1,13 +1,13 @@
 """From features to snippet scores: the only module that scores features with a model.
 
-`frame_scores.py` goes on from here to frames. Scoring, evaluation, ablations and the selection of
-an epoch all take this path.
+`frame_scores.py` goes on from here to frames. Scoring, evaluation and the AUCs of ablations take
+this path; the selection of an epoch scores bags of one length (`batch_scores`).
 
 The models relate snippets to the other snippets of their sequence, near and far. How many those are
 is the model's `window_len`: as many as the longest training video has, for of surroundings farther
 away the model has learned nothing. Up to so many snippets a video is scored as a whole. A longer
 one is scored in windows of that length, each a quarter of it after the one before, and a snippet's
-score is the mean over its windows, where those count most in whose middle it is
+score is the weighted mean over its windows; a window weighs most at its center
 (`score_windows.py`). So a score depends on what happens around it and not on how long the file is:
 nothing reaches it from farther away than a window.
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -203,14 +204,27 @@ def test_with_several_seeds_the_verdict_is_of_their_mean_score_which_users_get()
     )
 
 
-def test_with_too_few_test_videos_the_table_has_a_dash_and_says_why():
+def one_class_without_a_video(auc, spread):
+    """A measurement of videos of which one holds all frames of a class."""
+    found = jackknifed(auc, spread).jackknifed
+    without = np.where(np.arange(6) == 0, np.nan, found.without)
+    return Measurement(
+        FrameMetrics(auc, 0.5, 0.5, 0.5, 0.5), jackknifed=replace(found, without=without)
+    )
+
+
+@pytest.mark.parametrize("of", [partial(jackknifed, n_normal=1), one_class_without_a_video])
+def test_where_test_videos_allow_no_interval_the_table_has_a_dash_and_says_why(of):
     evaluation = make(
-        Row("model", "model", (jackknifed(0.7, 0.02, n_normal=1),)),
-        Row("control", "control", (jackknifed(0.5, 0.0, n_normal=1),)),
+        Row("model", "model", (of(0.7, 0.02),)),
+        Row("control", "control", (of(0.5, 0.0),)),
     )
     table = controls_table(evaluation)
     assert table.rows == (("control", "+20.0 [-]"),)
-    why = "; [-]: too few test videos with or without anomalies for an interval"
+    why = (
+        "; [-]: no interval; it needs two test videos with and two without anomalies, "
+        "and frames of both classes without any one video"
+    )
     assert table.title.endswith(why)
     values = as_json(evaluation)["rows"]
     lead = json.loads(json.dumps(values[1]["model_lead"]))

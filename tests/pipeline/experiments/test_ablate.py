@@ -367,6 +367,8 @@ def test_with_one_test_video_of_a_kind_the_table_has_a_dash_and_the_command_says
     options = ["--model", "la-net", "--arm", "MLP", "--seeds", "2", *FEW]
     result = CliRunner().invoke(main, ["ablate", *options])
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("[-]: too few test videos with or without") == 1
+    assert (
+        result.stdout.count("[-]: no interval; it needs two test videos with and two without") == 1
+    )
     (linear,) = [line for line in result.stdout.splitlines() if line.startswith("linear MIL")]
     assert re.search(r"[-+]\d+\.\d \[-\]( |$)", linear)

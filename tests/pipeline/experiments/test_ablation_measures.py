@@ -17,6 +17,7 @@ from pipeline.datasets.catalog import VideoEntry
 from pipeline.evaluation.split_videos import SplitVideo
 from pipeline.experiments.ablation_measures import measure
 from pipeline.experiments.ablation_results import COLUMNS
+from pipeline.scoring.snippet_scores import snippet_scores
 from pipeline.training.bag_loading import Bag, collect_bags
 
 CPU = torch.device("cpu")
@@ -187,6 +188,30 @@ def test_aucs_false_alarms_and_the_gate_are_those_of_loops_over_frames(videos):
         hook.remove()
     assert values["even gate"] == pytest.approx(slow_auc(videos, even), abs=1e-9)
     assert len({values[name] for name in ("AUC", "gate AUC", "even gate")}) == 3
+
+
+def test_the_aucs_of_long_videos_are_those_of_their_scores_in_windows(videos):
+    two = [videos[0], videos[3]]  # of 9 and 10 snippets
+    config = ClavComoConfig(**CLAV_COMO, use_residual=False, window_len=4)
+    model = ClavComo(config).eval()
+    values, _ = measure(model, two, collected(make_bags()), CPU)
+    whole = [[o.scores[0] for o in outputs_of(model, video)] for video in two]
+    in_windows = [[snippet_scores(model, video.features, device=CPU)] for video in two]
+    assert values["AUC"] == pytest.approx(slow_auc(two, in_windows), abs=1e-9)
+    assert values["AUC"] != pytest.approx(slow_auc(two, whole), abs=1e-3)
+    even = model.controls()["even gate"].eval()
+    of_even = [[snippet_scores(even, video.features, device=CPU)] for video in two]
+    assert values["even gate"] == pytest.approx(slow_auc(two, of_even), abs=1e-9)
+    swapped = []
+    for video, other in ((two[0], two[1]), (two[1], two[0])):
+        n = video.features.n_snippets
+        context = {
+            name: np.stack([of_other[i * len(of_other) // n] for i in range(n)])
+            for name, of_other in other.features.streams.items()
+        }
+        swapped.append([snippet_scores(model, video.features, device=CPU, context=context)])
+    assert values["context shuffled"] == pytest.approx(slow_auc(two, swapped), abs=1e-9)
+    assert len({values[name] for name in ("AUC", "even gate", "context shuffled")}) == 3
 
 
 def test_the_gap_is_the_ratio_of_mean_squared_distances_to_the_normal_center(videos):

@@ -214,7 +214,7 @@ def test_a_run_is_described_by_its_checkpoint():
     assert dict(run.facts) == {
         "Model": "clav-como",
         "Trained on": "cameras, 400 steps, seed 3",
-        "Features": "i3d, weights: random, not pretrained",
+        "Features": "i3d, random weights: not pretrained",
         "Optical flow": "dis",
         "Crops per frame": "5",
     }
@@ -225,14 +225,14 @@ def test_a_run_is_described_by_its_checkpoint():
 @pytest.mark.parametrize(
     ("provenance", "weights", "note"),
     [
-        ({"is_pretrained": True}, "pretrained", ""),
-        ({}, "not known to be pretrained", "weights not known to be pretrained"),
+        ({"is_pretrained": True}, "pretrained weights", ""),
+        ({}, "weights not known to be pretrained", "weights not known to be pretrained"),
     ],
 )
 def test_a_report_says_what_is_known_of_the_weights(provenance, weights, note):
     model = ClavComo(ClavComoConfig())
     run = describe_run(Checkpoint(model, "clav-como", provenance, "cameras", seed=3, step=400))
-    assert dict(run.facts)["Features"] == f"unknown, weights: {weights}"
+    assert dict(run.facts)["Features"] == f"unknown, {weights}"
     assert run.note == note
 
 

@@ -64,19 +64,39 @@ def test_the_card_says_data_header_limits_and_licence(tmp_path):
     ):
         assert expected in text
     assert "random" not in text
+    assert "tests only" not in text
+
+
+def test_the_card_of_an_ensemble_says_what_its_weights_and_aucs_are_of(tmp_path):
+    run, _ = make_runs(tmp_path)
+    members = [
+        {"name": name, "held_out_auc": 0.75, "weight": 0.5} for name in ("network", "motion")
+    ]
+    run.ensemble_path.write_text(json.dumps(members))
+    text = card_text(run)
+    assert (
+        "Networks, whose logits are averaged, and simple scorers, weighted by cross-validation over"
+        " the training videos. The AUC of the network is that of a single one, trained on the other"
+        " folds.\n"
+    ) in text
+    assert "| network | 0.750 | 0.50 |" in text
 
 
 def test_random_weights_are_owned_up_to(tmp_path):
     provenance = {**PROVENANCE, "weights": "random:0", "is_pretrained": False}
     run, _ = make_runs(tmp_path, provenance=provenance)
-    assert "random weights: not pretrained" in card_text(run)
+    limit = "- Extractor with random weights: not pretrained. Use the run for tests only.\n"
+    assert limit in card_text(run)
     assert "no license needed" in card_text(run)
 
 
 def test_weights_of_which_nothing_is_known_are_not_called_random(tmp_path):
     provenance = {"extractor": "mine", "crops": 1}
     text = card_text(make_runs(tmp_path, provenance=provenance)[0])
-    assert "weights not known to be pretrained" in text
+    assert (
+        "- It is not known whether the extractor's weights are pretrained; if not, use the run for "
+        "tests only.\n"
+    ) in text
     assert "random weights" not in text
 
 
