@@ -100,7 +100,7 @@ def test_the_logit_is_the_weighted_sum_of_standardized_members():
     logits, _ = ensemble.member_logits(batch.features, batch.mask)
     expected = -0.25
     for i in range(6):
-        expected += float(weights[i] * (logits[3, 4, i] - offsets[i]) / scales[i])
+        expected += float(weights[i] * (logits[3, 4, i].detach() - offsets[i]) / scales[i])
     found = ensemble(batch.features, batch.mask).logits[3, 4]
     assert found.item() == pytest.approx(expected, abs=1e-5)
 

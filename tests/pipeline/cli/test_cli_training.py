@@ -585,7 +585,7 @@ def test_features_of_another_width_are_one_line_that_names_the_file(
     path = tmp_path / "features/small/3.h5"
     write_features(path, wide, PROVENANCE, video_id="3", source_name="none")
     before = files_below(tmp_path)
-    assert_one_line_error(train(tmp_path), "3.h5", "('rgb', 5)")
+    assert_one_line_error(train(tmp_path), "3.h5", "instead got rgb (5-d)")
     assert files_below(tmp_path) == before
 
 
