@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from extractors.errors import LookaroundError
 from models.ensemble import Ensemble
-from models.interface import AnomalyModel, BagBatch
+from models.interface import AnomalyModel, BagBatch, Output
 from pipeline.atomic import replacing
 from pipeline.config import TrainConfig, with_seed
 from pipeline.evaluation.metrics import ranking_auc
@@ -97,7 +97,7 @@ def fit_ensemble(
         averaged.append(networks.train(f"network {index + 1} of {N_NETWORKS}", other, bags))
     ensemble = _with_scorers(averaged, bags, still_flow)
     scales = torch.from_numpy(fusion.scales).clone()
-    scales[0] *= _spread_of_mean(averaged, bags)
+    scales[0] *= _spread_of_mean(ensemble.networks, bags)
     ensemble.fuse(
         weights=torch.from_numpy(fusion.weights),
         bias=fusion.bias,
@@ -161,21 +161,24 @@ def _held_out_logits(
 
 
 @torch.inference_mode()
-def _spread_of_mean(networks: Sequence[AnomalyModel], bags: BagSet) -> float:
+def _spread_of_mean(networks: nn.ModuleList, bags: BagSet) -> float:
     """How much less the mean logits of networks vary than those of one, on the training videos.
 
     Cross-validation has weighed the logits of single networks, divided by their deviation.
 
+    Args:
+        networks: On the CPU.
+        bags: The training videos.
+
     Returns:
         The deviation of the mean logits by the mean deviation, in (0, 1]; 1 where nothing varies.
     """
-    of_networks = []
-    for network in networks:
-        device = next(network.parameters()).device
-        batches = [_first_crops(bags, np.array([video])) for video in range(len(bags.video_ids))]
-        outputs = [network(batch.features.to(device), batch.mask.to(device)) for batch in batches]
-        of_networks.append(torch.cat([output.logits[0].double().cpu() for output in outputs]))
-    logits = torch.stack(of_networks)
+    of_videos = []
+    for video in range(len(bags.video_ids)):
+        batch = _first_crops(bags, np.array([video]))
+        outputs: list[Output] = [network(batch.features, batch.mask) for network in networks]
+        of_videos.append(torch.stack([output.logits[0].double() for output in outputs]))
+    logits = torch.cat(of_videos, dim=1)  # (n_networks, snippets of all videos)
     of_mean = float(logits.mean(dim=0).std(correction=0))
     return of_mean / float(logits.std(dim=1, correction=0).mean()) if of_mean else 1.0
 

@@ -156,7 +156,9 @@ class OneColumn(torch.nn.Linear):
     ],
 )
 def test_the_mean_of_networks_varies_less_the_less_they_agree(networks, expected):
-    assert _spread_of_mean(networks, make_bags(200, 100)) == pytest.approx(expected, rel=0.05)
+    assert _spread_of_mean(torch.nn.ModuleList(networks), make_bags(200, 100)) == pytest.approx(
+        expected, rel=0.05
+    )
 
 
 def test_the_mean_of_networks_is_divided_by_its_own_deviation(tmp_path, config, monkeypatch):
