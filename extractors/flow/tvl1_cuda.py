@@ -25,10 +25,11 @@ from extractors.flow.tvl1_advance import advance_kernel
 from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearize_kernel, median_kernel
 from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 
-PIXELS_PER_SOLVE = 24_000_000  # 275 pairs of 341x256: 1.6 GB of state
+MAX_PIXELS_PER_SOLVE = 96_000_000  # 1,100 pairs of 341x256: 6.5 GB of state
+MEMORY_PER_STATE = 8  # a GPU's memory is at least so many times as large as the state
 N_WARPS = 4  # of a program of the data term or of the median filter
 DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
-MEDIAN_BLOCK = 256  # pixels of a program of the median filter
+MEDIAN_BLOCK = 128  # pairs of pixels of a program of the median filter: one for each thread
 MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
 MAX_PAIRS = 4096  # of tiny frames: CUDA's grids have at most 65,535 rows
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
@@ -148,7 +149,7 @@ class LevelSolver:
 
     def _filter(self) -> None:
         P, H, W = self._state.first.shape
-        median_kernel[(n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
+        median_kernel[(n_blocks(n_blocks(H, 2) * W, MEDIAN_BLOCK), 2 * P)](
             self._state.flows,
             *self._statuses,
             P,
@@ -197,7 +198,8 @@ class KernelSolver:
 
     Args:
         config: The parameters of the method; `median_len` is 5 or 1.
-        pixels_per_solve: As many pairs are solved at once as have so many pixels, but at least one.
+        pixels_per_solve: As many pairs are solved at once as have so many pixels, but at least one;
+            None for a number that fits the device's memory.
         tiling: How the iteration is cut up.
 
     Raises:
@@ -207,7 +209,7 @@ class KernelSolver:
     def __init__(
         self,
         config: TVL1Config,
-        pixels_per_solve: int = PIXELS_PER_SOLVE,
+        pixels_per_solve: int | None = None,
         tiling: Tiling = DEFAULT_TILING,
     ) -> None:
         if config.median_len not in (1, MEDIAN_LEN):
@@ -235,7 +237,8 @@ class KernelSolver:
         check_gray(gray)
         first, second = frame_pairs(gray)
         H, W = gray.shape[-2:]
-        n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
+        n_pixels = self._pixels_per_solve or fitting_pixels(gray.device)
+        n_pairs = min(max(1, n_pixels // (H * W)), MAX_PAIRS)
         self._reserve((n_pairs, H, W), gray.device)
         flow = gray.new_empty(len(first), 2, H, W)
         for start in range(0, len(first), n_pairs):
@@ -267,6 +270,12 @@ class KernelSolver:
         if len(self._levels) > MAX_GRAPHS:
             self._levels.popitem(last=False)
         return solver
+
+
+def fitting_pixels(device: torch.device) -> int:
+    """Return how many pixels a CUDA device solves at once: as many as keep it busy, if they fit."""
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(MAX_PIXELS_PER_SOLVE, memory // (MEMORY_PER_STATE * State.BYTES_PER_PIXEL))
 
 
 def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
