@@ -18,8 +18,7 @@ from extractors.flow.tvl1 import (
     TVL1Config,
     build_pyramid,
     check_gray,
-    frame_pairs,
-    start_level,
+    enlarge,
 )
 from extractors.flow.tvl1_advance import advance_kernel
 from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearize_kernel, median_kernel
@@ -75,16 +74,16 @@ class LevelSolver:
         """Improve the flow of at most P pairs at this scale.
 
         Args:
-            first: (n_pairs, H, W).
-            second: (n_pairs, H, W).
+            first: (..., H, W) of n_pairs in all.
+            second: (..., H, W), likewise.
             flow: (n_pairs, 2, H, W).
 
         Returns:
             (n_pairs, 2, H, W), with memory of its own.
         """
         state, n_pairs = self._state, len(flow)
-        state.first[:n_pairs].copy_(first)
-        state.second[:n_pairs].copy_(second)
+        state.first[:n_pairs].view_as(first).copy_(first)
+        state.second[:n_pairs].view_as(second).copy_(second)
         state.flows[0, :n_pairs].copy_(flow)
         state.duals[0].zero_()
         self._statuses[0].zero_()
@@ -235,17 +234,19 @@ class KernelSolver:
                 frames.
         """
         check_gray(gray)
-        first, second = frame_pairs(gray)
-        H, W = gray.shape[-2:]
+        T, H, W = gray.shape[-3] - 1, *gray.shape[-2:]
+        frames = gray.reshape(-1, T + 1, H, W)
         n_pixels = self._pixels_per_solve or fitting_pixels(gray.device)
         n_pairs = min(max(1, n_pixels // (H * W)), MAX_PAIRS)
         self._reserve((n_pairs, H, W), gray.device)
-        flow = gray.new_empty(len(first), 2, H, W)
-        for start in range(0, len(first), n_pairs):
-            pairs = slice(start, start + n_pairs)
-            flow[pairs] = self._solve(first[pairs], second[pairs], n_pairs)
-            # (P, 2, H, W) -> (..., T, 2, H, W)
-        return flow.reshape(*gray.shape[:-3], -1, *flow.shape[1:])
+        flow = gray.new_empty(len(frames), T, 2, H, W)
+        n_clips, clip_len = max(1, n_pairs // T), min(T, n_pairs)
+        for first in range(0, len(frames), n_clips):
+            for start in range(0, T, clip_len):
+                part = frames[first : first + n_clips, start : start + clip_len + 1]
+                solved = self._solve(part, n_pairs)
+                flow[first : first + n_clips, start : start + clip_len] = solved
+        return flow.reshape(*gray.shape[:-3], T, 2, H, W)
 
     def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
         """Make the block of memory long enough; the solvers that lie in a shorter one go."""
@@ -254,13 +255,16 @@ class KernelSolver:
             self._levels.clear()
             self._block = torch.empty(n_floats, device=device)
 
-    def _solve(self, first: Tensor, second: Tensor, n_pairs: int) -> Tensor:
-        flow: Tensor | None = None
-        for level in reversed(build_pyramid(torch.stack([first, second]), self.config)):
-            flow = start_level(flow, level, self.config)
-            flow = self._solver_of((n_pairs, *level.shape[2:])).refine(level[0], level[1], flow)
-        assert flow is not None  # a pyramid has at least one level
-        return flow
+    def _solve(self, frames: Tensor, n_pairs: int) -> Tensor:
+        """Flow (S, T, 2, H, W) of frames (S, T + 1, H, W) of at most n_pairs pairs."""
+        S, n_frames, H, W = frames.shape
+        levels = build_pyramid(frames, self.config)
+        flow = frames.new_zeros(S * (n_frames - 1), 2, *levels[-1].shape[2:])
+        for level in reversed(levels):
+            solver = self._solver_of((n_pairs, *level.shape[2:]))
+            flow = enlarge(flow, level.shape[2:], self.config)
+            flow = solver.refine(level[:, :-1], level[:, 1:], flow)
+        return flow.view(S, n_frames - 1, 2, H, W)
 
     def _solver_of(self, dims: tuple[int, int, int]) -> LevelSolver:
         solver = self._levels.pop(dims, None) or LevelSolver(

@@ -89,6 +89,18 @@ def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) ->
     assert (found - expected).norm(dim=1).max() < 0.01
 
 
+@pytest.mark.parametrize("n_pairs", [1, 2, 3, 7, 100])
+def test_each_pair_is_solved_once_however_many_fit(n_pairs, monkeypatch) -> None:
+    def solve(_, frames: Tensor, n_pairs_of_state: int) -> Tensor:
+        assert frames[:, 1:, 0, 0].numel() <= n_pairs == n_pairs_of_state
+        return torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)
+
+    monkeypatch.setattr(KernelSolver, "_solve", solve)
+    gray = torch.arange(2.0 * 3 * 4 * 6 * 5).reshape(2, 3, 4, 6, 5)  # 3 pairs in each of 6 clips
+    flow = KernelSolver(TVL1Config(), pixels_per_solve=n_pairs * 6 * 5).flow(gray)
+    assert torch.equal(flow, torch.stack([gray[:, :, :-1], gray[:, :, 1:]], dim=3))
+
+
 FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"
 STATUS = "status status_out"
 # Pointers to floats, to integers, integers, floats, constants, warps.
