@@ -15,6 +15,7 @@ Most published features were computed from flow that was stored in 8 bits; here 
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,11 +45,11 @@ class _Group:
 
     Attributes:
         indices: Of each snippet in the batch: several if it also pads the batch.
-        streams: By stream (n, T, C, H, W), scaled to the range of the network.
+        values: (n, T, C, H, W), scaled to the range of the network.
     """
 
     indices: list[list[int]]
-    streams: dict[str, Tensor]
+    values: Tensor
 
 
 class I3D:
@@ -104,6 +105,9 @@ class I3D:
         self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
         self.flow = None if flow is None else build_flow(flow, device, flow_weights)
+        self._side_stream: torch.cuda.Stream | None = None
+        if device.type == "cuda" and flow is not None:
+            self._side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         loaded = load_weights(weights, self.name, streams)
         self._weights_provenance: Provenance = {
             "weights": loaded.name,
@@ -167,33 +171,63 @@ class I3D:
         Returns:
             By stream: (N, K, D) float32.
         """
-        groups = [
-            _Group(indices, self._streams(frames)) for indices, frames in _stacked_by_size(snippets)
-        ]
-        features: dict[str, list[Tensor]] = {stream: [] for stream in self.stream_dims}
-        # One crop of all snippets at a time: ten crops need no more memory than one.
-        for index in range(self.n_crops):
-            for stream, per_crop in features.items():
-                clips = self._clips(stream, index, len(snippets), groups)
-                per_crop.append(self._run(stream, clips))
-        return {stream: torch.stack(per_crop, dim=1) for stream, per_crop in features.items()}
+        by_size = list(_stacked_by_size(snippets))
+        features = {}
+        with self._two_streams() as beside:
+            with beside:
+                of_rgb = [(indices, frames[:, :-1]) for indices, frames in by_size]
+                features["rgb"] = self._embed_stream("rgb", of_rgb, len(snippets))
+            if self.flow is not None:
+                of_flow = [(indices, self.flow(frames)) for indices, frames in by_size]
+                features["flow"] = self._embed_stream("flow", of_flow, len(snippets))
+        return features
 
-    def _streams(self, frames: Tensor) -> dict[str, Tensor]:
-        """Return the scaled input of each network, (N, 16, C, H, W), of frames (N, 17, 3, H, W).
+    @contextmanager
+    def _two_streams(self) -> Iterator[AbstractContextManager[object]]:
+        """Yield a context: what is launched in it, a GPU computes beside what follows it.
+
+        Flow leaves much of a GPU idle while only a few pairs of frames still iterate.
+        """
+        if self._side_stream is None:
+            yield nullcontext()
+            return
+        current = torch.cuda.current_stream(self.device)
+        self._side_stream.wait_stream(current)
+        try:
+            yield torch.cuda.stream(self._side_stream)
+        finally:
+            # Before memory that the other stream reads can be used again.
+            current.wait_stream(self._side_stream)
+
+    def _embed_stream(
+        self, stream: str, by_size: Sequence[tuple[list[list[int]], Tensor]], n_clips: int
+    ) -> Tensor:
+        """Compute the features (N, K, D) of one stream.
+
+        Args:
+            stream: "rgb" or "flow".
+            by_size: Of each size the indices of its snippets, and their frames (n, 16, 3, H, W)
+                uint8 or flow (n, 16, 2, H, W).
+            n_clips: Snippets of all sizes.
+        """
+        groups = [_Group(indices, self._scaled(stream, values)) for indices, values in by_size]
+        # One crop of all snippets at a time: ten crops need no more memory than one.
+        per_crop = [
+            self._run(stream, self._clips(stream, index, n_clips, groups))
+            for index in range(self.n_crops)
+        ]
+        return torch.stack(per_crop, dim=1)
+
+    def _scaled(self, stream: str, values: Tensor) -> Tensor:
+        """Return the input (N, 16, C, H, W) of a network, of frames or flow of these dimensions.
 
         Scaled once for all crops; with a single crop, only that one. In the networks' dtype, and in
         memory as (N, T, H, W, C), which the networks work with: a crop is then a plain copy.
         """
-        streams = {"rgb": frames[:, :-1]}
-        if self.flow is not None:
-            streams["flow"] = self.flow(frames)
         if self.n_crops == 1:
-            streams = {stream: transforms.crop(values, 0) for stream, values in streams.items()}
-        scalings = {"rgb": self._scale_rgb, "flow": transforms.scale_flow}
-        return {
-            stream: _channels_last(scalings[stream](values), self._dtype)
-            for stream, values in streams.items()
-        }
+            values = transforms.crop(values, 0)
+        scaled = transforms.scale_flow(values) if stream == "flow" else self._scale_rgb(values)
+        return _channels_last(scaled, self._dtype)
 
     def _clips(self, stream: str, index: int, n_clips: int, groups: Sequence[_Group]) -> Tensor:
         """Crop all snippets at one position.
@@ -209,7 +243,7 @@ class I3D:
         )
         crop = transforms.crop_flow if stream == "flow" else transforms.crop
         for group in groups:
-            cropped = crop(group.streams[stream], index)
+            cropped = crop(group.values, index)
             # Not indexed by a list: it would be copied to the device as a tensor, synchronously.
             for indices, clip in zip(group.indices, cropped, strict=True):
                 for in_batch in indices:

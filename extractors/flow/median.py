@@ -1,4 +1,4 @@
-"""Median filter of planes in torch: a sorting network that is cut down to its middle output."""
+"""Median filter of planes in torch, and the sorting networks that are cut down to what it needs."""
 
 from functools import cache
 
@@ -12,22 +12,29 @@ def median_filter(planes: Tensor, side_len: int) -> Tensor:
     H, W = planes.shape[2:]
     padded = F.pad(planes, (side_len // 2,) * 4, mode="replicate")
     wires = [padded[..., i : i + H, j : j + W] for i in range(side_len) for j in range(side_len)]
-    for low, high, is_low_needed, is_high_needed in median_network(len(wires)):
+    middle = len(wires) // 2
+    for low, high, is_low_needed, is_high_needed in selection_network(len(wires), (middle,)):
         a, b = wires[low], wires[high]
         if is_low_needed:
             wires[low] = torch.minimum(a, b)
         if is_high_needed:
             wires[high] = torch.maximum(a, b)
-    return wires[len(wires) // 2]
+    return wires[middle]
 
 
 @cache
-def median_network(n_wires: int) -> list[tuple[int, int, bool, bool]]:
-    """The part of a sorting network that matters to the middle wire.
+def selection_network(n_wires: int, ranks: tuple[int, ...]) -> list[tuple[int, int, bool, bool]]:
+    """The part of a sorting network that matters to some of its outputs.
 
-    Steps of (wire for the smaller value, wire for the larger, is the smaller needed, the larger).
+    Args:
+        n_wires: Values that are sorted.
+        ranks: Of the outputs, counted from the smallest, which is 0.
+
+    Returns:
+        Steps of (wire for the smaller value, wire for the larger, is the smaller needed, is the
+        larger). After the last one, the value of each of these ranks is on the wire of its number.
     """
-    needed = {n_wires // 2}
+    needed = set(ranks)
     network = []
     for low, high in reversed(_sorting_network(n_wires)):
         if needed & {low, high}:

@@ -160,27 +160,24 @@ def check_gray(gray: Tensor) -> None:
 
 def solve_jointly(first: Tensor, second: Tensor, config: TVL1Config) -> Tensor:
     """Flow (P, 2, H, W) from the frames first to the frames second, each (P, H, W)."""
-    flow: Tensor | None = None
-    for level in reversed(build_pyramid(torch.stack([first, second]), config)):  # (2, P, H, W)
-        flow = start_level(flow, level, config)
+    levels = build_pyramid(torch.stack([first, second]), config)  # each (2, P, H, W)
+    flow = first.new_zeros(len(first), 2, *levels[-1].shape[2:])
+    for level in reversed(levels):
+        flow = enlarge(flow, level.shape[2:], config)
         _refine(level[0], level[1], flow, config)
-    assert flow is not None  # a pyramid has at least one level
     return flow
 
 
-def start_level(coarser_flow: Tensor | None, level: Tensor, config: TVL1Config) -> Tensor:
-    """Return the initial flow (P, 2, H, W) at a level (2, P, H, W) of the pyramid.
+def enlarge(flow: Tensor, dims: tuple[int, ...], config: TVL1Config) -> Tensor:
+    """Enlarge the flow (P, 2, H, W) of a level of the pyramid to the next finer one, of dims H, W.
 
-    Zero at the coarsest level, else the flow of the next coarser one, enlarged.
+    At the coarsest level, where it begins with 0, the dimensions stay the same.
     """
-    _, P, H, W = level.shape
-    if coarser_flow is None:
-        return level.new_zeros(P, 2, H, W)
-    return F.interpolate(coarser_flow, size=(H, W), mode="bilinear") / config.scale_step
+    return F.interpolate(flow, size=dims, mode="bilinear") / config.scale_step
 
 
 def build_pyramid(gray: Tensor, config: TVL1Config) -> list[Tensor]:
-    """Return levels (2, P, H, W) of the pairs of frames gray, the finest first."""
+    """Return the levels (N, C, H, W) of the frames gray (N, C, H, W), the finest first."""
     levels = [gray]
     while len(levels) < config.n_scales:
         level = shrink(levels[-1], config.scale_step)

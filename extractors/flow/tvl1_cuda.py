@@ -18,17 +18,17 @@ from extractors.flow.tvl1 import (
     TVL1Config,
     build_pyramid,
     check_gray,
-    frame_pairs,
-    start_level,
+    enlarge,
 )
 from extractors.flow.tvl1_advance import advance_kernel
 from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearize_kernel, median_kernel
 from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 
-PIXELS_PER_SOLVE = 24_000_000  # 275 pairs of 341x256: 1.6 GB of state
+MAX_PIXELS_PER_SOLVE = 96_000_000  # 1,100 pairs of 341x256: 6.5 GB of state
+MEMORY_PER_STATE = 8  # a GPU's memory is at least so many times as large as the state
 N_WARPS = 4  # of a program of the data term or of the median filter
 DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
-MEDIAN_BLOCK = 256  # pixels of a program of the median filter
+MEDIAN_BLOCK = 128  # pairs of pixels of a program of the median filter: one for each thread
 MIN_MAX_TILES = 64  # one compiled kernel serves all levels of a pyramid that have fewer tiles
 MAX_PAIRS = 4096  # of tiny frames: CUDA's grids have at most 65,535 rows
 MAX_GRAPHS = 128  # levels of pyramids whose graphs are kept: 25 sizes of frames
@@ -74,16 +74,16 @@ class LevelSolver:
         """Improve the flow of at most P pairs at this scale.
 
         Args:
-            first: (n_pairs, H, W).
-            second: (n_pairs, H, W).
+            first: (..., H, W) of n_pairs in all.
+            second: (..., H, W), likewise.
             flow: (n_pairs, 2, H, W).
 
         Returns:
             (n_pairs, 2, H, W), with memory of its own.
         """
         state, n_pairs = self._state, len(flow)
-        state.first[:n_pairs].copy_(first)
-        state.second[:n_pairs].copy_(second)
+        state.first[:n_pairs].view_as(first).copy_(first)
+        state.second[:n_pairs].view_as(second).copy_(second)
         state.flows[0, :n_pairs].copy_(flow)
         state.duals[0].zero_()
         self._statuses[0].zero_()
@@ -148,7 +148,7 @@ class LevelSolver:
 
     def _filter(self) -> None:
         P, H, W = self._state.first.shape
-        median_kernel[(n_blocks(H * W, MEDIAN_BLOCK), 2 * P)](
+        median_kernel[(n_blocks(n_blocks(H, 2) * W, MEDIAN_BLOCK), 2 * P)](
             self._state.flows,
             *self._statuses,
             P,
@@ -197,7 +197,8 @@ class KernelSolver:
 
     Args:
         config: The parameters of the method; `median_len` is 5 or 1.
-        pixels_per_solve: As many pairs are solved at once as have so many pixels, but at least one.
+        pixels_per_solve: As many pairs are solved at once as have so many pixels, but at least one;
+            None for a number that fits the device's memory.
         tiling: How the iteration is cut up.
 
     Raises:
@@ -207,7 +208,7 @@ class KernelSolver:
     def __init__(
         self,
         config: TVL1Config,
-        pixels_per_solve: int = PIXELS_PER_SOLVE,
+        pixels_per_solve: int | None = None,
         tiling: Tiling = DEFAULT_TILING,
     ) -> None:
         if config.median_len not in (1, MEDIAN_LEN):
@@ -233,16 +234,19 @@ class KernelSolver:
                 frames.
         """
         check_gray(gray)
-        first, second = frame_pairs(gray)
-        H, W = gray.shape[-2:]
-        n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
+        T, H, W = gray.shape[-3] - 1, *gray.shape[-2:]
+        frames = gray.reshape(-1, T + 1, H, W)
+        n_pixels = self._pixels_per_solve or fitting_pixels(gray.device)
+        n_pairs = min(max(1, n_pixels // (H * W)), MAX_PAIRS)
         self._reserve((n_pairs, H, W), gray.device)
-        flow = gray.new_empty(len(first), 2, H, W)
-        for start in range(0, len(first), n_pairs):
-            pairs = slice(start, start + n_pairs)
-            flow[pairs] = self._solve(first[pairs], second[pairs], n_pairs)
-            # (P, 2, H, W) -> (..., T, 2, H, W)
-        return flow.reshape(*gray.shape[:-3], -1, *flow.shape[1:])
+        flow = gray.new_empty(len(frames), T, 2, H, W)
+        n_clips, clip_len = max(1, n_pairs // T), min(T, n_pairs)
+        for first in range(0, len(frames), n_clips):
+            for start in range(0, T, clip_len):
+                part = frames[first : first + n_clips, start : start + clip_len + 1]
+                solved = self._solve(part, n_pairs)
+                flow[first : first + n_clips, start : start + clip_len] = solved
+        return flow.reshape(*gray.shape[:-3], T, 2, H, W)
 
     def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
         """Make the block of memory long enough; the solvers that lie in a shorter one go."""
@@ -251,13 +255,16 @@ class KernelSolver:
             self._levels.clear()
             self._block = torch.empty(n_floats, device=device)
 
-    def _solve(self, first: Tensor, second: Tensor, n_pairs: int) -> Tensor:
-        flow: Tensor | None = None
-        for level in reversed(build_pyramid(torch.stack([first, second]), self.config)):
-            flow = start_level(flow, level, self.config)
-            flow = self._solver_of((n_pairs, *level.shape[2:])).refine(level[0], level[1], flow)
-        assert flow is not None  # a pyramid has at least one level
-        return flow
+    def _solve(self, frames: Tensor, n_pairs: int) -> Tensor:
+        """Flow (S, T, 2, H, W) of frames (S, T + 1, H, W) of at most n_pairs pairs."""
+        S, n_frames, H, W = frames.shape
+        levels = build_pyramid(frames, self.config)
+        flow = frames.new_zeros(S * (n_frames - 1), 2, *levels[-1].shape[2:])
+        for level in reversed(levels):
+            solver = self._solver_of((n_pairs, *level.shape[2:]))
+            flow = enlarge(flow, level.shape[2:], self.config)
+            flow = solver.refine(level[:, :-1], level[:, 1:], flow)
+        return flow.view(S, n_frames - 1, 2, H, W)
 
     def _solver_of(self, dims: tuple[int, int, int]) -> LevelSolver:
         solver = self._levels.pop(dims, None) or LevelSolver(
@@ -267,6 +274,12 @@ class KernelSolver:
         if len(self._levels) > MAX_GRAPHS:
             self._levels.popitem(last=False)
         return solver
+
+
+def fitting_pixels(device: torch.device) -> int:
+    """Return how many pixels a CUDA device solves at once: as many as keep it busy, if they fit."""
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(MAX_PIXELS_PER_SOLVE, memory // (MEMORY_PER_STATE * State.BYTES_PER_PIXEL))
 
 
 def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:

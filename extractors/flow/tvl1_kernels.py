@@ -16,12 +16,23 @@ Tuples are of the columns that a thread has, or of rows; Triton cannot append to
 import triton
 import triton.language as tl
 
-from extractors.flow.median import median_network
+from extractors.flow.median import selection_network
 
 MEDIAN_LEN = 5
-_NETWORK = tuple((low, high) for low, high, _, _ in median_network(MEDIAN_LEN**2))
-EXCHANGES = tl.constexpr(_NETWORK)
-N_EXCHANGES = tl.constexpr(len(_NETWORK))
+
+
+def _exchanges(n_wires: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((low, high) for low, high, _, _ in selection_network(n_wires, ranks))
+
+
+# Of the 20 pixels that two squares share, only those of ranks 7 to 12 can be the median of 25: at
+# most 5 more are below it.
+_SHARED = _exchanges(20, tuple(range(7, 13)))
+_ROW = _exchanges(5, tuple(range(5)))
+SHARED_EXCHANGES = tl.constexpr(_SHARED)
+N_SHARED_EXCHANGES = tl.constexpr(len(_SHARED))
+ROW_EXCHANGES = tl.constexpr(_ROW)
+N_ROW_EXCHANGES = tl.constexpr(len(_ROW))
 # The status of a pair: bit 0 says which of its two flows is the one that counts, bit 1 which dual.
 DONE = 4  # added when the pair has converged, or is none
 
@@ -155,9 +166,36 @@ def _in_order(wires, low: tl.constexpr, high: tl.constexpr):
     return wires[:low] + (smaller,) + wires[low + 1 : high] + (larger,) + wires[high + 1 :]
 
 
+@triton.jit
+def _load_row(plane, x, j, inside, H, W):
+    """The five pixels about column x of row j; borders repeated."""
+    row = plane + tl.minimum(tl.maximum(j, 0), H - 1) * W
+    values = ()
+    for place in tl.static_range(5):
+        i = tl.minimum(tl.maximum(x + (place - 2), 0), W - 1)
+        value = tl.load(row + i, inside, 0.0)
+        values = values + (value,)
+    return values
+
+
+@triton.jit
+def _median_with_row(middle, row):
+    """The median of 25 values: of 20 the six of ranks 7 to 12, in order, and five others."""
+    for k in tl.static_range(N_ROW_EXCHANGES):
+        row = _in_order(row, ROW_EXCHANGES[k][0], ROW_EXCHANGES[k][1])
+    # The sixth of these eleven: i of the one sort and 6 - i of the other are no larger.
+    median = middle[5]
+    for i in tl.static_range(5):
+        median = tl.minimum(median, tl.maximum(middle[i], row[4 - i]))
+    return median
+
+
 @triton.jit(do_not_specialize=["P", "H", "W"])
 def median_kernel(flows, status, status_out, P, H, W, BLOCK: tl.constexpr):
-    """The median of each square of 5x5 pixels, borders repeated, of the pairs that are not done."""
+    """The median of each square of 5x5 pixels, borders repeated, of the pairs that are not done.
+
+    A thread has two pixels, one above the other, whose squares share four rows.
+    """
     plane_index = tl.program_id(1)  # two planes for each pair
     pair = (plane_index // 2).to(tl.int64)
     before = tl.load(status + pair)
@@ -165,16 +203,19 @@ def median_kernel(flows, status, status_out, P, H, W, BLOCK: tl.constexpr):
         tl.store(status_out + pair, tl.where(before < 4, before ^ 1, before))
     if before < 4:
         here = (before & 1).to(tl.int64)
-        flow = flows + ((here * P + pair) * 2 + plane_index % 2) * H * W
-        flow_out = flows + (((1 - here) * P + pair) * 2 + plane_index % 2) * H * W
+        plane = flows + ((here * P + pair) * 2 + plane_index % 2) * H * W
+        plane_out = flows + (((1 - here) * P + pair) * 2 + plane_index % 2) * H * W
         at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-        inside = at < H * W
-        wires = ()
-        for place in tl.static_range(25):
-            j = tl.minimum(tl.maximum(at // W + (place // 5 - 2), 0), H - 1)
-            i = tl.minimum(tl.maximum(at % W + (place % 5 - 2), 0), W - 1)
-            value = tl.load(flow + j * W + i, inside, 0.0)
-            wires = wires + (value,)
-        for k in tl.static_range(N_EXCHANGES):
-            wires = _in_order(wires, EXCHANGES[k][0], EXCHANGES[k][1])
-        tl.store(flow_out + at, wires[12], inside)
+        x = at % W
+        y = (at // W) * 2
+        inside = y < H
+        shared = ()
+        for k in tl.static_range(4):
+            shared = shared + _load_row(plane, x, y + (k - 1), inside, H, W)
+        for k in tl.static_range(N_SHARED_EXCHANGES):
+            shared = _in_order(shared, SHARED_EXCHANGES[k][0], SHARED_EXCHANGES[k][1])
+        middle = shared[7:13]
+        upper = _median_with_row(middle, _load_row(plane, x, y - 2, inside, H, W))
+        lower = _median_with_row(middle, _load_row(plane, x, y + 3, inside, H, W))
+        tl.store(plane_out + y * W + x, upper, inside)
+        tl.store(plane_out + (y + 1) * W + x, lower, y + 1 < H)

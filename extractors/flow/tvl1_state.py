@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class Tiling:
         segment_len: Rows of a program.
     """
 
-    n_steps: int = 4
+    n_steps: int = 6
     n_columns: int = 2
     segment_len: int = 64
 
@@ -44,6 +45,8 @@ class State:
         flows: (2, P, 2, H, W); the status of a pair says which of the two counts.
         duals: (2, P, 4, H, W), likewise.
     """
+
+    BYTES_PER_PIXEL: ClassVar[int] = 4 * sum(_PLANES.values())
 
     def __init__(self, block: Tensor, dims: tuple[int, int, int]) -> None:
         P, H, W = dims

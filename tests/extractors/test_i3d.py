@@ -276,3 +276,25 @@ def test_bfloat16_on_a_gpu_turns_features_by_less_than_a_thousandth(
     for stream, expected in extract(two_stream, frames).items():
         similarity = torch.cosine_similarity(found[stream].cpu(), expected, dim=-1)
         assert (similarity > 0.999).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rgb_features_are_the_same_bits_beside_the_flow_and_alone(
+    weights: Path, precision: str
+) -> None:
+    frames = make_frames(5 * 16 + 1, 256, 340)
+    alone, beside = (
+        I3D(
+            flow=flow,
+            crops=5,
+            weights=str(weights),
+            precision=precision,
+            device=torch.device("cuda"),
+        )
+        for flow in (None, "tvl1")
+    )
+    expected = extract(alone, frames)["rgb"].cpu()
+    for _ in range(3):  # each time in the memory that the last one has left
+        found = extract(beside, frames)
+        assert torch.equal(found["rgb"].cpu(), expected)

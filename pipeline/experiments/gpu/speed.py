@@ -35,19 +35,15 @@ from pipeline.experiments.gpu.runner import Figures, Part, as_text, choose_parts
 
 # Iterations of a launch, columns of a thread, rows of a program; pixels solved at once in millions.
 TILINGS = (
-    (4, 2, 64, 24),  # the default
-    (4, 2, 64, 48),
-    (4, 2, 64, 12),
-    (3, 2, 64, 24),
-    (4, 1, 64, 24),
-    (4, 2, 43, 24),
-    (4, 2, 128, 24),
-    (5, 2, 64, 24),
-    (2, 2, 64, 24),
-    (3, 3, 64, 24),
-    (6, 1, 64, 24),
+    (6, 2, 64, 96),  # the default
+    (6, 2, 64, 48),
+    (6, 2, 64, 24),
+    (6, 2, 128, 96),
+    (5, 2, 64, 96),
+    (4, 2, 64, 96),
+    (3, 3, 64, 96),
 )
-N_SNIPPETS = 32  # of a batch on a GPU
+N_SNIPPETS = 64  # of a batch on a GPU
 N_COMPARED = 4  # snippets for the agreement with torch
 N_TIMES = 3  # of which the shortest counts
 TINY_TVL1 = TVL1Config(n_scales=1, n_warps=1, n_inner_iterations=3, n_outer_iterations=1)

@@ -62,8 +62,9 @@ def interpreted(
 
 def test_the_interpreted_kernels_give_the_flow_of_the_reference(tmp_path) -> None:
     settings = {"n_scales": 1, "n_warps": 1, "n_inner_iterations": 2, "n_outer_iterations": 1}
-    # Two strips and two segments; the first pair is done at once.
-    found, expected = interpreted(make_frames(3, 6, 33), (2, 1, 3), tmp_path, **settings)
+    # Two strips and three segments; the first pair is done at once. The last of an odd number of
+    # rows is alone in the median filter.
+    found, expected = interpreted(make_frames(3, 7, 33), (2, 1, 3), tmp_path, **settings)
     assert expected[0].norm(dim=0).max() == 0
     assert expected[1].norm(dim=0).mean() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -86,6 +87,18 @@ def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) ->
     found, expected = interpreted(make_frames(3, 21, 38), tiling, tmp_path, **settings)
     assert expected.norm(dim=1).mean() > 0.3
     assert (found - expected).norm(dim=1).max() < 0.01
+
+
+@pytest.mark.parametrize("n_pairs", [1, 2, 3, 7, 100])
+def test_each_pair_is_solved_once_however_many_fit(n_pairs, monkeypatch) -> None:
+    def solve(_, frames: Tensor, n_pairs_of_state: int) -> Tensor:
+        assert frames[:, 1:, 0, 0].numel() <= n_pairs == n_pairs_of_state
+        return torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)
+
+    monkeypatch.setattr(KernelSolver, "_solve", solve)
+    gray = torch.arange(2.0 * 3 * 4 * 6 * 5).reshape(2, 3, 4, 6, 5)  # 3 pairs in each of 6 clips
+    flow = KernelSolver(TVL1Config(), pixels_per_solve=n_pairs * 6 * 5).flow(gray)
+    assert torch.equal(flow, torch.stack([gray[:, :, :-1], gray[:, :, 1:]], dim=3))
 
 
 FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"
