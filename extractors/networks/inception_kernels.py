@@ -1,9 +1,9 @@
-"""Triton kernels of the Inception-I3D on CUDA devices: its first convolution and its max pools.
+"""Triton kernels of the Inception-I3D on CUDA devices: first convolution, max pools, concatenation.
 
-Both work on channels-last memory, (N, T, H, W, C). They are tested against torch's convolution and
-max pool: on a GPU, and on a CPU by Triton's interpreter. `inception_cuda.py` launches them; no
-other file of the networks imports Triton. Neither uses atomics or chooses its blocks by timing: an
-output has the same bits whichever other clips are in the batch.
+All work on channels-last memory, (N, T, H, W, C). They are tested against torch: on a GPU, and on
+a CPU by Triton's interpreter. `inception_cuda.py` launches them; no other file of the networks
+imports Triton. None uses atomics or chooses its blocks by timing: an output has the same bits
+whichever other clips are in the batch.
 """
 
 # mypy: disable-error-code="misc"
@@ -189,3 +189,54 @@ def max_pool_kernel(
         if KEPT == 0:
             newer = tl.zeros((BLOCK, CHANNELS), tl.float32)
         tl.store(out_at + t * H_out * W_out * C, best.to(out.dtype.element_ty), is_valid)
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def concatenate_kernel(
+    first,
+    second,
+    third,
+    fourth,
+    out,
+    n_rows,
+    C_1,
+    C_2,
+    C_3,
+    C_4,
+    BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Concatenate the channels of four branches, of BLOCK positions.
+
+    Args:
+        first: (n_rows, C_1)
+        second: (n_rows, C_2)
+        third: (n_rows, C_3)
+        fourth: (n_rows, C_4)
+        out: (n_rows, C_1 + C_2 + C_3 + C_4)
+        n_rows: N * T * H * W.
+        C_1: Specialized on being a multiple of 16, for loads of 16 bytes; so are the others.
+        C_2: See `C_1`.
+        C_3: See `C_1`.
+        C_4: See `C_1`.
+        BLOCK: Positions of a program.
+        CHANNELS: Channels of a program.
+    """
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = (tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    is_valid = (row < n_rows)[:, None]
+    row = row.to(tl.int64)[:, None]
+    end_1, end_2, end_3 = C_1, C_1 + C_2, C_1 + C_2 + C_3
+    C = end_3 + C_4
+    in_1, in_2, in_3 = channel < end_1, channel < end_2, channel < end_3
+    value_1 = tl.load(first + row * C_1 + channel, is_valid & in_1, 0.0)
+    value_2 = tl.load(
+        second + row * C_2 + (channel - end_1), is_valid & in_2 & (channel >= end_1), 0.0
+    )
+    value_3 = tl.load(
+        third + row * C_3 + (channel - end_2), is_valid & in_3 & (channel >= end_2), 0.0
+    )
+    in_4 = (channel >= end_3) & (channel < C)
+    value_4 = tl.load(fourth + row * C_4 + (channel - end_3), is_valid & in_4, 0.0)
+    value = tl.where(in_1, value_1, tl.where(in_2, value_2, tl.where(in_3, value_3, value_4)))
+    tl.store(out + row * C + channel, value, is_valid & (channel < C))

@@ -15,6 +15,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from extractors.networks.inception_cuda import (
+    CONCATENATION_BLOCK,
+    CONCATENATION_CHANNELS,
+    CONCATENATION_WARPS,
     POOL_BLOCK,
     POOL_CHANNELS,
     POOL_WARPS,
@@ -22,9 +25,10 @@ from extractors.networks.inception_cuda import (
     STEM_PROGRAM,
     CudaMaxPool,
     CudaStem,
+    concatenate_channels,
 )
 from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D, fold_batch_norm
-from extractors.networks.inception_kernels import max_pool_kernel, stem_kernel
+from extractors.networks.inception_kernels import concatenate_kernel, max_pool_kernel, stem_kernel
 from extractors.networks.random_weights import random_weights
 
 CUDA = torch.device("cuda")
@@ -33,20 +37,22 @@ CUDA = torch.device("cuda")
 LAYERS = """
 import sys, torch
 from torch import nn
-from extractors.networks.inception_cuda import CudaMaxPool, CudaStem, use_cuda_layers
+from extractors.networks import inception_cuda
 from extractors.networks.inception_i3d import InceptionI3D, fold_batch_norm
 
 def build(kind, settings, state_dict):
     if kind == "pool":
-        return CudaMaxPool(*settings)
+        return inception_cuda.CudaMaxPool(*settings)
+    if kind == "concatenation":
+        return inception_cuda.concatenate_channels
     if kind == "stem":
         conv = nn.Conv3d(*settings, stride=2)
         conv.load_state_dict(state_dict)
-        return CudaStem(conv)
+        return inception_cuda.CudaStem(conv)
     network = InceptionI3D(*settings)
     network.load_state_dict(state_dict)
     network = fold_batch_norm(network, torch.device("cpu"))
-    use_cuda_layers(network)
+    inception_cuda.use_cuda_layers(network)
     return network
 
 with torch.inference_mode():
@@ -64,7 +70,7 @@ POOLS = {
 }
 
 
-def interpreted(cases: list[tuple[Layer, Tensor]], tmp_path) -> list[Tensor]:
+def interpreted(cases: list[tuple[Layer, Tensor | list[Tensor]]], tmp_path) -> list[Tensor]:
     """The outputs of layers by the interpreted kernels."""
     path = tmp_path / "cases.pt"
     torch.save(cases, path)
@@ -102,13 +108,12 @@ def make_network(stream: str) -> InceptionI3D:
     return network.eval()
 
 
-def make_clips(stream: str, *dims: int) -> Tensor:
+def make_clips(stream: str, n: int, *dims: int) -> Tensor:
     """Waves of several lengths that differ from clip to clip; (N, C, T, H, W) in [-1, 1]."""
-    n, frames, height, width = dims
-    grid = torch.meshgrid(*map(torch.arange, (n, IN_CHANNELS[stream], *dims[1:])), indexing="ij")
-    i, c, t, y, x = (axis.float() for axis in grid)
+    shape = (n, IN_CHANNELS[stream], *dims)
+    i, c, t, y, x = torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij")
     waves = torch.sin((x - 2 * t) / (5 + i) + c) * torch.cos((y + t * i) / (4 + c))
-    return (waves + 0.2 * make_values(n, IN_CHANNELS[stream], frames, height, width)).clamp(-1, 1)
+    return (waves + 0.2 * make_values(*shape)).clamp(-1, 1)
 
 
 def expected_of_stem(conv: nn.Conv3d, x: Tensor) -> Tensor:
@@ -164,6 +169,34 @@ def test_the_interpreted_pools_are_maxima_over_zero_padded_volumes(pool: str, tm
         torch.testing.assert_close(maps.float(), expected, rtol=0, atol=0, equal_nan=True)
 
 
+def make_branches(dtype: torch.dtype, widths: tuple[int, ...], *dims: int) -> list[Tensor]:
+    n, *others = dims
+    return [
+        make_values(n, width, *others, seed=width)
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last_3d)
+        for width in widths
+    ]
+
+
+# Blocks of channels that belong to one branch, to two, and to three of them.
+WIDTHS = [(64, 128, 32, 32), (112, 288, 64, 64), (16, 16, 16, 32)]
+
+
+def test_the_interpreted_concatenation_is_that_of_torch(tmp_path) -> None:
+    cases = [
+        make_branches(dtype, widths, 2, 3, 5, 3)
+        for widths in WIDTHS
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    cases[0][1][1, 5, 2, 4, 0] = math.nan
+    layer = ("concatenation", (), {})
+    found = interpreted([(layer, branches) for branches in cases], tmp_path)
+    for branches, maps in zip(cases, found, strict=True):
+        assert maps.is_contiguous(memory_format=torch.channels_last_3d)
+        torch.testing.assert_close(maps, torch.cat(branches, 1), rtol=0, atol=0, equal_nan=True)
+
+
 def test_layers_that_the_kernels_do_not_compute_are_refused() -> None:
     with pytest.raises(ValueError, match=r"stride 2, instead got \(7, 7, 7\) and \(1, 1, 1\)"):
         CudaStem(nn.Conv3d(3, 64, 7))
@@ -173,10 +206,12 @@ def test_layers_that_the_kernels_do_not_compute_are_refused() -> None:
 
 def compile_for_h100(kernel, dtype: str, constants: dict[str, int], options: dict[str, int]):
     """A kernel as it is compiled for clips of 224x224."""
-    types = dict.fromkeys(("x", "weight", "bias", "out"), f"*{dtype}")
+    pointers = ("x", "weight", "bias", "out", "first", "second", "third", "fourth")
+    types = dict.fromkeys(pointers, f"*{dtype}")
     types |= dict.fromkeys(constants, "constexpr")
     names = kernel.arg_names
-    multiples = ("x", "weight", "bias", "out", "C", "clip_stride", "frame_stride", "row_stride")
+    strides = ("clip_stride", "frame_stride", "row_stride")
+    multiples = (*pointers, *strides, "C", "C_1", "C_2", "C_3", "C_4")
     return triton.compile(
         ASTSource(
             kernel,
@@ -226,6 +261,24 @@ def test_the_pools_compile_for_an_h100_with_loads_of_16_bytes(pool: str) -> None
     n_kept = kernel[0] - stride[0]
     n_loads = (n_kept + stride[0]) * kernel[1] * kernel[2]
     assert ptx.count("ld.global.v4.b32") == ptx.count("ld.global") == n_loads
+
+
+def test_the_concatenation_compiles_for_an_h100_with_copies_of_16_bytes() -> None:
+    constants = {"BLOCK": CONCATENATION_BLOCK, "CHANNELS": CONCATENATION_CHANNELS}
+    options = {"num_warps": CONCATENATION_WARPS}
+    ptx = compile_for_h100(concatenate_kernel, "bf16", constants, options).asm["ptx"]
+    assert ptx.count("ld.global.v4.b32") == ptx.count("ld.global") > 0
+    assert ptx.count("st.global.v4.b32") == ptx.count("st.global") > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_the_concatenation_on_a_gpu_is_that_of_torch(
+    widths: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    branches = [branch.to(CUDA) for branch in make_branches(dtype, widths, 3, 8, 28, 28)]
+    assert torch.equal(concatenate_channels(branches), torch.cat(branches, 1))
 
 
 @pytest.mark.gpu
