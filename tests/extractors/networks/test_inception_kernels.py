@@ -171,12 +171,8 @@ def test_the_interpreted_pools_are_maxima_over_zero_padded_volumes(pool: str, tm
 
 def make_branches(dtype: torch.dtype, widths: tuple[int, ...], *dims: int) -> list[Tensor]:
     n, *others = dims
-    return [
-        make_values(n, width, *others, seed=width)
-        .to(dtype)
-        .contiguous(memory_format=torch.channels_last_3d)
-        for width in widths
-    ]
+    branches = [make_values(n, width, *others, seed=width).to(dtype) for width in widths]
+    return [branch.contiguous(memory_format=torch.channels_last_3d) for branch in branches]
 
 
 # Blocks of channels that belong to one branch, to two, and to three of them.
