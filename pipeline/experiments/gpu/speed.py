@@ -2,7 +2,7 @@
 
     python -m pipeline.experiments.gpu.speed
 
-TV-L1 tiled in several ways, the network alone and in the extractor and in faster forms, whole
+TV-L1 tiled in several ways, the network alone, in the extractor and as a CUDA graph, whole
 extractions with the fractions of their time, transfers, decoding; last the comparison with TV-L1
 in torch, which takes longest. Each part has a time limit of its own. `--device cpu` is a rehearsal
 at small size, with Triton's interpreter.
@@ -29,7 +29,7 @@ from extractors.transforms import CROP_SIDE, to_gray
 from extractors.uploads import FrameUploads
 from pipeline.experiments.bench_extraction import run_networks, seconds_of
 from pipeline.experiments.gpu.context import Context
-from pipeline.experiments.gpu.network_variants import VARIANTS
+from pipeline.experiments.gpu.network_graph import graphed
 from pipeline.experiments.gpu.profile import profile_extraction
 from pipeline.experiments.gpu.runner import Figures, Part, as_text, choose_parts, run_parts
 
@@ -143,8 +143,8 @@ def measure_network(context: Context) -> Iterator[Figures]:
 
 
 @torch.inference_mode()
-def measure_variant(context: Context, name: str) -> Iterator[Figures]:
-    """The RGB network in another form against itself: clips a second, and the features' cosine."""
+def measure_graph(context: Context) -> Iterator[Figures]:
+    """The RGB network as a CUDA graph against itself: clips a second, and the features' cosine."""
     extractor = context.extractor(None, 1, context.precision)
     network = extractor.networks["rgb"]
     n_clips = 1 if context.is_small else extractor.n_snippets_per_batch
@@ -157,11 +157,11 @@ def measure_variant(context: Context, name: str) -> Iterator[Figures]:
     plain = _shortest_seconds(partial(network, clips), context)
     yield {"plain_clips_per_second": len(clips) / plain}
     started = time.perf_counter()
-    variant = VARIANTS[name](network, clips)
-    found = variant(clips)
+    graph = graphed(network, clips)
+    found = graph(clips)
     cosine = torch.cosine_similarity(found.float(), expected.float(), dim=1).min()
     yield {"min_cosine": float(cosine), "first_seconds": time.perf_counter() - started}
-    seconds = _shortest_seconds(partial(variant, clips), context)
+    seconds = _shortest_seconds(partial(graph, clips), context)
     yield {"clips_per_second": len(clips) / seconds, "time_per_plain": seconds / plain}
 
 
@@ -281,9 +281,7 @@ PARTS = dict(
         _extraction_part("tvl1", 5),
         *map(_tiling_part, TILINGS[1:]),
         ("fractions", Part(measure_fractions, 90)),
-        ("network-fused", Part(partial(measure_variant, name="fused"), 30)),
-        ("network-graphed", Part(partial(measure_variant, name="graphed"), 30)),
-        ("network-compiled", Part(partial(measure_variant, name="compiled"), 120)),
+        ("network-graphed", Part(measure_graph, 30)),
         _extraction_part(None, 1),
         _extraction_part(None, 5),
         _extraction_part("tvl1", 1),

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from extractors.networks.inception_i3d import (
-    BlockedUnit,
     ConvUnit,
     InceptionI3D,
     MaxPool,
@@ -243,28 +242,6 @@ def test_a_pool_is_the_maximum_over_zero_padded_volumes(
     padded = functional.pad(x, (*pads[2], *pads[1], *pads[0]))
     expected = functional.max_pool3d(padded, kernel, stride)
     assert torch.equal(MaxPool(kernel, stride)(x), expected)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("in_channels", [2, 3])
-@pytest.mark.parametrize("dims", [(16, 32, 32), (15, 33, 30)])
-def test_the_first_layer_over_blocks_is_the_strided_convolution(
-    in_channels: int, dims: tuple[int, int, int]
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    conv = nn.Conv3d(in_channels, 8, 7, stride=2)
-    conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator) / 30)
-    conv.bias.copy_(torch.randn(8, generator=generator))
-    clips = torch.rand(2, in_channels, *dims, generator=generator)
-    pads = [same_padding(n, 7, 2) for n in dims]
-    padded = functional.pad(clips, (*pads[2], *pads[1], *pads[0]))
-    expected = functional.conv3d(padded, conv.weight, conv.bias, stride=2).relu()
-    torch.testing.assert_close(BlockedUnit(conv)(clips), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_convolution_that_blocks_cannot_stand_for_is_refused() -> None:
-    with pytest.raises(ValueError, match="stride 2 and an odd kernel, instead got 1 and 7"):
-        BlockedUnit(nn.Conv3d(3, 8, 7))
 
 
 @torch.inference_mode()
