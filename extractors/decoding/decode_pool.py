@@ -93,6 +93,8 @@ class DecodePool:
 
     def __exit__(self, *exception: object) -> None:
         """Kill all workers."""
+        for worker in self._workers:
+            worker.process.kill()  # all at once: to wait for one after the other takes a while
         while self._workers:
             self._end(self._workers[-1])
 

@@ -289,7 +289,8 @@ def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
     then have to take again.
     """
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    # Its kernels keep the priority of the stream that they are recorded on.
+    side = torch.cuda.Stream(priority=current.priority)  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
         # Other threads may go on using the device meanwhile.
