@@ -37,7 +37,7 @@ def test_every_other_part_runs_on_a_cpu(tmp_path):
     names = [name for name in PARTS if name not in OTHER_TILINGS]
     figures = rehearse(tmp_path / "out", names)
     assert figures["network"]["RGB + dis, 1 crops"]["without_flow_per_bare"] > 0
-    assert figures["extraction-tvl1-5"]["n_frames"] == 40
+    assert figures["extraction-tvl1-5"]["1 clips"]["n_frames"] == 40
     assert figures["network-graphed"]["min_cosine"] > 0.9999
 
 
