@@ -6,6 +6,7 @@ block of memory, and each is solved for a fixed number of pairs at once, so neit
 number of graphs grows with the number of videos.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,8 @@ from extractors.flow.tvl1 import (
 from extractors.flow.tvl1_advance import advance_kernel
 from extractors.flow.tvl1_kernels import DONE, MEDIAN_LEN, linearize_kernel, median_kernel
 from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS_PER_SOLVE = 96_000_000  # 1,100 pairs of 341x256: 6.5 GB of state
 MEMORY_PER_STATE = 8  # a GPU's memory is at least so many times as large as the state
@@ -232,13 +235,12 @@ class KernelSolver:
         Raises:
             ValueError: If gray is not float32, not (..., T + 1, H, W), or has fewer than two
                 frames.
+            torch.OutOfMemoryError: If the device has no room for a single pair.
         """
         check_gray(gray)
         T, H, W = gray.shape[-3] - 1, *gray.shape[-2:]
         frames = gray.reshape(-1, T + 1, H, W)
-        n_pixels = self._pixels_per_solve or fitting_pixels(gray.device)
-        n_pairs = min(max(1, n_pixels // (H * W)), MAX_PAIRS)
-        self._reserve((n_pairs, H, W), gray.device)
+        n_pairs = self._reserve(H, W, gray.device)
         flow = gray.new_empty(len(frames), T, 2, H, W)
         n_clips, clip_len = max(1, n_pairs // T), min(T, n_pairs)
         for first in range(0, len(frames), n_clips):
@@ -248,12 +250,29 @@ class KernelSolver:
                 flow[first : first + n_clips, start : start + clip_len] = solved
         return flow.reshape(*gray.shape[:-3], T, 2, H, W)
 
-    def _reserve(self, dims: tuple[int, int, int], device: torch.device) -> None:
-        """Make the block of memory long enough; the solvers that lie in a shorter one go."""
-        n_floats = State.n_floats(dims)
-        if len(self._block) < n_floats or self._block.device != device:
+    def _reserve(self, H: int, W: int, device: torch.device) -> int:
+        """Make the block of memory long enough; the solvers that lie in a shorter one go.
+
+        Returns:
+            How many pairs of frames of H x W pixels are solved at once: fewer for good, where the
+            device has no room for as many.
+        """
+        if self._pixels_per_solve is None:
+            self._pixels_per_solve = fitting_pixels(device)
+        while True:
+            n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
+            n_floats = State.n_floats((n_pairs, H, W))
+            if len(self._block) >= n_floats and self._block.device == device:
+                return n_pairs
             self._levels.clear()
-            self._block = torch.empty(n_floats, device=device)
+            self._block = torch.empty(0)  # before the next one is taken
+            try:
+                self._block = torch.empty(n_floats, device=device)
+            except torch.OutOfMemoryError:
+                if n_pairs == 1:
+                    raise
+                self._pixels_per_solve = n_pairs // 2 * H * W
+                logger.warning("out of memory: going on with the flow of %d pairs", n_pairs // 2)
 
     def _solve(self, frames: Tensor, n_pairs: int) -> Tensor:
         """Flow (S, T, 2, H, W) of frames (S, T + 1, H, W) of at most n_pairs pairs."""

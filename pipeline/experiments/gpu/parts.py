@@ -221,8 +221,10 @@ def check_memory(context: Context) -> Iterator[Figures]:
     expected = _features_by_path(extractor, paths)
     if context.device.type == "cuda":
         peak, (_, total) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
+        del extractor  # what it keeps from batch to batch was allocated with room enough
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(0.6 * peak / total)
+        extractor = context.extractor("tvl1", 1, context.precision)
     else:
         extractor = _WithoutRoom(extractor)  # type: ignore[assignment]
     found = _features_by_path(extractor, paths)

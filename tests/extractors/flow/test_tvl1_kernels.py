@@ -22,7 +22,7 @@ from extractors.flow.tvl1_cuda import (
     KernelSolver,
 )
 from extractors.flow.tvl1_kernels import linearize_kernel, median_kernel
-from extractors.flow.tvl1_state import LANES
+from extractors.flow.tvl1_state import LANES, State
 
 # The interpreter must be chosen before Triton's kernels are defined: in a process of its own.
 COMPARISON = """
@@ -89,16 +89,46 @@ def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) ->
     assert (found - expected).norm(dim=1).max() < 0.01
 
 
-@pytest.mark.parametrize("n_pairs", [1, 2, 3, 7, 100])
-def test_each_pair_is_solved_once_however_many_fit(n_pairs, monkeypatch) -> None:
-    def solve(_, frames: Tensor, n_pairs_of_state: int) -> Tensor:
-        assert frames[:, 1:, 0, 0].numel() <= n_pairs == n_pairs_of_state
+@pytest.fixture
+def solved_pairs(monkeypatch) -> list[int]:
+    """How many pairs were solved together, each time; their flow is the gray of both frames."""
+    solved = []
+
+    def solve(_, frames: Tensor, n_pairs: int) -> Tensor:
+        solved.append(frames[:, 1:, 0, 0].numel())
+        assert solved[-1] <= n_pairs
         return torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)
 
     monkeypatch.setattr(KernelSolver, "_solve", solve)
+    return solved
+
+
+def assert_each_pair_is_solved_once(n_pairs: int) -> None:
     gray = torch.arange(2.0 * 3 * 4 * 6 * 5).reshape(2, 3, 4, 6, 5)  # 3 pairs in each of 6 clips
     flow = KernelSolver(TVL1Config(), pixels_per_solve=n_pairs * 6 * 5).flow(gray)
     assert torch.equal(flow, torch.stack([gray[:, :, :-1], gray[:, :, 1:]], dim=3))
+
+
+@pytest.mark.parametrize(
+    ("n_pairs", "expected"),
+    [(1, [1] * 18), (2, [2, 1] * 6), (3, [3] * 6), (7, [6] * 3), (100, [18])],
+)
+def test_as_many_pairs_are_solved_at_once_as_fit(n_pairs, expected, solved_pairs) -> None:
+    assert_each_pair_is_solved_once(n_pairs)
+    assert solved_pairs == expected
+
+
+def test_where_memory_is_short_fewer_pairs_are_solved_at_once(solved_pairs, monkeypatch) -> None:
+    allocate = torch.empty
+
+    def allocate_little(length: int, **options) -> Tensor:
+        if length > 8 * State.n_floats((1, 6, 5)):
+            raise torch.OutOfMemoryError("no room")
+        return allocate(length, **options)
+
+    monkeypatch.setattr(torch, "empty", allocate_little)
+    assert_each_pair_is_solved_once(25)  # then 12, then 6
+    assert solved_pairs == [6, 6, 6]
 
 
 FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"
