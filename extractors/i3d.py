@@ -15,7 +15,6 @@ Most published features were computed from flow that was stored in 8 bits; here 
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -105,9 +104,6 @@ class I3D:
         self.stream_dims = dict.fromkeys(streams, self.feature_dim)
         self._flow_name = flow
         self.flow = None if flow is None else build_flow(flow, device, flow_weights)
-        self._flow_stream: torch.cuda.Stream | None = None
-        if device.type == "cuda" and flow is not None:
-            self._flow_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         loaded = load_weights(weights, self.name, streams)
         self._weights_provenance: Provenance = {
             "weights": loaded.name,
@@ -172,34 +168,12 @@ class I3D:
             By stream: (N, K, D) float32.
         """
         by_size = list(_stacked_by_size(snippets))
-        features = {}
-        with self._two_streams() as beside:
-            of_rgb = [(indices, frames[:, :-1]) for indices, frames in by_size]
-            features["rgb"] = self._embed_stream("rgb", of_rgb, len(snippets))
-            if self.flow is not None:
-                with beside:
-                    of_flow = [(indices, self.flow(frames)) for indices, frames in by_size]
+        of_rgb = [(indices, frames[:, :-1]) for indices, frames in by_size]
+        features = {"rgb": self._embed_stream("rgb", of_rgb, len(snippets))}
         if self.flow is not None:
+            of_flow = [(indices, self.flow(frames)) for indices, frames in by_size]
             features["flow"] = self._embed_stream("flow", of_flow, len(snippets))
         return features
-
-    @contextmanager
-    def _two_streams(self) -> Iterator[AbstractContextManager[object]]:
-        """Yield a context: what is launched in it, a GPU computes beside the rest.
-
-        The flow leaves much of a GPU idle while only a few pairs of frames still iterate. It has
-        priority: the network of the RGB stream fills what it leaves.
-        """
-        if self._flow_stream is None:
-            yield nullcontext()
-            return
-        current = torch.cuda.current_stream(self.device)
-        self._flow_stream.wait_stream(current)
-        try:
-            yield torch.cuda.stream(self._flow_stream)
-        finally:
-            # Before memory that the other stream reads can be used again.
-            current.wait_stream(self._flow_stream)
 
     def _embed_stream(
         self, stream: str, by_size: Sequence[tuple[list[list[int]], Tensor]], n_clips: int
@@ -255,7 +229,13 @@ class I3D:
     def _build_network(self, stream: str, state_dict: dict[str, Tensor]) -> nn.Module:
         network = InceptionI3D(IN_CHANNELS[stream])
         network.load_state_dict(state_dict)
-        return inception_i3d.fold_batch_norm(network, self.device)
+        folded = inception_i3d.fold_batch_norm(network)
+        if self.device.type == "cuda":
+            # Triton is installed only with torch's builds for GPUs.
+            from extractors.networks.inception_cuda import use_cuda_layers  # noqa: PLC0415
+
+            use_cuda_layers(folded)
+        return folded
 
     def _scale_rgb(self, frames: Tensor) -> Tensor:
         return transforms.scale_rgb(frames)

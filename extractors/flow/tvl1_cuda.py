@@ -28,7 +28,9 @@ from extractors.flow.tvl1_state import LANES, State, Tiling, n_blocks
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS_PER_SOLVE = 96_000_000  # 1,100 pairs of 341x256: 6.5 GB of state
-MEMORY_PER_STATE = 8  # a GPU's memory is at least so many times as large as the state
+# The memory of a GPU, and what is free of it, are at least so many times as large as the state.
+MEMORY_PER_STATE = 8
+FREE_PER_STATE = 2
 N_WARPS = 4  # of a program of the data term or of the median filter
 DATA_BLOCK = 128  # pixels of a program of the data term: one for each thread
 MEDIAN_BLOCK = 128  # pairs of pixels of a program of the median filter: one for each thread
@@ -158,6 +160,7 @@ class LevelSolver:
             H,
             W,
             MEDIAN_BLOCK,
+            num_warps=N_WARPS,
             enable_fp_fusion=True,
         )
         self._statuses.reverse()
@@ -240,7 +243,7 @@ class KernelSolver:
         check_gray(gray)
         T, H, W = gray.shape[-3] - 1, *gray.shape[-2:]
         frames = gray.reshape(-1, T + 1, H, W)
-        n_pairs = self._reserve(H, W, gray.device)
+        n_pairs = self._reserve(len(frames) * T, H, W, gray.device)
         flow = gray.new_empty(len(frames), T, 2, H, W)
         n_clips, clip_len = max(1, n_pairs // T), min(T, n_pairs)
         for first in range(0, len(frames), n_clips):
@@ -250,17 +253,24 @@ class KernelSolver:
                 flow[first : first + n_clips, start : start + clip_len] = solved
         return flow.reshape(*gray.shape[:-3], T, 2, H, W)
 
-    def _reserve(self, H: int, W: int, device: torch.device) -> int:
+    def _reserve(self, n_given: int, H: int, W: int, device: torch.device) -> int:
         """Make the block of memory long enough; the solvers that lie in a shorter one go.
 
+        Args:
+            n_given: Pairs of frames whose flow is wanted.
+            H: Rows of a frame.
+            W: Columns of a frame.
+            device: Of the frames.
+
         Returns:
-            How many pairs of frames of H x W pixels are solved at once: fewer for good, where the
-            device has no room for as many.
+            How many pairs are solved at once: a power of four, so that few graphs serve batches of
+            all lengths, or as many as fit; fewer for good, where there is no room for the block.
         """
         if self._pixels_per_solve is None:
             self._pixels_per_solve = fitting_pixels(device)
         while True:
-            n_pairs = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
+            n_fitting = min(max(1, self._pixels_per_solve // (H * W)), MAX_PAIRS)
+            n_pairs = min(_power_of_four(n_given), n_fitting)
             n_floats = State.n_floats((n_pairs, H, W))
             if len(self._block) >= n_floats and self._block.device == device:
                 return n_pairs
@@ -297,8 +307,9 @@ class KernelSolver:
 
 def fitting_pixels(device: torch.device) -> int:
     """Return how many pixels a CUDA device solves at once: as many as keep it busy, if they fit."""
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return min(MAX_PIXELS_PER_SOLVE, memory // (MEMORY_PER_STATE * State.BYTES_PER_PIXEL))
+    n_free, n_bytes = torch.cuda.mem_get_info(device)
+    n_bytes = min(n_bytes // MEMORY_PER_STATE, n_free // FREE_PER_STATE)
+    return min(MAX_PIXELS_PER_SOLVE, n_bytes // State.BYTES_PER_PIXEL)
 
 
 def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -308,8 +319,7 @@ def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
     then have to take again.
     """
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    # Its kernels keep the priority of the stream that they are recorded on.
-    side = torch.cuda.Stream(priority=current.priority)  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
         # Other threads may go on using the device meanwhile.
@@ -322,3 +332,7 @@ def _record(launch: Callable[[], None]) -> torch.cuda.CUDAGraph:
 
 def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
+
+
+def _power_of_four(least: int) -> int:
+    return 1 << ((least - 1).bit_length() + 1) // 2 * 2

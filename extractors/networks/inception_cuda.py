@@ -1,7 +1,7 @@
 """The layers of the folded Inception-I3D on CUDA devices, each in its fastest form.
 
-Measured with 32 clips of 16x224x224 in bfloat16 on an H100. In float32 no product is rounded to
-TF32 as long as torch's own settings forbid it.
+Blocks and warps were the fastest of those tried with 32 clips of 16x224x224 in bfloat16 on an H100.
+In float32 no product is rounded to TF32 as long as torch's own settings forbid it.
 """
 
 import torch
@@ -16,7 +16,12 @@ from extractors.networks.inception_i3d import (
     Triple,
     same_paddings,
 )
-from extractors.networks.inception_kernels import concatenate_kernel, max_pool_kernel, stem_kernel
+from extractors.networks.inception_kernels import (
+    bias_relu_kernel,
+    concatenate_kernel,
+    max_pool_kernel,
+    stem_kernel,
+)
 
 ROW_PIXELS = 8  # of a row of the first layer's kernel: 7 and one of weight 0
 STEP_ELEMENTS = 32  # of a window of the first layer that are multiplied at once
@@ -25,6 +30,9 @@ STEM_PROGRAM = {torch.bfloat16: (256, 8, 4), torch.float32: (64, 4, 2)}
 POOL_BLOCK = 16  # windows of a program of a max pool
 POOL_CHANNELS = 64  # of a program: 8 for each thread, 16 bytes in bfloat16
 POOL_WARPS = 4
+BIAS_BLOCK = 64  # positions of a program that adds the bias
+BIAS_CHANNELS = 64  # of a program
+BIAS_WARPS = 4
 CONCATENATION_BLOCK = 64  # positions of a program of a concatenation
 CONCATENATION_CHANNELS = 64  # of a program
 CONCATENATION_WARPS = 4
@@ -104,30 +112,37 @@ class CudaStem(nn.Module):
 
 
 class CudaConv(nn.Module):
-    """A folded `ConvUnit` whose bias and ReLU belong to the convolution: one pass over the output.
+    """A folded `ConvUnit` whose bias and ReLU are one pass over the output, in place.
+
+    cuDNN could do them within the convolution, and torch has a function for it; but that ignores
+    that the convolution is to be deterministic, and may turn NaN into 0.
 
     Args:
-        unit: With the normalization folded in.
+        unit: With the normalization folded in; its bias is taken out of it.
     """
 
     def __init__(self, unit: ConvUnit) -> None:
         super().__init__()
-        self.unit = unit
+        assert unit.conv3d.bias is not None  # the normalization is folded in
+        self.unit, self.bias = unit, unit.conv3d.bias
+        unit.conv3d.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, out_channels, T', H', W'), T' = ceil(T / stride)."""
-        conv = self.unit.conv3d
-        before, surplus = same_paddings(x, conv.kernel_size, conv.stride)
-        if x.dtype != torch.bfloat16 or any(surplus):
-            out: Tensor = self.unit(x)
-            return out
-        return torch.cudnn_convolution_relu(
-            x, conv.weight, conv.bias, conv.stride, before, conv.dilation, conv.groups
+        out = self.unit.convolve(x).contiguous(memory_format=torch.channels_last_3d)
+        n_channels, n_rows = len(self.bias), out.numel() // len(self.bias)
+        n_blocks = (-(-n_rows // BIAS_BLOCK), -(-n_channels // BIAS_CHANNELS))
+        bias_relu_kernel[n_blocks](
+            out, self.bias, n_rows, n_channels, BIAS_BLOCK, BIAS_CHANNELS, num_warps=BIAS_WARPS
         )
+        return out
 
 
 class CudaPointwise(nn.Module):
-    """A `PointwiseUnit` whose ReLU belongs to the matrix product: one pass over the output."""
+    """A `PointwiseUnit` whose ReLU belongs to the matrix product: one pass over the output.
+
+    Whether cuBLAS turns NaN into 0 there is not documented; finite weights and clips lead to none.
+    """
 
     def __init__(self, unit: PointwiseUnit) -> None:
         super().__init__()
@@ -219,7 +234,7 @@ def use_cuda_layers(network: nn.Module) -> None:
             parent.concatenate = concatenate_channels
         for name, layer in list(parent.named_children()):
             if (replacement := _replacement(layer)) is not None:
-                setattr(parent, name, replacement)
+                setattr(parent, name, replacement.requires_grad_(False))
 
 
 def _replacement(layer: nn.Module) -> nn.Module | None:

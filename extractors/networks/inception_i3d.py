@@ -65,13 +65,16 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, T, H, W) to (N, out_channels, T', H', W'), T' = ceil(T / stride)."""
+        return functional.relu(self.bn(self.convolve(x)), inplace=True)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Do the convolution alone."""
         conv = self.conv3d
         before, surplus = same_paddings(x, conv.kernel_size, conv.stride)
         if any(surplus):
             # functional.pad counts from the last axis: (W before, W after, H before, ...).
             x = functional.pad(x, (0, surplus[2], 0, surplus[1], 0, surplus[0]))
-        x = functional.conv3d(x, conv.weight, conv.bias, conv.stride, before)
-        return functional.relu(self.bn(x), inplace=True)
+        return functional.conv3d(x, conv.weight, conv.bias, conv.stride, before)
 
 
 class PointwiseUnit(nn.Module):
@@ -105,6 +108,10 @@ class MaxPool(nn.Module):
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
+        if any(k % 2 == 0 and s == 1 for k, s in zip(kernel, stride, strict=True)):
+            raise ValueError(
+                f"kernel must be odd where stride is 1, instead got {kernel}, {stride}"
+            )
         self.kernel = kernel
         self.stride = stride
 
@@ -201,28 +208,18 @@ class InceptionI3D(nn.Module):
         return means.mean(dim=2)
 
 
-def fold_batch_norm(network: InceptionI3D, device: torch.device) -> InceptionI3D:
+def fold_batch_norm(network: InceptionI3D) -> InceptionI3D:
     """Return a copy for inference: batch normalization folded in, channels-last memory.
 
     On two CPU cores it needs about half the time of the original, which is not changed. The
     copy's state dict no longer has the port's names.
-
-    Args:
-        network: The original.
-        device: The device of the copy.
     """
     inference = copy.deepcopy(network).eval()
     for parent in list(inference.modules()):
         for name, unit in list(parent.named_children()):
             if isinstance(unit, ConvUnit):
                 setattr(parent, name, _folded_unit(unit))
-    if device.type == "cuda":
-        # Triton is installed only with torch's builds for GPUs.
-        from extractors.networks.inception_cuda import use_cuda_layers  # noqa: PLC0415
-
-        use_cuda_layers(inference)
-    inference.requires_grad_(False)
-    return inference.to(device).to(memory_format=torch.channels_last_3d)
+    return inference.requires_grad_(False).to(memory_format=torch.channels_last_3d)
 
 
 def _folded_unit(unit: ConvUnit) -> nn.Module:

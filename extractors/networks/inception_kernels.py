@@ -1,8 +1,7 @@
-"""Triton kernels of the Inception-I3D on CUDA devices: first convolution, max pools, concatenation.
+"""Triton kernels of the Inception-I3D on CUDA devices: first layer, bias, max pools, concatenation.
 
 All work on channels-last memory, (N, T, H, W, C). They are tested against torch: on a GPU, and on
-a CPU by Triton's interpreter. `inception_cuda.py` launches them; no other file of the networks
-imports Triton. None uses atomics or chooses its blocks by timing: an output has the same bits
+a CPU by Triton's interpreter. `inception_cuda.py` launches them. None uses atomics or chooses its blocks by timing: an output has the same bits
 whichever other clips are in the batch.
 """
 
@@ -189,6 +188,28 @@ def max_pool_kernel(
         if KEPT == 0:
             newer = tl.zeros((BLOCK, CHANNELS), tl.float32)
         tl.store(out_at + t * H_out * W_out * C, best.to(out.dtype.element_ty), is_valid)
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def bias_relu_kernel(x, bias, n_rows, C, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
+    """Add the bias to BLOCK positions, and set what is negative to 0; in place. NaN stays.
+
+    Args:
+        x: (n_rows, C)
+        bias: (C,)
+        n_rows: N * T * H * W.
+        C: Specialized on being a multiple of 16, for loads of 16 bytes.
+        BLOCK: Positions of a program.
+        CHANNELS: Channels of a program.
+    """
+    row = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    x_at = x + row[:, None] * C + channel[None, :]
+    is_valid = (row < n_rows)[:, None] & (channel < C)[None, :]
+    sums = tl.load(x_at, is_valid, 0.0).to(tl.float32)
+    sums += tl.load(bias + channel, channel < C, 0.0).to(tl.float32)[None, :]
+    sums = tl.maximum(sums, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(x_at, sums.to(x.dtype.element_ty), is_valid)
 
 
 @triton.jit(do_not_specialize=["n_rows"])

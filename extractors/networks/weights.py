@@ -202,11 +202,11 @@ def read_tensors(path: Path) -> StateDict:
 
 
 def fit_network(content: StateDict, network: str, stream: str, path: Path) -> StateDict:
-    """Rename a file's tensors to the network's names, and check names and shapes.
+    """Rename a file's tensors to the network's names, and check names, shapes and values.
 
     Raises:
-        WeightsError: If some are missing, unknown or of another shape; the message names the file
-            `path` and the first of them.
+        WeightsError: If some are missing, unknown, of another shape or not finite; the message
+            names the file `path` and the first of them.
     """
     found = NETWORKS[network].rename(content)
     with torch.device("meta"):  # shapes without memory
@@ -221,12 +221,14 @@ def fit_network(content: StateDict, network: str, stream: str, path: Path) -> St
         for name, tensor in found.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
+    infinite = [name for name, tensor in found.items() if not tensor.isfinite().all()]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:N_NAMED])}{', ...' * (len(names) > N_NAMED)})"
         for what, names in (
             ("missing", missing),
             ("unknown", unknown),
             ("of another shape", misshapen),
+            ("with NaN or infinity", infinite),
         )
         if names
     ]

@@ -231,7 +231,7 @@ def test_bfloat16_turns_features_by_less_than_a_thousandth(two_stream: I3D) -> N
     clips = torch.stack([make_frames(16, 112, 112), make_frames(16, 112, 112).flip(0)])
     # (N, T, H, W, C) -> (N, C, T, H, W)
     clips = clips.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-    network = fold_batch_norm(InceptionI3D(3), CPU)
+    network = fold_batch_norm(InceptionI3D(3))
     with torch.inference_mode():
         exact = network(clips)
         found = network.bfloat16()(clips.bfloat16()).float()

@@ -25,11 +25,10 @@ from extractors.engine import VideoFeatures, default_workers, extract_videos
 from extractors.features import Extractor
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
 from extractors.flow.tvl1_state import Tiling
-from extractors.transforms import CROP_SIDE, to_gray
+from extractors.transforms import to_gray
 from extractors.uploads import FrameUploads
 from pipeline.experiments.bench_extraction import run_networks, seconds_of
 from pipeline.experiments.gpu.context import Context
-from pipeline.experiments.gpu.network_graph import graphed
 from pipeline.experiments.gpu.profile import profile_extraction
 from pipeline.experiments.gpu.runner import Figures, Part, as_text, choose_parts, run_parts
 
@@ -141,29 +140,6 @@ def measure_network(context: Context) -> Iterator[Figures]:
                 "without_flow_per_bare": (whole - flow_seconds) / bare,
             }
         }
-
-
-@torch.inference_mode()
-def measure_graph(context: Context) -> Iterator[Figures]:
-    """The RGB network as a CUDA graph against itself: clips a second, and the features' cosine."""
-    extractor = context.extractor(None, 1, context.precision)
-    network = extractor.networks["rgb"]
-    n_clips = 1 if context.is_small else extractor.n_snippets_per_batch
-    dims = (n_clips, 3, extractor.snippet_len, CROP_SIDE, CROP_SIDE)
-    generator = torch.Generator(context.device).manual_seed(0)
-    clips = (2 * torch.rand(dims, generator=generator, device=context.device) - 1).to(
-        next(network.parameters()).dtype, memory_format=torch.channels_last_3d
-    )
-    expected = network(clips)
-    plain = _shortest_seconds(partial(network, clips), context)
-    yield {"plain_clips_per_second": len(clips) / plain}
-    started = time.perf_counter()
-    graph = graphed(network, clips)
-    found = graph(clips)
-    cosine = torch.cosine_similarity(found.float(), expected.float(), dim=1).min()
-    yield {"min_cosine": float(cosine), "first_seconds": time.perf_counter() - started}
-    seconds = _shortest_seconds(partial(graph, clips), context)
-    yield {"clips_per_second": len(clips) / seconds, "time_per_plain": seconds / plain}
 
 
 def measure_extraction(context: Context, flow: str | None, crops: int) -> Iterator[Figures]:
@@ -288,7 +264,6 @@ PARTS = dict(
         _extraction_part("tvl1", 5),
         *map(_tiling_part, TILINGS[1:]),
         ("fractions", Part(measure_fractions, 90)),
-        ("network-graphed", Part(measure_graph, 30)),
         _extraction_part(None, 1),
         _extraction_part(None, 5),
         _extraction_part("tvl1", 1),

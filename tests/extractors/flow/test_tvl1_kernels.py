@@ -22,18 +22,27 @@ from extractors.flow.tvl1_cuda import (
     KernelSolver,
 )
 from extractors.flow.tvl1_kernels import linearize_kernel, median_kernel
-from extractors.flow.tvl1_state import LANES, State
+from extractors.flow.tvl1_state import LANES
 
 # The interpreter must be chosen before Triton's kernels are defined: in a process of its own.
 COMPARISON = """
 import sys, torch
 from extractors.flow.tvl1 import TVL1Config, tvl1_flow
 from extractors.flow.tvl1_cuda import KernelSolver
-from extractors.flow.tvl1_state import Tiling
+from extractors.flow.tvl1_state import State, Tiling
 
-frames, tiling, settings = torch.load(sys.argv[1], weights_only=True)
+frames, tiling, settings, limits = torch.load(sys.argv[1], weights_only=True)
 config = TVL1Config(**settings)
-solver = KernelSolver(config, 2 * frames[0].numel(), Tiling(*tiling))
+n_pixels = frames.shape[-2] * frames.shape[-1]
+allocate, max_floats = torch.empty, State.n_floats((limits["n_pairs_with_room"], 1, n_pixels))
+
+def allocate_little(length, **options):
+    if length > max_floats:
+        raise torch.OutOfMemoryError("no room")
+    return allocate(length, **options)
+
+solver = KernelSolver(config, limits["n_pairs"] * n_pixels, Tiling(*tiling))
+torch.empty = allocate_little
 torch.save((solver.flow(frames), tvl1_flow(frames, config)), sys.argv[1])
 """
 
@@ -50,11 +59,18 @@ def make_frames(n_frames: int, height: int, width: int) -> Tensor:
 
 
 def interpreted(
-    frames: Tensor, tiling: tuple[int, int, int], tmp_path, **settings: float
+    frames: Tensor,
+    tiling: tuple[int, int, int],
+    tmp_path,
+    *,
+    n_pairs: int = 2,
+    n_pairs_with_room: int = 1000,
+    **settings: float,
 ) -> tuple[Tensor, Tensor]:
-    """The flow by the interpreted kernels and by `tvl1.py`."""
+    """The flow by the interpreted kernels, of at most n_pairs at once, and by `tvl1.py`."""
     path = tmp_path / "frames.pt"
-    torch.save((frames, tiling, settings), path)
+    limits = {"n_pairs": n_pairs, "n_pairs_with_room": n_pairs_with_room}
+    torch.save((frames, tiling, settings, limits), path)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", COMPARISON, path], env=environment, check=True)
     return torch.load(path, weights_only=True)
@@ -89,46 +105,29 @@ def test_the_interpreted_kernels_give_the_flow_of_the_whole_pyramid(tmp_path) ->
     assert (found - expected).norm(dim=1).max() < 0.01
 
 
-@pytest.fixture
-def solved_pairs(monkeypatch) -> list[int]:
-    """How many pairs were solved together, each time; their flow is the gray of both frames."""
-    solved = []
-
-    def solve(_, frames: Tensor, n_pairs: int) -> Tensor:
-        solved.append(frames[:, 1:, 0, 0].numel())
-        assert solved[-1] <= n_pairs
-        return torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)
-
-    monkeypatch.setattr(KernelSolver, "_solve", solve)
-    return solved
+ONE_ITERATION = {
+    "n_scales": 2,
+    "n_warps": 1,
+    "n_inner_iterations": 1,
+    "n_outer_iterations": 1,
+}
 
 
-def assert_each_pair_is_solved_once(n_pairs: int) -> None:
-    gray = torch.arange(2.0 * 3 * 4 * 6 * 5).reshape(2, 3, 4, 6, 5)  # 3 pairs in each of 6 clips
-    flow = KernelSolver(TVL1Config(), pixels_per_solve=n_pairs * 6 * 5).flow(gray)
-    assert torch.equal(flow, torch.stack([gray[:, :, :-1], gray[:, :, 1:]], dim=3))
+@pytest.mark.parametrize("n_pairs", [2, 7])  # a part of a clip, two clips
+def test_the_flow_is_the_same_however_many_pairs_fit(n_pairs: int, tmp_path) -> None:
+    frames = make_frames(4, 16, 21)
+    clips = torch.stack([frames, frames.flip(0)])  # 3 pairs in each
+    found, expected = interpreted(clips, (1, 1, 8), tmp_path, n_pairs=n_pairs, **ONE_ITERATION)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("n_pairs", "expected"),
-    [(1, [1] * 18), (2, [2, 1] * 6), (3, [3] * 6), (7, [6] * 3), (100, [18])],
-)
-def test_as_many_pairs_are_solved_at_once_as_fit(n_pairs, expected, solved_pairs) -> None:
-    assert_each_pair_is_solved_once(n_pairs)
-    assert solved_pairs == expected
-
-
-def test_where_memory_is_short_fewer_pairs_are_solved_at_once(solved_pairs, monkeypatch) -> None:
-    allocate = torch.empty
-
-    def allocate_little(length: int, **options) -> Tensor:
-        if length > 8 * State.n_floats((1, 6, 5)):
-            raise torch.OutOfMemoryError("no room")
-        return allocate(length, **options)
-
-    monkeypatch.setattr(torch, "empty", allocate_little)
-    assert_each_pair_is_solved_once(25)  # then 12, then 6
-    assert solved_pairs == [6, 6, 6]
+def test_where_memory_is_short_fewer_pairs_are_solved_at_once(tmp_path, capfd) -> None:
+    frames = make_frames(4, 16, 21)
+    limits = {"n_pairs": 12, "n_pairs_with_room": 1}
+    found, expected = interpreted(frames, (1, 1, 8), tmp_path, **limits, **ONE_ITERATION)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    lines = [f"out of memory: going on with the flow of {n} pairs" for n in (2, 1)]
+    assert capfd.readouterr().err.splitlines() == lines
 
 
 FLOATS = "max_squared_change max_length tau tau_over_theta min_squared"

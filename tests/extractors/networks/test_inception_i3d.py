@@ -171,7 +171,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
     expected = reference_features(make_state_dict(shape[1]), clips)
     assert expected.shape == (shape[0], 1024)
     assert relative_difference(network(clips), expected) < 1e-4
-    assert relative_difference(fold_batch_norm(network, CPU)(clips), expected) < 1e-4
+    assert relative_difference(fold_batch_norm(network)(clips), expected) < 1e-4
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_features_are_those_of_an_independent_network(shape: tuple[int, ...]) ->
 def test_features_of_a_full_clip_are_those_of_an_independent_network(in_channels: int) -> None:
     clips = make_clips(2, in_channels, 16, 224, 224)
     expected = reference_features(make_state_dict(in_channels), clips)
-    assert relative_difference(fold_batch_norm(build(in_channels), CPU)(clips), expected) < 1e-4
+    assert relative_difference(fold_batch_norm(build(in_channels))(clips), expected) < 1e-4
 
 
 def test_same_padding_is_the_least_that_lets_every_output_have_its_window() -> None:
@@ -247,7 +247,7 @@ def test_a_pool_is_the_maximum_over_zero_padded_volumes(
 @torch.inference_mode()
 def test_folding_leaves_the_original_as_it_was() -> None:
     network = build(3)
-    inference = fold_batch_norm(network, CPU)
+    inference = fold_batch_norm(network)
     assert not any(isinstance(module, nn.BatchNorm3d) for module in inference.modules())
     state_dict = make_state_dict(3)
     assert all(torch.equal(state_dict[name], t) for name, t in network.state_dict().items())
@@ -255,7 +255,7 @@ def test_folding_leaves_the_original_as_it_was() -> None:
 
 @torch.inference_mode()
 def test_features_do_not_depend_on_the_batch_and_are_the_same_every_time() -> None:
-    network = fold_batch_norm(build(2), CPU)
+    network = fold_batch_norm(build(2))
     clips = make_clips(5, 2, 16, 48, 48)
     together = network(clips)
     assert torch.equal(together, network(clips))
@@ -269,3 +269,8 @@ def test_clips_of_another_shape_are_refused() -> None:
         InceptionI3D(3)(torch.zeros(1, 2, 16, 32, 32))
     with pytest.raises(ValueError, match=r"in_channels must be 3 .* instead got 4"):
         InceptionI3D(4)
+
+
+def test_a_pool_that_needs_more_padding_at_its_end_than_torch_adds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be odd where stride is 1, instead got \(2, 3, 3\)"):
+        MaxPool((2, 3, 3), (1, 2, 2))

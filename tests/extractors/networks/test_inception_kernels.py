@@ -1,4 +1,4 @@
-"""The network's layers for CUDA: by Triton's interpreter on a CPU, compiled, and on a GPU."""
+"""The network's layers for CUDA: by Triton's interpreter on a CPU, and on a GPU."""
 
 import math
 import os
@@ -8,27 +8,16 @@ from functools import cache
 
 import pytest
 import torch
-import triton
 from torch import Tensor, nn
 from torch.nn import functional
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from extractors.networks.inception_cuda import (
-    CONCATENATION_BLOCK,
-    CONCATENATION_CHANNELS,
-    CONCATENATION_WARPS,
-    POOL_BLOCK,
-    POOL_CHANNELS,
-    POOL_WARPS,
-    ROW_PIXELS,
-    STEM_PROGRAM,
     CudaMaxPool,
     CudaStem,
     concatenate_channels,
+    use_cuda_layers,
 )
 from extractors.networks.inception_i3d import IN_CHANNELS, InceptionI3D, fold_batch_norm
-from extractors.networks.inception_kernels import concatenate_kernel, max_pool_kernel, stem_kernel
 from extractors.networks.random_weights import random_weights
 
 CUDA = torch.device("cuda")
@@ -38,20 +27,25 @@ LAYERS = """
 import sys, torch
 from torch import nn
 from extractors.networks import inception_cuda
-from extractors.networks.inception_i3d import InceptionI3D, fold_batch_norm
+from extractors.networks.inception_i3d import ConvUnit, InceptionI3D, fold_batch_norm
 
 def build(kind, settings, state_dict):
     if kind == "pool":
         return inception_cuda.CudaMaxPool(*settings)
     if kind == "concatenation":
         return inception_cuda.concatenate_channels
+    if kind == "bias":
+        unit = ConvUnit(*settings)
+        unit.conv3d, unit.bn = nn.Conv3d(*settings), nn.Identity()
+        unit.load_state_dict(state_dict)
+        return inception_cuda.CudaConv(unit)
     if kind == "stem":
         conv = nn.Conv3d(*settings, stride=2)
         conv.load_state_dict(state_dict)
         return inception_cuda.CudaStem(conv)
     network = InceptionI3D(*settings)
     network.load_state_dict(state_dict)
-    network = fold_batch_norm(network, torch.device("cpu"))
+    network = fold_batch_norm(network)
     inception_cuda.use_cuda_layers(network)
     return network
 
@@ -193,78 +187,21 @@ def test_the_interpreted_concatenation_is_that_of_torch(tmp_path) -> None:
         torch.testing.assert_close(maps, torch.cat(branches, 1), rtol=0, atol=0, equal_nan=True)
 
 
+def test_the_interpreted_bias_and_relu_are_those_of_torch(tmp_path) -> None:
+    conv = nn.Conv3d(2, 80, 3, padding=1)
+    state = {f"conv3d.{name}": values for name, values in conv.state_dict().items()}
+    x = make_values(2, 2, 3, 5, 7)  # the last program has less than a block, of either kind
+    x[0, 0, 0, 0, 0] = math.nan
+    (found,) = interpreted([(("bias", (2, 80, (3, 3, 3)), state), x)], tmp_path)
+    assert found.isnan().any()
+    torch.testing.assert_close(found, conv(x).relu(), rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
 def test_layers_that_the_kernels_do_not_compute_are_refused() -> None:
     with pytest.raises(ValueError, match=r"stride 2, instead got \(7, 7, 7\) and \(1, 1, 1\)"):
         CudaStem(nn.Conv3d(3, 64, 7))
     with pytest.raises(ValueError, match="by 0 to 2 along T, instead got 5 and 2"):
         CudaMaxPool((5, 3, 3), (2, 2, 2))
-
-
-def compile_for_h100(kernel, dtype: str, constants: dict[str, int], options: dict[str, int]):
-    """A kernel as it is compiled for clips of 224x224."""
-    pointers = ("x", "weight", "bias", "out", "first", "second", "third", "fourth")
-    types = dict.fromkeys(pointers, f"*{dtype}")
-    types |= dict.fromkeys(constants, "constexpr")
-    names = kernel.arg_names
-    strides = ("clip_stride", "frame_stride", "row_stride")
-    multiples = (*pointers, *strides, "C", "C_1", "C_2", "C_3", "C_4")
-    return triton.compile(
-        ASTSource(
-            kernel,
-            {name: types.get(name, "i32") for name in names},
-            constexprs={(names.index(name),): value for name, value in constants.items()},
-            attrs={
-                (names.index(name),): [["tt.divisibility", 16]]
-                for name in multiples
-                if name in names
-            },
-        ),
-        target=GPUTarget("cuda", 90, 32),
-        options=options,
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("in_channels", [2, 3])
-def test_the_first_layer_compiles_for_an_h100_without_spilling_or_tf32(
-    in_channels: int, dtype: torch.dtype
-) -> None:
-    block, n_warps, n_stages = STEM_PROGRAM[dtype]
-    stem = CudaStem(make_conv(in_channels))
-    dims = {"T_OUT": 8, "H_OUT": 112, "W_OUT": 112, "KERNEL": 7, "WIDTH": 64, "BLOCK": block}
-    row = {"PIXELS": ROW_PIXELS, "CHANNELS": stem.channels, "ROWS": stem.rows}
-    compiled = compile_for_h100(
-        stem_kernel,
-        "bf16" if dtype == torch.bfloat16 else "fp32",
-        dims | row,
-        {"num_warps": n_warps, "num_stages": n_stages},
-    )
-    ptx = compiled.asm["ptx"]
-    assert "st.local" not in ptx
-    assert "tf32" not in ptx
-    assert ("wgmma" in ptx) == (dtype == torch.bfloat16)
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_the_pools_compile_for_an_h100_with_loads_of_16_bytes(pool: str) -> None:
-    names = ("KERNEL_T", "KERNEL_H", "KERNEL_W", "STRIDE_T", "STRIDE_H", "STRIDE_W")
-    kernel, stride = POOLS[pool]
-    constants = dict(zip(names, (*kernel, *stride), strict=True))
-    constants |= {"T_OUT": 8, "BLOCK": POOL_BLOCK, "CHANNELS": POOL_CHANNELS}
-    compiled = compile_for_h100(max_pool_kernel, "bf16", constants, {"num_warps": POOL_WARPS})
-    ptx = compiled.asm["ptx"]
-    assert "st.local" not in ptx
-    n_kept = kernel[0] - stride[0]
-    n_loads = (n_kept + stride[0]) * kernel[1] * kernel[2]
-    assert ptx.count("ld.global.v4.b32") == ptx.count("ld.global") == n_loads
-
-
-def test_the_concatenation_compiles_for_an_h100_with_copies_of_16_bytes() -> None:
-    constants = {"BLOCK": CONCATENATION_BLOCK, "CHANNELS": CONCATENATION_CHANNELS}
-    options = {"num_warps": CONCATENATION_WARPS}
-    ptx = compile_for_h100(concatenate_kernel, "bf16", constants, options).asm["ptx"]
-    assert ptx.count("ld.global.v4.b32") == ptx.count("ld.global") > 0
-    assert ptx.count("st.global.v4.b32") == ptx.count("st.global") > 0
 
 
 @pytest.mark.gpu
@@ -308,6 +245,12 @@ def test_the_pools_on_a_gpu_are_maxima_over_zero_padded_volumes(
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
+def folded_on_gpu(stream: str) -> nn.Module:
+    network = fold_batch_norm(make_network(stream))
+    use_cuda_layers(network)
+    return network.to(CUDA)
+
+
 def run_on_gpu(network: nn.Module, clips: Tensor) -> Tensor:
     """Features (N, 1024) as the extractor computes them."""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -324,7 +267,7 @@ def test_the_network_on_a_gpu_computes_the_features_of_the_cpu(
 ) -> None:
     clips = make_clips(stream, *dims)
     expected = make_network(stream)(clips)
-    on_gpu = fold_batch_norm(make_network(stream), CUDA)
+    on_gpu = folded_on_gpu(stream)
     found = run_on_gpu(on_gpu, clips.to(CUDA))
     assert ((found - expected).norm(dim=1) < 1e-3 * expected.norm(dim=1)).all()
     found = run_on_gpu(on_gpu.bfloat16(), clips.to(CUDA, torch.bfloat16))
@@ -338,7 +281,7 @@ def test_the_network_on_a_gpu_computes_the_features_of_the_cpu(
 def test_the_features_of_a_clip_have_the_same_bits_in_every_batch(
     stream: str, dtype: torch.dtype
 ) -> None:
-    network = fold_batch_norm(make_network(stream), CUDA).to(dtype)
+    network = folded_on_gpu(stream).to(dtype)
     clips = make_clips(stream, 8, 16, 224, 224).to(CUDA, dtype)
     together = run_on_gpu(network, clips)
     assert torch.equal(run_on_gpu(network, clips), together)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import math
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -310,6 +311,18 @@ def test_weights_of_another_network_are_refused_by_name(
     torch.save(rgb_state_dict, path)
     with pytest.raises(WeightsError, match=r"\(Conv3d_1a_7x7.conv3d.weight \(64, 3, 7, 7, 7\) for"):
         load_weights(str(path), "i3d", ("flow",))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_weights_that_are_not_finite_are_refused(
+    value: float, tmp_path: Path, rgb_state_dict: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "damaged.pt"
+    damaged = rgb_state_dict["Mixed_3b.b0.bn.bias"].clone()
+    damaged[3] = value
+    torch.save(rgb_state_dict | {"Mixed_3b.b0.bn.bias": damaged}, path)
+    with pytest.raises(WeightsError, match=r"1 with NaN or infinity \(Mixed_3b.b0.bn.bias\)$"):
+        load_weights(str(path), "i3d", ("rgb",))
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"285 missing \(Conv3d_1a\S+ \S+ \S+, ...\); 1 unknown"):
         load_weights(str(path), "i3d", ("rgb",))
