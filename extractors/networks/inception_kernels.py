@@ -1,8 +1,8 @@
 """Triton kernels of the Inception-I3D on CUDA devices: first layer, bias, max pools, concatenation.
 
 All work on channels-last memory, (N, T, H, W, C). They are tested against torch: on a GPU, and on
-a CPU by Triton's interpreter. `inception_cuda.py` launches them. None uses atomics or chooses its blocks by timing: an output has the same bits
-whichever other clips are in the batch.
+a CPU by Triton's interpreter. `inception_cuda.py` launches them. None uses atomics or chooses its
+blocks by timing: an output has the same bits whichever other clips are in the batch.
 """
 
 # mypy: disable-error-code="misc"
