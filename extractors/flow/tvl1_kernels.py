@@ -4,8 +4,8 @@ The method, its parameters and the order of its steps are those of `tvl1.py`, wh
 run and what these kernels are tested against: on a GPU, and on a CPU by Triton's interpreter.
 
 The warp computes image, gradient and data term from the frame in one pass. What iterates is in
-`tvl1_advance.py`. Integers are not specialized: else each size of
-frames would compile the kernels again.
+`tvl1_advance.py`. Integers are not specialized: else each size of frames would compile the kernels
+again.
 
 Tuples are of the columns that a thread has, or of rows; Triton cannot append to them otherwise.
 """
