@@ -16,7 +16,7 @@ from pipeline.cli.shared import (
 
 @click.command("runs")
 @runs_option
-@click.option("--dataset", help="Only runs that were trained on this dataset.")
+@click.option("--dataset", help="Only runs that were trained on this dataset, or this CSV.")
 @click.option("--model", callback=check_model_name, metavar="NAME", help="Only runs of this model.")
 def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
     """List the training runs, the latest last, with what `pipeline evaluate` found of them.
@@ -33,6 +33,8 @@ def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
 
         if not runs.is_dir():
             raise CheckpointError(f"{runs}: there is no such folder; `pipeline train` makes runs")
+        if dataset is not None and dataset.lower().endswith(".csv"):
+            dataset = Path(dataset).stem
         summaries, damages = [], []
         for run in find_runs(runs, dataset=dataset, model_name=model):
             try:
@@ -40,6 +42,8 @@ def runs_command(runs: Path, dataset: str | None, model: str | None) -> None:
             except CheckpointError as error:
                 damages.append(str(error))
         click.echo(format_table("", HEADER, table_rows(summaries)))
+    if not summaries and not damages:
+        warn(f"{runs}: no such runs there; without options `pipeline runs` lists all")
     for damage in damages:
         warn(f"left out: {damage}")
     if damages:

@@ -49,9 +49,7 @@ if TYPE_CHECKING:
     "--format",
     "score_format",
     type=click.Choice(["csv", "json", "parquet"]),
-    default="csv",
-    show_default=True,
-    help="Of the scores. parquet needs pyarrow.",
+    help="Of the scores; else what --out ends in, or csv. parquet needs pyarrow.",
 )
 @stride_option
 @click.option(
@@ -100,7 +98,7 @@ def score(
     videos: tuple[Path, ...],
     fps: float | None,
     out: Path | None,
-    score_format: ScoreFormat,
+    score_format: ScoreFormat | None,
     stride: int,
     events: Path | None,
     plot: Path | None,
@@ -136,9 +134,15 @@ def score(
         from pipeline.reports.media_outputs import MediaOutputs
         from pipeline.scoring.calibration import read_rule
         from pipeline.scoring.score import find_seeds
-        from pipeline.scoring.score_files import check_format, find_videos, is_one_video
+        from pipeline.scoring.score_files import (
+            check_format,
+            find_videos,
+            format_of_name,
+            is_one_video,
+        )
         from pipeline.scoring.scorer import Scorer
 
+        score_format = score_format or format_of_name(out)
         check_format(score_format)
         seeds = find_seeds(run_folder, runs)
         found = find_videos(videos, fps)
@@ -186,6 +190,7 @@ def _plan_outputs(
     from pipeline.scoring.score_files import (
         VideoOutputs,
         check_names,
+        check_plot_name,
         outputs_in_folders,
         with_labels,
     )
@@ -206,6 +211,7 @@ def _plan_outputs(
         check_outputs({**files, "--out": out}, inputs)
         check_output_folders({"--clips": media.clips}, [], inputs)
         media.check_overlay(videos[0])
+        check_plot_name(plot)
         return [VideoOutputs(videos[0], out, events, plot)]
     if STDOUT in named.values() or not any(named.values()):
         raise click.UsageError("several videos need a folder: give --out FOLDER")

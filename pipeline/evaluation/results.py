@@ -37,8 +37,8 @@ _FRAME_HEADS = {
     "ap_abnormal": "AP abnormal",
 }
 _ALARM_HEADS = {
-    "false_alarm_fraction": "% of normal frames",
-    "false_alarms_per_hour": "events per normal hour",
+    "false_alarm_fraction": "% of frames",
+    "false_alarms_per_hour": "events per hour",
     "event_precision": "event precision %",
     "event_recall": "event recall %",
     "delay_seconds": "delay s",
@@ -225,6 +225,7 @@ def alarms_table(evaluation: Evaluation) -> Table:
     )
     if rule.min_seconds:
         title += f", of {rule.min_seconds:g} s or more"
+    title += "; % of frames, events per hour: of normal videos"
     rows = [
         (row, [asdict(m.alarms) for m in row.per_seed if m.alarms is not None])
         for row in evaluation.rows

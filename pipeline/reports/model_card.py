@@ -23,7 +23,7 @@ CARD_METRICS = {
     "auc_abnormal": "frame AUC, abnormal videos",
     "ap_trapezoid": "frame AP, trapezoid",
     "ap_step": "frame AP, step",
-    "false_alarms_per_hour": "false alarms per hour",
+    "false_alarms_per_hour": "false alarms per hour of normal videos",
     "event_precision": "event precision",
     "event_recall": "event recall",
     "delay_seconds": "detection delay in seconds",

@@ -94,12 +94,24 @@ class Calibration:
             else f"in alarm {self.alarm_fraction:.2%} of the time, "
         )
         return (
-            f"threshold {self.threshold:g}: {self.n_events} false alarms in {self.n_hours:.2f} "
-            f"hours of {self.n_videos} normal videos, {in_alarm}"
+            f"threshold {self.threshold:g}: {self.n_events} false alarms in "
+            f"{_duration(self.n_hours)} of {self.n_videos} normal videos, {in_alarm}"
             f"{self.false_alarms_per_hour:g} per hour were asked for\n"
-            f"at most {self.max_false_alarms_per_hour:.2g} per hour with {self.confidence:.0%} "
+            f"at most {_rate(self.max_false_alarms_per_hour)} per hour with {self.confidence:.0%} "
             "confidence, for footage like this"
         )
+
+
+def _duration(n_hours: float) -> str:
+    """Seconds below two minutes, minutes below two hours."""
+    seconds = 3600 * n_hours
+    if seconds < 120:
+        return f"{seconds:.1f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{n_hours:.2f} hours"
+
+
+def _rate(per_hour: float) -> str:
+    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.2g}"
 
 
 def calibration_path(seeds: Seeds) -> Path:

@@ -78,14 +78,14 @@ class WatchSummary:
 
 
 def watch(
-    source: str,
+    source: str | Path,
     receive: Receive,
     *,
     run: Run | str | Path | None = None,
     runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
-    weights: str | None = None,
-    flow_weights: str | None = None,
+    weights: str | Path | None = None,
+    flow_weights: str | Path | None = None,
     threshold: float | None = None,
     merge_seconds: float | None = None,
     min_seconds: float | None = None,
@@ -122,7 +122,7 @@ def watch(
         WeightsError: If the weights cannot be had.
         ValueError: If a value of the event rule is out of its range.
     """
-    parsed = LiveSource.parse(source)
+    parsed = LiveSource.parse(str(source))
     hook = None if webhook is None else Webhook(webhook, lambda text: receive(LiveNotice(text)))
     seeds = find_seeds(run, runs)
     rule, calibration = read_rule(

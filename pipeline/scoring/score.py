@@ -21,8 +21,8 @@ def score(
     run: Run | str | Path | None = None,
     runs: str | Path = RUNS_FOLDER,
     device: str = "auto",
-    weights: str | None = None,
-    flow_weights: str | None = None,
+    weights: str | Path | None = None,
+    flow_weights: str | Path | None = None,
     stride: int = SNIPPET_LEN,
     report: ReportProgress = no_report,
 ) -> Scores:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,6 +180,27 @@ def check_names(videos: Sequence[NamedVideo]) -> None:
                 f"{seen[video.name]}; score them one after the other"
             )
         seen[video.name] = video.path
+
+
+def format_of_name(path: Path | None) -> ScoreFormat:
+    """The format that a file's name ends in; csv for every other name, and for none.
+
+    >>> format_of_name(Path("gate.JSON"))
+    'json'
+    """
+    ending = "" if path is None else path.suffix.lower()
+    formats: tuple[ScoreFormat, ...] = get_args(ScoreFormat)
+    return next((name for name in formats if ending == f".{name}"), "csv")
+
+
+def check_plot_name(path: Path | None) -> None:
+    """Check before the work that a plot's name says what it is.
+
+    Raises:
+        OutputError: If it ends in anything but .png; a name without an ending will do.
+    """
+    if path is not None and path.suffix.lower() not in ("", ".png"):
+        raise OutputError(f"{path}: expected a name that ends in .png, which a plot is")
 
 
 def check_format(score_format: ScoreFormat) -> None:

@@ -69,8 +69,8 @@ class Scorer:
         calibration: Calibration | None = None,
         *,
         device: str = "auto",
-        weights: str | None = None,
-        flow_weights: str | None = None,
+        weights: str | Path | None = None,
+        flow_weights: str | Path | None = None,
     ) -> "Scorer":
         """Load a run and its extractor; other arguments and errors as those of `score`.
 
@@ -218,9 +218,9 @@ class _Counter:
 def extractor_of_run(
     provenance: Provenance,
     *,
-    weights: str | None,
+    weights: str | Path | None,
     device: torch.device,
-    flow_weights: str | None = None,
+    flow_weights: str | Path | None = None,
 ) -> Extractor:
     """Rebuild the extractor whose features a run was trained on, in the same precision if possible.
 
@@ -243,8 +243,8 @@ def extractor_of_run(
             extractor=str(provenance["extractor"]),
             flow=str(provenance["flow_method"]),
             crops=int(provenance["crops"]),
-            weights=str(provenance["weights"]) if weights is None else weights,
-            flow_weights=flow_weights or str(provenance.get("flow_weights", "")) or None,
+            weights=str(provenance["weights"] if weights is None else weights),
+            flow_weights=str(flow_weights or provenance.get("flow_weights", "")) or None,
             tail_policy=str(provenance["tail_policy"]),
             precision=precision_for_run(provenance, device),
         )

@@ -18,9 +18,6 @@ const byId = (id) => document.getElementById(id);
 
 const count = (n, noun) => `${n.toLocaleString("en-US")} ${noun}${n === 1 ? "" : "s"}`;
 
-// A text that stays on one line.
-const unbroken = (text) => text.replaceAll(" ", "\u00a0");
-
 function element(tag, className, text) {
   const made = document.createElement(tag);
   if (className) made.className = className;

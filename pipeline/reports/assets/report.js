@@ -270,7 +270,7 @@
     );
     const parts = Object.entries(event.without);
     if (parts.length) {
-      const scores = parts.map(([name, score]) => unbroken(`without ${name} ${score.toFixed(2)}`));
+      const scores = parts.map(([name, score]) => `without ${name} ${score.toFixed(2)}`);
       text.append(element("span", "", describeParts(event)));
       text.append(element("span", "muted", scores.join(" · ")));
     }

@@ -136,6 +136,22 @@ def test_json_and_parquet_hold_what_the_csv_holds(world):
         assert as_json[name] == as_parquet[name]
 
 
+def test_a_name_says_the_format_where_no_option_does(world):
+    for name in ("s.json", "s.txt"):
+        assert score("cameras/a.mp4", "--out", name).exit_code == 0
+    assert json.loads((world / "s.json").read_text())["format"] == "lookaround scores"
+    assert (world / "s.txt").read_text().startswith("frame,time_seconds,score")
+    assert score("cameras/a.mp4", "--out", "t.json", "--format", "csv").exit_code == 0
+    assert (world / "t.json").read_text().startswith("frame,time_seconds,score")
+
+
+def test_a_plot_under_the_name_of_another_format_is_refused_before_the_work(world):
+    result = score("cameras/a.mp4", "--out", "s.csv", "--plot", "s.jpg")
+    assert result.exit_code == 1
+    assert "s.jpg: expected a name that ends in .png" in result.stderr
+    assert not (world / "s.csv").exists()
+
+
 def test_parquet_without_pyarrow_is_said_before_the_work(world, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = score("cameras/a.mp4", "--format", "parquet", "--out", "s")
@@ -274,7 +290,7 @@ def test_a_calibration_is_stored_with_the_run_and_used_by_score(world, write_cli
     stored = json.loads((world / "run/calibration.json").read_text())
     assert (stored["n_videos"], stored["n_events"], stored["min_seconds"]) == (2, 0, 0.25)
     assert 0 < stored["max_feature_distance"] < 5
-    assert f"threshold {stored['threshold']:g}: 0 false alarms in 0.00 hours" in result.stdout
+    assert f"threshold {stored['threshold']:g}: 0 false alarms in 3.5 seconds" in result.stdout
     assert "in alarm 0.00% of the time" in result.stdout
     assert "with 95% confidence" in result.stdout
     events = ["cameras/a.mp4", "--out", "s.csv", "--events", "e.json"]

@@ -227,9 +227,13 @@ def test_the_list_of_runs_has_their_metrics(world):
     assert len(seeds) == 2
     for line in seeds:
         assert line.split()[1:3] == ["finished", "4/4"]
-    other = run(world, "runs", "--model", "la-net").stdout.splitlines()
+    for dataset in ("small", "small.csv"):
+        assert run(world, "runs", "--dataset", dataset).stdout == result.stdout
+    none = run(world, "runs", "--model", "la-net")
+    other = none.stdout.splitlines()
     assert [line for line in other if "/" in line] == []
     assert lines[0].split() == other[0].split()
+    assert "no such runs there" in none.stderr
 
 
 def test_an_output_that_cannot_be_written_is_found_out_before_the_work(

@@ -78,8 +78,9 @@ def test_the_table_has_the_macro_auc_where_the_dataset_is_reported_by_it():
 
 def test_alarms_have_a_table_of_their_own_for_rows_that_have_scores():
     table = alarms_table(make(MODEL, BASELINE, CLASS))
-    assert table.title == "alarms at 0.5, released below 0.4, merged within 1 s"
-    assert table.header[:3] == ("", "seeds", "% of normal frames")
+    told = "; % of frames, events per hour: of normal videos"
+    assert table.title == f"alarms at 0.5, released below 0.4, merged within 1 s{told}"
+    assert table.header[:4] == ("", "seeds", "% of frames", "events per hour")
     assert table.rows == (
         ("model", "3", "12.5 ± 0.0", "2.5 ± 0.0", "50.0 ± 0.0", "75.0 ± 0.0", "-"),
     )

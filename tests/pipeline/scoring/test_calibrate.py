@@ -103,6 +103,16 @@ def test_the_bound_without_false_alarms_is_the_rule_of_three():
     assert "at most 1.5 per hour with 95% confidence" in found.describe()
 
 
+@pytest.mark.parametrize(
+    ("n_frames", "footage", "bound"),
+    [(2, "20.0 seconds", "at most 539 per hour"), (60, "10.0 minutes", "at most 18 per hour")],
+)
+def test_little_footage_is_told_in_seconds_or_minutes(n_frames, footage, bound):
+    found = choose_threshold([make_scores([0.2] * n_frames)], 0.4, EventRule())
+    assert f"0 false alarms in {footage} of 1 normal videos" in found.describe()
+    assert bound in found.describe()
+
+
 @pytest.mark.parametrize("rate", [1, 5, 60, 1000])
 def test_flat_footage_gets_no_threshold_at_which_the_alarm_never_ends(rate):
     """Above 0.8 of the highest score everywhere: an alarm that has begun goes on to the end."""

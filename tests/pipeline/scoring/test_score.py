@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from pathlib import Path
 
 import av
 import numpy as np
@@ -138,7 +139,8 @@ def test_the_extractor_of_a_run_is_built_again_from_its_provenance(
     }
     choice = ExtractorChoice(extractor, flow or "none", 10, tail_policy=tail_policy, **places)
     built = choice.build(CPU)
-    again = extractor_of_run(built.provenance(), device=CPU, **places)
+    paths = {name: place and Path(place) for name, place in places.items()}
+    again = extractor_of_run(built.provenance(), device=CPU, **paths)
     assert again.provenance() == built.provenance()
     assert again.tail_policy == tail_policy
 

@@ -105,7 +105,7 @@ def test_a_calibration_of_other_seeds_is_refused(runs, counting_clip):
     assert refused.exit_code == 1
     assert "calibration.json: is not a calibration of this run" in refused.stderr
     with pytest.raises(CheckpointError, match=r"calibration\.json"):
-        pipeline.watch(str(counting_clip), print, run=runs[0].folder)
+        pipeline.watch(Path(counting_clip), print, run=runs[0].folder)
     with pytest.raises(CheckpointError, match=r"calibration\.json"):
         pipeline.score(str(counting_clip), run=runs[0].folder)
     given = CliRunner().invoke(main, [*arguments, "--threshold", "0.5"])  # one's own
